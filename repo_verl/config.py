@@ -1,0 +1,132 @@
+"""The settings under ``algorithm.repo``, validated before anything heavy starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+STRATEGY_NAMES = ("recency", "reward", "variance", "full", "random", "none")
+ADVANTAGE_MODES = ("split", "mixed")
+NORMALIZE_MODES = ("group", "rows")
+
+PREFIX = "algorithm.repo."
+
+
+class RepoConfigError(ValueError):
+    """A setting that RePO can't serve; one sentence naming the key, the value and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RepoConfig:
+    """Settings of RePO, the block ``algorithm.repo`` of verl's configuration.
+
+    Attributes:
+        strategy: which rows of a prompt's buffer are replayed; one of :data:`STRATEGY_NAMES`. ``none`` is GRPO.
+        num_replay: rows replayed a prompt and visit (G_off); ``full`` takes all rows and ignores it.
+        capacity: rows kept a prompt, first in, first out.
+        min_size: rows a prompt must hold before it replays.
+        start_step: training steps without replay at the start of the run.
+        max_age: rows older than this many steps are not replayed; null for no limit.
+        max_uses: rows replayed this often are not replayed again; null for no limit.
+        advantage: ``split`` normalises fresh and replayed rows apart (the paper), ``mixed`` together.
+        normalize: ``group`` weighs the terms 1 : off_policy_coef (the paper), ``rows`` gives every row of the
+            mini-batch the same weight (the authors' code).
+        off_policy_coef: λ, the weight of the replay term; 0 is GRPO.
+        clip_ratio_c: dual-clip bound for replayed rows with negative advantage; null for none (the paper).
+        advantage_eps: added to the standard deviation; verl's GRPO has 1e-6, the authors' code 1e-4.
+        seed: seeds the buffer's random number generator (strategy ``random``).
+    """
+
+    strategy: str = "recency"
+    num_replay: int = 8
+    capacity: int = 16
+    min_size: int = 16
+    start_step: int = 0
+    max_age: int | None = None
+    max_uses: int | None = None
+    advantage: str = "split"
+    normalize: str = "group"
+    off_policy_coef: float = 1.0
+    clip_ratio_c: float | None = None
+    advantage_eps: float = 1e-6
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        _check_choice("strategy", self.strategy, STRATEGY_NAMES)
+        _check_choice("advantage", self.advantage, ADVANTAGE_MODES)
+        _check_choice("normalize", self.normalize, NORMALIZE_MODES)
+        for name, least in (("num_replay", 1), ("capacity", 1), ("min_size", 1), ("start_step", 0), ("seed", 0)):
+            _check_int(name, getattr(self, name), least)
+        for name in ("max_age", "max_uses"):
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), 1, "; leave it null for no limit")
+        _check_float("off_policy_coef", self.off_policy_coef, 0.0, inclusive=True)
+        _check_float("advantage_eps", self.advantage_eps, 0.0, inclusive=False)
+        if self.clip_ratio_c is not None:
+            _check_float("clip_ratio_c", self.clip_ratio_c, 1.0, inclusive=False)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if self.min_size > self.capacity:
+            raise RepoConfigError(
+                f"{PREFIX}min_size={self.min_size} exceeds {PREFIX}capacity={self.capacity}, so no prompt would ever "
+                f"replay: set min_size to at most {self.capacity} or raise capacity."
+            )
+        if self.strategy not in ("full", "none") and self.num_replay > self.capacity:
+            raise RepoConfigError(
+                f"{PREFIX}num_replay={self.num_replay} exceeds {PREFIX}capacity={self.capacity}, so that many rows are "
+                f"never held: set num_replay to at most {self.capacity} or raise capacity."
+            )
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is replayed at all: false for ``strategy=none`` and for λ = 0."""
+        return self.strategy != "none" and self.off_policy_coef > 0
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any] | None) -> RepoConfig:
+        """Validate a mapping (a dict or an OmegaConf node); missing keys take their defaults.
+
+        Raises:
+            RepoConfigError: for an unknown key (naming the nearest known one) or a bad value.
+        """
+        if mapping is None:
+            return cls()
+        if not isinstance(mapping, Mapping) and not hasattr(mapping, "items"):
+            raise RepoConfigError(
+                f"algorithm.repo={mapping!r} is no mapping: give keys under it, as in algorithm.repo.strategy=recency."
+            )
+        known = [field.name for field in dataclasses.fields(cls)]
+        values = {str(key): value for key, value in mapping.items()}
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {PREFIX}{near[0]}?" if near else f"known keys are {', '.join(known)}."
+                raise RepoConfigError(f"{PREFIX}{key}={values[key]!r} is no setting of RePO: {hint}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a plain dict, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(choices)}."
+        raise RepoConfigError(f"{PREFIX}{name}={value!r} is unknown: {hint}")
+
+
+def _check_int(name: str, value: object, least: int, note: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RepoConfigError(f"{PREFIX}{name}={value!r} must be an integer of at least {least}{note}.")
+
+
+def _check_float(name: str, value: object, bound: float, *, inclusive: bool) -> None:
+    good = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    if not good or float(value) < bound or (not inclusive and float(value) == bound):  # type: ignore[arg-type]
+        relation = "at least" if inclusive else "greater than"
+        raise RepoConfigError(f"{PREFIX}{name}={value!r} must be a finite number {relation} {bound:g}.")

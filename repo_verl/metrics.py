@@ -1,0 +1,80 @@
+"""What RePO logs each step; every value's equation is in the README's table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+ZERO_WITHOUT_REPLAY = (
+    "replayed_rows", "prompts_with_replay", "age_mean", "age_max", "uses_mean", "uses_max",
+    "score_replayed_mean", "score_replayed_std", "loss_replayed", "ratio_mean_replayed", "ratio_max_replayed",
+    "clip_low_replayed", "clip_high_replayed", "ess_replayed", "zero_advantage_share_replayed", "grad_norm_replayed",
+)  # fmt: skip
+
+
+def mean_and_std(name: str, values: Sequence[float]) -> dict[str, float]:
+    """``{name}_mean`` and the population ``{name}_std``; 0 for no values."""
+    tensor = torch.tensor(list(values), dtype=torch.float64)
+    if tensor.numel() == 0:
+        return {f"{name}_mean": 0.0, f"{name}_std": 0.0}
+    return {f"{name}_mean": float(tensor.mean()), f"{name}_std": float(tensor.std(correction=0))}
+
+
+def mean_and_max(name: str, values: Sequence[float]) -> dict[str, float]:
+    """``{name}_mean`` and ``{name}_max``; 0 for no values."""
+    if not values:
+        return {f"{name}_mean": 0.0, f"{name}_max": 0.0}
+    return {f"{name}_mean": math.fsum(values) / len(values), f"{name}_max": float(max(values))}
+
+
+def zero_share(advantages: torch.Tensor) -> float:
+    """Share of rows whose advantage is exactly 0; 0 for no rows. ``advantages`` is (B,)."""
+    return float((advantages == 0).double().mean()) if advantages.numel() else 0.0
+
+
+def effective_share(advantages: torch.Tensor, block_ids: torch.Tensor, num_blocks: int) -> float:
+    """Share of prompts with at least one row whose advantage is not 0.
+
+        1/P Σ_p 1[ some row i of p has A_i ≠ 0 ]
+
+    Args:
+        advantages: (B,) float, A.
+        block_ids: (B,) int, the prompt of every row.
+        num_blocks: P; 0 gives 0.
+    """
+    return len(torch.unique(block_ids[advantages != 0])) / num_blocks if num_blocks else 0.0
+
+
+def worker_metrics(reports: Sequence[Mapping[str, float]], ranks: int) -> dict[str, float]:
+    """The step's values from the sums that the workers report, one mapping a mini-batch.
+
+    Args:
+        reports: sums over micro-batches, averaged over ranks by verl; ``ratio_max`` a maximum.
+        ranks: data-parallel size.
+
+    Returns:
+        loss_fresh, loss_replayed (means over mini-batches), and ratio, clip, ess and gradient values over all rows.
+        ess = (Σ w)² / (n Σ w²) of the n sequence weights w = Π_t r_t, in (0, 1].
+    """
+    total = {key: math.fsum(report[key] for report in reports) for key in reports[0]}
+    fresh, tokens, rows = total["fresh_tokens"], total["tokens"], total["rows"]
+    squares = rows * total["weight_square_sum"]
+    return {
+        "loss_fresh": total["loss_fresh"] / len(reports),
+        "loss_replayed": total["loss_replayed"] / len(reports),
+        "clip_low_fresh": total["fresh_clipped_low"] / fresh if fresh else 0.0,
+        "clip_high_fresh": total["fresh_clipped_high"] / fresh if fresh else 0.0,
+        "clip_low_replayed": total["clipped_low"] / tokens if tokens else 0.0,
+        "clip_high_replayed": total["clipped_high"] / tokens if tokens else 0.0,
+        "ratio_mean_replayed": total["ratio_sum"] / tokens if tokens else 0.0,
+        "ratio_max_replayed": max(report["ratio_max"] for report in reports),
+        "ess_replayed": total["weight_sum"] ** 2 / squares if squares else 0.0,
+        "grad_norm_replayed": math.sqrt(total["gradient_square_sum"] * ranks / len(reports)),
+    }
+
+
+def count_effective(grad_norms: Sequence[float]) -> int:
+    """Optimizer steps whose gradient was neither zero nor skipped for not being finite."""
+    return sum(1 for norm in grad_norms if math.isfinite(norm) and norm > 0)

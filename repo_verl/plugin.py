@@ -1,0 +1,152 @@
+"""Entry point of the group ``verl.plugins``: loaded by ``import verl`` in every process.
+
+Imports the standard library alone and registers callbacks for the moment when verl's modules are imported, so that
+``import verl`` stays quick. Failures are kept and raised where verl validates its configuration, before Ray starts:
+verl itself would only log them at DEBUG level and go on without RePO.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+Callback = Callable[[ModuleType], None]
+
+failures: list[BaseException] = []
+"""What went wrong while registering, in order."""
+
+_callbacks: dict[str, list[Callback]] = {}
+
+
+class _PostImportFinder(importlib.abc.MetaPathFinder):
+    """Finds nothing itself; wraps ``exec_module`` of the loader that the other finders give."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in _callbacks:
+            return None
+        callbacks = _callbacks.pop(fullname)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            for callback in callbacks:
+                callback(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def when_imported(name: str, callback: Callback) -> None:
+    """Call ``callback(module)`` right after the module is imported, or at once if it is already.
+
+    Args:
+        name: full name of the module.
+        callback: takes the module.
+    """
+    if name in sys.modules:
+        callback(sys.modules[name])
+        return
+    _callbacks.setdefault(name, []).append(callback)
+
+
+def guarded(callback: Callback) -> Callback:
+    """A callback whose exception is kept in :data:`failures` instead of breaking verl's import."""
+
+    @functools.wraps(callback)
+    def wrapper(module: ModuleType) -> None:
+        try:
+            callback(module)
+        except Exception as error:  # kept, and raised by the wrapped validate_config
+            failures.append(error)
+
+    return wrapper
+
+
+@guarded
+def _register_estimator(core_algos: ModuleType) -> None:
+    from repo_verl.trainer.checks import ESTIMATOR
+    from repo_verl.trainer.estimator import compute_repo_outcome_advantage
+
+    core_algos.register_adv_est(ESTIMATOR)(compute_repo_outcome_advantage)
+
+
+@guarded
+def _register_trainer(trainer_sync: ModuleType) -> None:
+    """Put a dispatcher in place of verl's synchronous trainer; the mode's name stays "sync"."""
+    base = sys.modules["verl.trainer.ppo.v1.trainer_base"]
+    stock = base.TRAINER_REGISTRY["sync"]
+
+    def sync_trainer(config: Any, *args: Any, **kwargs: Any) -> Any:
+        """verl's PPOTrainerSync, or RePO's where ``algorithm.adv_estimator=repo``."""
+        from repo_verl.trainer.checks import is_selected
+
+        if not is_selected(config):
+            return stock(config, *args, **kwargs)
+        from repo_verl.trainer.trainer import RepoTrainer
+
+        return RepoTrainer(config, *args, **kwargs)
+
+    base.TRAINER_REGISTRY["sync"] = sync_trainer
+
+
+def _wrap_validation(config_module: ModuleType) -> None:
+    """Make verl's ``validate_config`` check RePO's settings first."""
+    stock = vars(config_module)["validate_config"]
+
+    @functools.wraps(stock)
+    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
+        from repo_verl.trainer import checks
+
+        if checks.is_selected(config):
+            raise_failures()
+            checks.check_verl_version(_verl_version())
+            checks.check_config(config)
+        return stock(config, *args, **kwargs)
+
+    setattr(config_module, "validate_config", validate_config)  # noqa: B010 - mypy knows no such attribute
+
+
+def _verl_version() -> str:
+    return str(getattr(sys.modules.get("verl"), "__version__", "unknown"))
+
+
+def raise_failures() -> None:
+    """Raise if the plugin did not load.
+
+    Raises:
+        RuntimeError: one sentence with the first failure, which is its cause.
+    """
+    if failures:
+        raise RuntimeError(
+            f"repo-verl did not load ({type(failures[0]).__name__}: {failures[0]}), so RePO can't run: "
+            "run `repo-verl check` and mend what it names."
+        ) from failures[0]
+
+
+def _install() -> None:
+    sys.meta_path.insert(0, _PostImportFinder())
+    when_imported("verl.utils.config", _wrap_validation)
+    when_imported("verl.trainer.ppo.core_algos", _register_estimator)
+    when_imported("verl.trainer.ppo.v1.trainer_sync", _register_trainer)
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        try:
+            from repo_verl.cpu import activate
+
+            activate()
+        except Exception as error:  # kept, and raised by the wrapped validate_config
+            failures.append(error)
+
+
+_install()

@@ -1,0 +1,142 @@
+"""What RePO refuses in a verl configuration, before Ray starts. No import of verl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from repo_verl.config import RepoConfig, RepoConfigError
+from repo_verl.losses import AGGREGATION_MODES
+
+ESTIMATOR = "repo"
+TESTED_VERL = ("0.9.1",)
+
+Rule = tuple[str, Any, str, str | None]
+"""Key, the only value that RePO serves, the reason, the remedy (None: set that value)."""
+
+FIXED: tuple[Rule, ...] = (
+    ("trainer.use_v1", True, "replay is built into verl's V1 trainer", None),
+    ("trainer.v1.trainer_mode", "sync", "rows of the other modes span policy versions", None),
+)
+
+FIXED_ACTIVE: tuple[Rule, ...] = (
+    (
+        "algorithm.use_kl_in_reward",
+        False,
+        "stored scores would mean another reward",
+        "use actor_rollout_ref.actor.use_kl_loss=True instead, which acts on fresh rows",
+    ),
+    ("algorithm.filter_groups.enable", False, "groups would be dropped before they enter the buffer", None),
+    ("algorithm.use_pf_ppo", False, "it reweighs rows behind the buffer's back", None),
+    ("algorithm.rollout_correction.bypass_mode", False, "stored log-probs would be the rollout engine's", None),
+    ("actor_rollout_ref.actor.shuffle", False, "it would tear a prompt's rows apart", None),
+    ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate", None),
+    ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
+    ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, "routed experts are not stored", None),
+    ("distillation.enabled", False, "the distillation loss knows no replayed rows", None),
+    ("critic.enable", False, "RePO's advantages need no critic", None),
+)
+
+
+def lookup(config: Any, path: str, default: Any = None) -> Any:
+    """The value at a dotted path of nested mappings; ``default`` where a part is missing or null."""
+    node = config
+    for part in path.split("."):
+        getter: Callable[..., Any] | None = getattr(node, "get", None)
+        if getter is None:
+            return default
+        node = getter(part, None)
+        if node is None:
+            return default
+    return node
+
+
+def is_selected(config: Any) -> bool:
+    """Whether the configuration switches RePO on."""
+    return str(lookup(config, "algorithm.adv_estimator", "")) == ESTIMATOR
+
+
+def check_verl_version(version: str) -> None:
+    """Refuse a verl that RePO was not tested with.
+
+    Raises:
+        RepoConfigError: naming both versions.
+    """
+    if version not in TESTED_VERL:
+        raise RepoConfigError(
+            f"algorithm.adv_estimator=repo needs verl {' or '.join(TESTED_VERL)}, found verl {version}: "
+            f"pip install verl=={TESTED_VERL[-1]}."
+        )
+
+
+def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
+    """Validate ``algorithm.repo`` and refuse what it can't serve.
+
+    Args:
+        config: verl's whole configuration, as a mapping of mappings (OmegaConf or dict).
+
+    Returns:
+        the validated settings.
+
+    Raises:
+        RepoConfigError: one sentence naming the key, the value and the remedy.
+    """
+    repo = RepoConfig.from_mapping(lookup(config, "algorithm.repo"))
+    _refuse(config, FIXED)
+    if repo.active:
+        _refuse(config, FIXED_ACTIVE)
+        _check_active(config)
+    return repo
+
+
+def _refuse(config: Any, rules: tuple[Rule, ...]) -> None:
+    for key, allowed, reason, remedy in rules:
+        value = lookup(config, key, allowed)
+        if value != allowed:
+            remedy = remedy or f"set {key}={allowed}"
+            raise RepoConfigError(f"{key}={value} can't be combined with RePO ({reason}): {remedy}.")
+
+
+def _check_active(config: Any) -> None:
+    rejection = lookup(config, "algorithm.rollout_correction.rollout_rs")
+    if rejection is not None:
+        raise RepoConfigError(
+            f"algorithm.rollout_correction.rollout_rs={rejection} can't be combined with RePO (rejected tokens would "
+            "be stored as masked): set algorithm.rollout_correction.rollout_rs=null."
+        )
+    n = lookup(config, "actor_rollout_ref.rollout.n", 1)
+    if n < 2:
+        raise RepoConfigError(
+            f"actor_rollout_ref.rollout.n={n} gives every response an advantage of 0 with RePO: set it to at least 2."
+        )
+    _check_aggregation(config)
+
+
+def _check_aggregation(config: Any) -> None:
+    mode = lookup(config, "actor_rollout_ref.actor.loss_agg_mode", "token-mean")
+    if mode not in AGGREGATION_MODES:
+        raise RepoConfigError(
+            f"actor_rollout_ref.actor.loss_agg_mode={mode} is unknown to RePO: "
+            f"use one of {', '.join(AGGREGATION_MODES)}."
+        )
+    factor = lookup(config, "actor_rollout_ref.actor.loss_scale_factor")
+    if mode == "seq-mean-token-sum-norm" and factor is None:
+        raise RepoConfigError(
+            "actor_rollout_ref.actor.loss_scale_factor=null makes seq-mean-token-sum-norm divide by the longest "
+            "response of each micro-batch, which replayed rows change: set it to a constant, as data.max_response_length."
+        )
+
+
+def describe_objective(config: Any, repo: RepoConfig) -> str:
+    """One line that says which objective is in effect."""
+    if not repo.active:
+        reason = "strategy=none" if repo.strategy == "none" else f"off_policy_coef={repo.off_policy_coef:g}"
+        return f"RePO: {reason}, plain GRPO; nothing is replayed"
+    mode = lookup(config, "actor_rollout_ref.actor.loss_agg_mode", "token-mean")
+    paper = mode == "seq-mean-token-mean" and repo.normalize == "group" and repo.advantage == "split"
+    return (
+        f"RePO: strategy={repo.strategy} num_replay={repo.num_replay} capacity={repo.capacity} "
+        f"min_size={repo.min_size} advantage={repo.advantage} normalize={repo.normalize} "
+        f"off_policy_coef={repo.off_policy_coef:g}; terms aggregated by {mode}"
+        f"{' (the paper’s objective)' if paper else ', not the paper’s seq-mean-token-mean split group'}"
+    )

@@ -1,0 +1,39 @@
+"""verl's advantage estimator ``repo``: GRPO's advantages over the fresh rows, exactly 0 for blocks of equal scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from repo_verl.advantages import block_advantages
+from repo_verl.config import RepoConfig
+
+
+def compute_repo_outcome_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    config: Any = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages of the fresh rows, in verl's signature.
+
+    Args:
+        token_level_rewards: (B, T) float; a row's score is their sum.
+        response_mask: (B, T), 1 for tokens that count.
+        index: (B,) uid of the prompt of every row.
+        config: verl's ``algorithm`` block, with ``repo`` and ``norm_adv_by_std_in_grpo``.
+        **unused: what verl hands to other estimators.
+
+    Returns:
+        advantages and returns, both (B, T): the row's advantage on every token that counts.
+    """
+    settings = config if config is not None else {}
+    eps = RepoConfig.from_mapping(settings.get("repo", None)).advantage_eps
+    _, blocks = np.unique(np.asarray(index, dtype=str), return_inverse=True)
+    scores = token_level_rewards.sum(dim=-1)
+    by_std = settings.get("norm_adv_by_std_in_grpo", True)
+    advantages = block_advantages(scores, torch.from_numpy(blocks), eps, by_std).unsqueeze(-1) * response_mask
+    return advantages, advantages

@@ -1,0 +1,51 @@
+"""The step's metrics that the driver knows: what was replayed, and what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from repo_verl.metrics import effective_share, mean_and_max, mean_and_std, zero_share
+from repo_verl.trainer.plan import UpdatePlan
+from repo_verl.trainer.rows import FreshRows
+
+
+def step_metrics(
+    fresh: FreshRows,
+    replayed_blocks: Sequence[int],
+    replayed_scores: Sequence[float],
+    ages: Sequence[int],
+    uses: Sequence[int],
+    plan: UpdatePlan | None,
+) -> dict[str, float]:
+    """Metrics under ``repo/`` of one step.
+
+    Args:
+        fresh: the step's fresh rows.
+        replayed_blocks: (N,) prompt block of every replayed row.
+        replayed_scores: (N,) their scores.
+        ages: (N,) steps since they were fresh.
+        uses: (N,) times replayed, this one included.
+        plan: of the update; None where nothing was replayed.
+    """
+    blocks = torch.tensor(fresh.blocks)
+    own = fresh.advantages if plan is None else plan.fresh_advantages
+    replayed = torch.zeros(0) if plan is None else plan.replayed_advantages
+    everything = torch.cat((own.double(), replayed.double()))
+    all_blocks = torch.cat((blocks, torch.tensor(list(replayed_blocks), dtype=blocks.dtype)))
+    prompts = len(fresh.prompt_keys)
+    values: dict[str, float] = {
+        "replayed_rows": len(replayed_blocks),
+        "prompts_with_replay": len(set(replayed_blocks)),
+        **mean_and_max("age", ages),
+        **mean_and_max("uses", uses),
+        **mean_and_std("score_fresh", fresh.scores.tolist()),
+        **mean_and_std("score_replayed", replayed_scores),
+        "zero_advantage_share_fresh": zero_share(own),
+        "zero_advantage_share_replayed": zero_share(replayed),
+        "effective_prompts_fresh": effective_share(fresh.advantages, blocks, prompts),
+        "effective_prompts_all": effective_share(everything, all_blocks, prompts),
+        "pruned_rows": 0,
+    }
+    return {f"repo/{key}": value for key, value in values.items()}

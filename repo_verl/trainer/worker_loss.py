@@ -1,0 +1,141 @@
+"""The loss that the actor workers run: verl's own over fresh rows plus the replay term.
+
+Sent to the workers with verl's ``set_loss_fn``. Fresh rows go through verl's ``ppo_loss``, which is shown a response
+mask of zeros for all other rows: its aggregation, entropy and KL terms see fresh rows alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
+
+from repo_verl.losses import LOG_RATIO_LIMIT, clipped_surrogate, weighted_objective
+from repo_verl.trainer.fields import FRESH, FRESH_SCALE, ORIGIN, REPLAYED, REPORT, WEIGHT
+
+TOKEN_MEANS = ("actor/pg_clipfrac", "actor/ppo_kl", "actor/pg_clipfrac_lower")
+
+
+def repo_loss(
+    config: ActorConfig,
+    clip_ratio_c: float | None,
+    model_output: dict[str, torch.Tensor],
+    data: TensorDict,
+    dp_group: Any = None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Loss of one micro-batch; without RePO's fields verl's own loss, bit for bit.
+
+        loss = fresh_scale · ppo_loss(fresh rows) - dp_size · Σ_replayed w_i Σ_t s_it
+
+    Args:
+        config: verl's actor settings.
+        clip_ratio_c: dual-clip bound of replayed rows, or None.
+        model_output: of verl's engine; ``log_probs`` is nested (B, prompt + response).
+        data: the micro-batch; replayed rows have a loss mask of zeros and their true response mask.
+        dp_group: the data-parallel group, handed on to verl.
+
+    Returns:
+        the loss (verl averages gradients over ranks) and metrics, the same keys for every micro-batch.
+    """
+    replay = ORIGIN in data.keys()
+    origin = data[ORIGIN] if replay else torch.zeros(len(data), dtype=torch.int64)
+    fresh_view = _with_fresh_mask(data, origin) if replay else data
+    loss, metrics = ppo_loss(config, model_output, fresh_view, dp_group)
+    log_prob = no_padding_2_padding(model_output["log_probs"], data)
+    rows = data.select("old_log_probs", "advantages", "response_mask").to_padded_tensor()
+    fresh_loss = float(metrics["actor/pg_loss"].values[0])
+    report = _fresh_report(config, log_prob.detach(), rows, origin)
+    if replay:
+        scale = float(data[FRESH_SCALE][0])
+        objective, replay_report = _replay_term(config, clip_ratio_c, log_prob, rows, data, origin)
+        loss = loss * scale - data["dp_size"] * objective
+        fresh_loss *= scale
+        _weigh_token_means(metrics, report["fresh_tokens"], data)
+    else:
+        replay_report = _empty_replay_report()
+    report["loss_fresh"] = fresh_loss
+    sums = {**report, **{key: value for key, value in replay_report.items() if "max" not in key}}
+    metrics.update(Metric.from_dict({REPORT + key: sums[key] for key in sums}, aggregation=AggregationType.SUM))
+    metrics[REPORT + "ratio_max"] = Metric(value=replay_report["ratio_max"], aggregation=AggregationType.MAX)
+    return loss, metrics
+
+
+def _with_fresh_mask(data: TensorDict, origin: torch.Tensor) -> TensorDict:
+    """A shallow copy whose response mask is zero on all rows that are not fresh."""
+    mask = data["response_mask"]
+    keep = (origin == FRESH).to(mask.dtype).repeat_interleave(mask.offsets().diff())
+    view = data.copy()
+    view["response_mask"] = torch.nested.nested_tensor_from_jagged(mask.values() * keep, offsets=mask.offsets())
+    return view
+
+
+def _fresh_report(
+    config: ActorConfig, log_prob: torch.Tensor, rows: TensorDict, origin: torch.Tensor
+) -> dict[str, float]:
+    """Fresh tokens and how many of them either bound cuts."""
+    mask = rows["response_mask"].bool() & (origin == FRESH).unsqueeze(-1)
+    cut = clipped_surrogate(log_prob, rows["old_log_probs"], rows["advantages"], *_clip_range(config))
+    return {
+        "fresh_tokens": float(mask.sum()),
+        "fresh_clipped_low": float((cut.clipped_low & mask).sum()),
+        "fresh_clipped_high": float((cut.clipped_high & mask).sum()),
+    }
+
+
+def _replay_term(
+    config: ActorConfig,
+    clip_ratio_c: float | None,
+    log_prob: torch.Tensor,
+    rows: TensorDict,
+    data: TensorDict,
+    origin: torch.Tensor,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The replay objective of the micro-batch and what it reports."""
+    index = torch.nonzero(origin == REPLAYED).flatten()
+    if index.numel() == 0:
+        return log_prob.sum() * 0.0, _empty_replay_report()
+    current, behavior = log_prob[index], rows["old_log_probs"][index]
+    advantages, mask = rows["advantages"][index], rows["response_mask"][index].bool()
+    surrogate = clipped_surrogate(current, behavior, advantages, *_clip_range(config), clip_ratio_c)
+    objective = weighted_objective(surrogate.value, mask, data[WEIGHT][index])
+    (gradient,) = torch.autograd.grad(objective, current, retain_graph=True)
+    log_ratio = torch.where(mask, current.detach() - behavior, torch.zeros_like(behavior))
+    sequence_weight = log_ratio.double().sum(-1).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    ratio = surrogate.ratio.detach()[mask].double()
+    return objective, {
+        "rows": float(index.numel()),
+        "tokens": float(ratio.numel()),
+        "ratio_sum": float(ratio.sum()),
+        "ratio_max": float(ratio.max()) if ratio.numel() else 0.0,
+        "clipped_low": float((surrogate.clipped_low & mask).sum()),
+        "clipped_high": float((surrogate.clipped_high & mask).sum()),
+        "weight_sum": float(sequence_weight.sum()),
+        "weight_square_sum": float(sequence_weight.square().sum()),
+        "gradient_square_sum": float(gradient.double().square().sum()),
+        "loss_replayed": -float(objective.detach()) * data["dp_size"],
+    }
+
+
+def _empty_replay_report() -> dict[str, float]:
+    keys = ("rows", "tokens", "ratio_sum", "ratio_max", "clipped_low", "clipped_high", "weight_sum")
+    return dict.fromkeys((*keys, "weight_square_sum", "gradient_square_sum", "loss_replayed"), 0.0)
+
+
+def _weigh_token_means(metrics: dict[str, Any], fresh_tokens: float, data: TensorDict) -> None:
+    """Make verl's per-micro-batch token means means over the mini-batch's fresh tokens.
+
+    verl averages them over micro-batches, of which some now hold no fresh row.
+    """
+    share = fresh_tokens * data["dp_size"] / max(data["batch_num_tokens"], 1)
+    for key in TOKEN_MEANS:
+        metrics[key] = Metric(value=metrics[key].values[0] * share, aggregation=AggregationType.SUM)
+
+
+def _clip_range(config: ActorConfig) -> tuple[float, float]:
+    low, high = config.clip_ratio_low, config.clip_ratio_high
+    return (config.clip_ratio if low is None else low), (config.clip_ratio if high is None else high)

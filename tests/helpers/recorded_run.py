@@ -1,0 +1,192 @@
+"""verl's real synchronous trainer fed with recorded rollouts: everything but vLLM.
+
+Ray, TransferQueue, the FSDP2 actor, verl's data loader, advantages, update and metrics run as in a training job; only
+the responses come from a recipe (a seeded generator) instead of vLLM, because its batching is not reproducible.
+Run as a program in a process of its own:
+
+    python recorded_run.py OUT_DIR OVERRIDES.json
+
+writes OUT_DIR/weights.safetensors, OUT_DIR/metrics.json, and OUT_DIR/loss.jsonl with what the loss was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sys
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rollout(prompt: str, step: int, n: int, vocabulary: int) -> list[dict]:
+    """Recorded responses of a prompt in a step: ids of several lengths, and scores that vary by prompt."""
+    digest = hashlib.sha256(f"{prompt}/{step}".encode()).digest()
+    rng = random.Random(int.from_bytes(digest[:8], "little"))
+    kind = rng.random()
+    rows = []
+    for _ in range(n):
+        ids = [rng.randrange(5, vocabulary) for _ in range(rng.randrange(3, 12))]
+        score = 0.0 if kind < 0.3 else float(rng.random() < 0.5)
+        rows.append({"ids": [*ids, 1], "score": score})
+    return rows
+
+
+class RecordedRollouts:
+    """Stands in for verl's agent loop manager: puts recorded rows where vLLM's would go."""
+
+    def __init__(self, tokenizer, n: int, drop=()):
+        self.tokenizer, self.n, self.drop = tokenizer, n, set(drop)
+
+    def generate_sequences(self, batch) -> None:
+        import torch
+        import transfer_queue as tq
+        from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+        step = int(batch["global_steps"])
+        for i in range(len(batch)):
+            uid = batch["uid"][i]
+            messages = batch["raw_prompt"][i]
+            messages = list(getattr(messages, "data", messages))
+            text = messages[0]["content"]
+            prompts = torch.tensor(
+                self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            )
+            keys, fields, tags = [], [], []
+            for number, row in enumerate(rollout(text, step, self.n, len(self.tokenizer))):
+                if (step, text, number) in self.drop:
+                    continue
+                responses = torch.tensor(row["ids"])
+                mask = torch.ones_like(responses)
+                scores = torch.zeros(len(responses))
+                scores[-1] = row["score"]
+                keys.append(f"{uid}_{number}_0")
+                fields.append(
+                    {
+                        "prompts": prompts, "responses": responses, "response_mask": mask, "loss_mask": mask,
+                        "input_ids": torch.cat((prompts, responses)),
+                        "position_ids": torch.arange(len(prompts) + len(responses)),
+                        "rm_scores": scores, "rollout_log_probs": torch.full(responses.shape, -4.0), "num_turns": 2, "uid": uid, "multi_modal_inputs": {},
+                        "extra_fields": {"reward_extra_info": {"acc": row["score"]}},
+                    }
+                )  # fmt: skip
+                size = {"prompt_len": len(prompts), "response_len": len(responses)}
+                tags.append(
+                    {
+                        **size, "seq_len": sum(size.values()), "status": "success", "global_steps": step,
+                        "min_global_steps": step - 1, "max_global_steps": step - 1,
+                    }
+                )  # fmt: skip
+            if keys:
+                tq.kv_batch_put(keys=keys, partition_id="train", fields=list_of_dict_to_tensordict(fields), tags=tags)
+            tq.kv_batch_put(keys=[uid], partition_id="train", tags=[{"is_prompt": True, "status": "finished"}])
+
+
+class NoReplicas:
+    """Stands in for the checkpoint engine manager: there is no vLLM to sync weights with."""
+
+    def sleep_replicas(self) -> None: ...
+
+    def update_weights(self, global_steps=None) -> None: ...
+
+
+def recording_loss(inner, path, model_output, data, dp_group=None):
+    """Runs the loss and appends what it was given and what came out, a JSON line a micro-batch."""
+    from verl.workers.utils.padding import no_padding_2_padding
+
+    loss, metrics = inner(model_output=model_output, data=data, dp_group=dp_group)
+    log_prob = no_padding_2_padding(model_output["log_probs"], data).detach()
+    sizes = data["responses"].offsets().diff().tolist()
+    entry = {
+        "rank": int(os.environ.get("RANK", 0)),
+        "loss": loss.item(),
+        "log_prob": [log_prob[i, :size].tolist() for i, size in enumerate(sizes)],
+        "dp_size": data["dp_size"],
+        "batch_num_tokens": data["batch_num_tokens"],
+        "global_batch_size": data["global_batch_size"],
+    }
+    for name in ("prompts", "responses", "response_mask", "old_log_probs", "advantages"):
+        entry[name] = [row.tolist() for row in data[name].unbind()]
+    for name in ("repo_origin", "repo_weight", "repo_fresh_scale"):
+        entry[name] = data[name].tolist() if name in data.keys() else None
+    with open(f"{path}.{entry['rank']}", "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    return loss, metrics
+
+
+def compose(overrides: list[str]):
+    """The CPU configuration with overrides, as main_ppo would see it."""
+    import verl
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    search = f"hydra.searchpath=[file://{Path(verl.__file__).parent / 'trainer' / 'config'}]"
+    with initialize_config_dir(str(ROOT / "recipe" / "repo" / "config"), version_base=None):
+        stand_in = ["actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1"]
+        return hydra_compose("repo_cpu", overrides=[search, *stand_in, *overrides])
+
+
+def run(out: Path, overrides: list[str], drop=()) -> None:
+    """Train with recorded rollouts and write what came out."""
+    import ray
+    import torch
+    import transfer_queue as tq
+    from safetensors.torch import save_file
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.utils.config import validate_config
+
+    config = compose(overrides)
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    environment = get_ppo_ray_runtime_env(config)
+    environment.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+    ray.init(num_cpus=16, num_gpus=config.trainer.n_gpus_per_node, runtime_env=environment, include_dashboard=False)
+    config.transfer_queue.enable = True
+    tq.init(config.transfer_queue)
+    trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config=config)
+    trainer._enable_hybrid_replicas = False
+    trainer._setup()
+    trainer.checkpoint_manager = NoReplicas()
+    loss_file = out / "loss.jsonl"
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.utils.losses import ppo_loss
+
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    if hasattr(trainer, "repo"):
+        from repo_verl.trainer.worker_loss import repo_loss
+
+        inner = partial(repo_loss, actor, trainer.repo.clip_ratio_c)
+    else:
+        inner = partial(ppo_loss, actor)
+    trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(loss_file)))
+    logged: list[dict] = []
+    from verl.utils.tracking import Tracking
+
+    stock_log = Tracking.log
+    Tracking.log = lambda self, data, step: (logged.append({"step": step, **data}), stock_log(self, data, step))[1]
+    trainer.fit(RecordedRollouts(trainer.tokenizer, config.actor_rollout_ref.rollout.n, drop))
+    (out / "metrics.json").write_text(json.dumps(logged, default=float))
+    left = tq.kv_list() or {}
+    (out / "left.json").write_text(json.dumps({partition: list(keys) for partition, keys in left.items()}))
+    trainer.actor_rollout_wg.save_checkpoint(str(out / "checkpoint"), None, trainer.global_steps)
+    weights: dict[str, torch.Tensor] = {}
+    for rank in range(config.trainer.n_gpus_per_node):
+        name = f"model_world_size_{config.trainer.n_gpus_per_node}_rank_{rank}.pt"
+        state = torch.load(out / "checkpoint" / name, weights_only=False)
+        for key, value in state.items():
+            local = value.to_local() if hasattr(value, "to_local") else value
+            weights[f"{rank}.{key}"] = local.clone().contiguous()
+    save_file(weights, out / "weights.safetensors")
+    tq.close()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    os.environ["VERL_PLATFORM"] = "cpu"
+    arguments = json.loads(Path(sys.argv[2]).read_text())
+    dropped = [tuple(item) for item in arguments.get("drop", [])]
+    run(Path(sys.argv[1]), arguments["overrides"], dropped)

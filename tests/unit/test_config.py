@@ -1,0 +1,60 @@
+"""Settings are validated with one sentence that names key, value and remedy."""
+
+import dataclasses
+
+import pytest
+
+from repo_verl.config import RepoConfig, RepoConfigError
+from repo_verl.replay import PromptReplayBuffer
+
+
+def test_defaults_are_the_design():
+    config = RepoConfig()
+    assert (config.strategy, config.num_replay, config.capacity, config.min_size) == ("recency", 8, 16, 16)
+    assert (config.advantage, config.normalize, config.off_policy_coef, config.start_step) == ("split", "group", 1.0, 0)
+    assert config.max_age is config.max_uses is config.clip_ratio_c is None
+    assert config.active
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.capacity = 3  # type: ignore[misc]
+
+
+def test_none_and_a_zero_coefficient_switch_replay_off():
+    assert not RepoConfig(strategy="none").active
+    assert not RepoConfig(off_policy_coef=0).active
+    assert not RepoConfig(off_policy_coef=0.0).active
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stratgy": "reward"}, r"algorithm.repo.stratgy='reward' is no setting.*algorithm.repo.strategy\?"),
+        ({"strategy": "recent"}, r"algorithm.repo.strategy='recent' is unknown: did you mean recency\?"),
+        ({"strategy": "xyz"}, r"use one of recency, reward, variance, full, random, none"),
+        ({"min_size": 17}, r"algorithm.repo.min_size=17 exceeds algorithm.repo.capacity=16.*at most 16"),
+        ({"num_replay": 0}, r"algorithm.repo.num_replay=0 must be an integer of at least 1"),
+        ({"num_replay": 9, "capacity": 8, "min_size": 8}, r"num_replay=9 exceeds algorithm.repo.capacity=8"),
+        ({"num_replay": True}, r"num_replay=True must be an integer"),
+        ({"capacity": "16"}, r"capacity='16' must be an integer"),
+        ({"start_step": -1}, r"start_step=-1 must be an integer of at least 0"),
+        ({"max_age": 0}, r"max_age=0 must be an integer of at least 1; leave it null"),
+        ({"off_policy_coef": -0.5}, r"off_policy_coef=-0.5 must be a finite number at least 0"),
+        ({"off_policy_coef": float("nan")}, r"off_policy_coef=nan must be a finite number"),
+        ({"clip_ratio_c": 1.0}, r"clip_ratio_c=1.0 must be a finite number greater than 1"),
+        ({"advantage": "both"}, r"advantage='both' is unknown: use one of split, mixed"),
+        ({"normalize": "row"}, r"normalize='row' is unknown: did you mean rows\?"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings, message):
+    with pytest.raises(RepoConfigError, match=message) as caught:
+        RepoConfig.from_mapping(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_block_that_is_no_mapping_is_refused():
+    with pytest.raises(RepoConfigError, match="algorithm.repo='variance' is no mapping"):
+        RepoConfig.from_mapping("variance")
+
+
+def test_the_buffer_refuses_what_the_settings_refuse():
+    with pytest.raises(RepoConfigError, match="min_size=5 exceeds"):
+        PromptReplayBuffer(capacity=4, min_size=5, num_replay=2)
