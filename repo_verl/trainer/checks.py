@@ -122,8 +122,8 @@ def _check_aggregation(config: Any) -> None:
     factor = lookup(config, "actor_rollout_ref.actor.loss_scale_factor")
     if mode == "seq-mean-token-sum-norm" and factor is None:
         raise RepoConfigError(
-            "actor_rollout_ref.actor.loss_scale_factor=null makes seq-mean-token-sum-norm divide by the longest "
-            "response of each micro-batch, which replayed rows change: set it to a constant, as data.max_response_length."
+            "actor_rollout_ref.actor.loss_scale_factor=null makes seq-mean-token-sum-norm divide by the "
+            "longest response of each micro-batch, which replayed rows change: set it to data.max_response_length."
         )
 
 

@@ -17,6 +17,7 @@ def step_metrics(
     replayed_scores: Sequence[float],
     ages: Sequence[int],
     uses: Sequence[int],
+    update_tokens: int,
     plan: UpdatePlan | None,
 ) -> dict[str, float]:
     """Metrics under ``repo/`` of one step.
@@ -27,6 +28,7 @@ def step_metrics(
         replayed_scores: (N,) their scores.
         ages: (N,) steps since they were fresh.
         uses: (N,) times replayed, this one included.
+        update_tokens: tokens of all rows of the update, prompts and responses, without padding.
         plan: of the update; None where nothing was replayed.
     """
     blocks = torch.tensor(fresh.blocks)
@@ -46,6 +48,7 @@ def step_metrics(
         "zero_advantage_share_replayed": zero_share(replayed),
         "effective_prompts_fresh": effective_share(fresh.advantages, blocks, prompts),
         "effective_prompts_all": effective_share(everything, all_blocks, prompts),
+        "update_tokens": update_tokens,
         "pruned_rows": 0,
     }
     return {f"repo/{key}": value for key, value in values.items()}

@@ -107,7 +107,8 @@ class RepoTrainer(PPOTrainerSync):
         reports, grad_norms = calls
         self.effective_steps += formulas.count_effective(grad_norms)
         scores = [record.score for _, record in replayed]
-        metrics.update(step_metrics(fresh, [b for b, _ in replayed], scores, ages, uses, plan))
+        tokens = sum(fresh.lengths) + sum(fresh.prompt_ids[b].size + r.response_ids.size for b, r in replayed)
+        metrics.update(step_metrics(fresh, [b for b, _ in replayed], scores, ages, uses, tokens, plan))
         worker = formulas.worker_metrics(reports, self._ranks())
         metrics.update({f"repo/{key}": value for key, value in worker.items()})
         metrics["repo/effective_steps"] = self.effective_steps

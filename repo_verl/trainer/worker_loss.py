@@ -67,10 +67,10 @@ def repo_loss(
 
 def _with_fresh_mask(data: TensorDict, origin: torch.Tensor) -> TensorDict:
     """A shallow copy whose response mask is zero on all rows that are not fresh."""
-    mask = data["response_mask"]
-    keep = (origin == FRESH).to(mask.dtype).repeat_interleave(mask.offsets().diff())
+    keep = (origin == FRESH).tolist()
+    rows = [row * kept for row, kept in zip(data["response_mask"].unbind(), keep, strict=True)]
     view = data.copy()
-    view["response_mask"] = torch.nested.nested_tensor_from_jagged(mask.values() * keep, offsets=mask.offsets())
+    view["response_mask"] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
     return view
 
 

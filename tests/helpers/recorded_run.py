@@ -4,9 +4,11 @@ Ray, TransferQueue, the FSDP2 actor, verl's data loader, advantages, update and 
 the responses come from a recipe (a seeded generator) instead of vLLM, because its batching is not reproducible.
 Run as a program in a process of its own:
 
-    python recorded_run.py OUT_DIR OVERRIDES.json
+    python recorded_run.py SCENARIOS.json
 
-writes OUT_DIR/weights.safetensors, OUT_DIR/metrics.json, and OUT_DIR/loss.jsonl with what the loss was given.
+where the file holds a list of {"out": folder, "overrides": [...], "drop": [[step, prompt, number], ...]}. Each scenario
+writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the
+loss was given.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class RecordedRollouts:
                         "prompts": prompts, "responses": responses, "response_mask": mask, "loss_mask": mask,
                         "input_ids": torch.cat((prompts, responses)),
                         "position_ids": torch.arange(len(prompts) + len(responses)),
-                        "rm_scores": scores, "rollout_log_probs": torch.full(responses.shape, -4.0), "num_turns": 2, "uid": uid, "multi_modal_inputs": {},
+                        "rollout_log_probs": torch.full(responses.shape, -4.0),
+                        "rm_scores": scores, "num_turns": 2, "uid": uid, "multi_modal_inputs": {},
                         "extra_fields": {"reward_extra_info": {"acc": row["score"]}},
                     }
                 )  # fmt: skip
@@ -129,64 +132,88 @@ def compose(overrides: list[str]):
         return hydra_compose("repo_cpu", overrides=[search, *stand_in, *overrides])
 
 
-def run(out: Path, overrides: list[str], drop=()) -> None:
-    """Train with recorded rollouts and write what came out."""
+def start(config):
+    """Ray, TransferQueue and verl's trainer with its actor, without vLLM."""
     import ray
-    import torch
     import transfer_queue as tq
-    from safetensors.torch import save_file
+    from omegaconf import OmegaConf
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.utils.config import validate_config
 
-    config = compose(overrides)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     environment = get_ppo_ray_runtime_env(config)
     environment.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
-    ray.init(num_cpus=16, num_gpus=config.trainer.n_gpus_per_node, runtime_env=environment, include_dashboard=False)
+    settings = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
+    settings["runtime_env"] = {**OmegaConf.to_container(OmegaConf.create(environment)), **settings["runtime_env"]}
+    settings["num_gpus"] = config.trainer.n_gpus_per_node
+    ray.init(**settings)
     config.transfer_queue.enable = True
     tq.init(config.transfer_queue)
     trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config=config)
     trainer._enable_hybrid_replicas = False
     trainer._setup()
     trainer.checkpoint_manager = NoReplicas()
-    loss_file = out / "loss.jsonl"
+    return trainer
+
+
+def watch_loss(trainer, path: Path) -> None:
+    """Write down what every worker's loss is given."""
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.utils.losses import ppo_loss
 
-    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    actor = omega_conf_to_dataclass(trainer.config.actor_rollout_ref.actor)
+    inner = partial(ppo_loss, actor)
     if hasattr(trainer, "repo"):
         from repo_verl.trainer.worker_loss import repo_loss
 
         inner = partial(repo_loss, actor, trainer.repo.clip_ratio_c)
-    else:
-        inner = partial(ppo_loss, actor)
-    trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(loss_file)))
-    logged: list[dict] = []
+    trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(path)))
+
+
+def save_weights(folder: Path, ranks: int) -> None:
+    """The actor's whole weights from verl's sharded checkpoint."""
+    import torch
+    from safetensors.torch import save_file
+
+    shards = [
+        torch.load(folder / "checkpoint" / f"model_world_size_{ranks}_rank_{rank}.pt", weights_only=False)
+        for rank in range(ranks)
+    ]
+    whole = {}
+    for name in shards[0]:
+        pieces = [getattr(shard[name], "_local_tensor", shard[name]) for shard in shards]
+        whole[name] = (torch.cat(pieces) if ranks > 1 else pieces[0]).clone().contiguous()
+    save_file(whole, folder / "weights.safetensors")
+
+
+def run(out: Path, overrides: list[str], drop=()) -> None:
+    """Train with recorded rollouts and write what came out."""
+    import ray
+    import transfer_queue as tq
     from verl.utils.tracking import Tracking
 
+    config = compose(overrides)
+    trainer = start(config)
+    watch_loss(trainer, out / "loss.jsonl")
+    logged: list[dict] = []
     stock_log = Tracking.log
-    Tracking.log = lambda self, data, step: (logged.append({"step": step, **data}), stock_log(self, data, step))[1]
-    trainer.fit(RecordedRollouts(trainer.tokenizer, config.actor_rollout_ref.rollout.n, drop))
+    Tracking.log = lambda self, data, step: logged.append({"step": step, **data})
+    try:
+        trainer.fit(RecordedRollouts(trainer.tokenizer, config.actor_rollout_ref.rollout.n, drop))
+    finally:
+        Tracking.log = stock_log
     (out / "metrics.json").write_text(json.dumps(logged, default=float))
     left = tq.kv_list() or {}
     (out / "left.json").write_text(json.dumps({partition: list(keys) for partition, keys in left.items()}))
     trainer.actor_rollout_wg.save_checkpoint(str(out / "checkpoint"), None, trainer.global_steps)
-    weights: dict[str, torch.Tensor] = {}
-    for rank in range(config.trainer.n_gpus_per_node):
-        name = f"model_world_size_{config.trainer.n_gpus_per_node}_rank_{rank}.pt"
-        state = torch.load(out / "checkpoint" / name, weights_only=False)
-        for key, value in state.items():
-            local = value.to_local() if hasattr(value, "to_local") else value
-            weights[f"{rank}.{key}"] = local.clone().contiguous()
-    save_file(weights, out / "weights.safetensors")
+    save_weights(out, config.trainer.n_gpus_per_node)
     tq.close()
     ray.shutdown()
 
 
 if __name__ == "__main__":
     os.environ["VERL_PLATFORM"] = "cpu"
-    arguments = json.loads(Path(sys.argv[2]).read_text())
-    dropped = [tuple(item) for item in arguments.get("drop", [])]
-    run(Path(sys.argv[1]), arguments["overrides"], dropped)
+    for scenario in json.loads(Path(sys.argv[1]).read_text()):
+        run(Path(scenario["out"]), scenario["overrides"], [tuple(item) for item in scenario.get("drop", [])])

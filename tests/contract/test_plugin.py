@@ -1,0 +1,152 @@
+"""The switch in verl's own command: registration, loud failures, and silence where RePO is not asked for."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "recipe" / "repo" / "config"
+
+
+def python(code, tmp_path, **environment):
+    """Run code in a fresh interpreter; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **environment}, timeout=300,
+    )  # fmt: skip
+
+
+def main_ppo(tmp_path, *overrides, verl_version=None):
+    """verl's own command on the CPU; Ray is replaced by an error, so that a run that gets there is seen."""
+    code = f"""
+        import sys
+        import verl
+        if {verl_version!r}:
+            verl.__version__ = {verl_version!r}
+        import ray
+        def started(*args, **kwargs):
+            raise SystemExit("Ray was started")
+        ray.init = started
+        sys.argv = ["main_ppo", "--config-dir", {str(CONFIG)!r}, "--config-name", "repo_cpu", *{list(overrides)!r}]
+        from verl.trainer.main_ppo import main
+        main()
+    """
+    return python(code, tmp_path, VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="0")
+
+
+def test_import_verl_gains_only_the_entry_point(tmp_path):
+    code = """
+        import sys
+        import verl
+        print(sorted(name for name in sys.modules if name.split(".")[0] == "repo_verl"))
+        before = set(sys.modules)
+        import repo_verl.plugin as plugin
+        assert set(sys.modules) == before and not plugin.failures
+        assert not any(name.startswith("verl.trainer.ppo") for name in sys.modules)
+        standard = set(sys.stdlib_module_names)
+        import ast, inspect
+        tree = ast.parse(inspect.getsource(plugin))
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                assert all(alias.name.split(".")[0] in standard for alias in node.names)
+            if isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] in standard | {"__future__"}
+    """
+    done = python(code, tmp_path, VERL_PLATFORM="")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "['repo_verl', 'repo_verl.plugin']"
+
+
+def test_estimator_and_dispatcher_are_registered(tmp_path):
+    code = """
+        import verl
+        from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+        from verl.trainer.ppo.v1 import get_trainer_cls
+        from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+        assert get_adv_estimator_fn("repo").__module__ == "repo_verl.trainer.estimator"
+        made = []
+        PPOTrainerSync.__init__ = lambda self, config: made.append(type(self).__name__)
+        for name in ("grpo", "gae", "repo"):
+            config = {"algorithm": {"adv_estimator": name}, "actor_rollout_ref": {"rollout": {"n": 8}}}
+            get_trainer_cls("sync")(config=config)
+        print(made)
+    """
+    done = python(code, tmp_path, VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().splitlines()[-1] == "['PPOTrainerSync', 'PPOTrainerSync', 'RepoTrainer']"
+
+
+REFUSED = {
+    "+algorithm.repo.stratgy=reward": "algorithm.repo.stratgy='reward' is no setting of RePO: did you mean",
+    "algorithm.repo.min_size=17": "algorithm.repo.min_size=17 exceeds algorithm.repo.capacity=16",
+    "algorithm.repo.strategy=newest": "algorithm.repo.strategy='newest' is unknown",
+    "trainer.v1.trainer_mode=separate_async": "trainer.v1.trainer_mode=separate_async can't be combined with RePO",
+    "trainer.use_v1=False": "trainer.use_v1=False can't be combined with RePO",
+    "algorithm.use_kl_in_reward=True": "algorithm.use_kl_in_reward=True can't be combined with RePO",
+    "algorithm.filter_groups.enable=True": "algorithm.filter_groups.enable=True can't be combined with RePO",
+    "actor_rollout_ref.actor.shuffle=True": "actor_rollout_ref.actor.shuffle=True can't be combined with RePO",
+    "actor_rollout_ref.actor.policy_loss.loss_mode=gspo": "loss_mode=gspo can't be combined with RePO",
+    "algorithm.rollout_correction.bypass_mode=True": "bypass_mode=True can't be combined with RePO",
+    "algorithm.rollout_correction.rollout_rs=token_k1": "rollout_rs=token_k1 can't be combined with RePO",
+    "actor_rollout_ref.rollout.n=1": "actor_rollout_ref.rollout.n=1 gives every response an advantage of 0",
+    "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm": "loss_scale_factor=null makes",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_refused_in_one_sentence_before_ray(tmp_path, override):
+    done = main_ppo(tmp_path, override)
+    assert done.returncode != 0
+    assert "Ray was started" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if REFUSED[override] in line]
+    assert lines and lines[-1].startswith("repo_verl.config.RepoConfigError: "), done.stderr[-2000:]
+
+
+def test_another_verl_is_refused(tmp_path):
+    done = main_ppo(tmp_path, verl_version="0.8.0")
+    assert done.returncode != 0 and "Ray was started" not in done.stderr
+    assert "needs verl 0.9.1, found verl 0.8.0: pip install verl==0.9.1" in done.stderr
+
+
+def test_good_settings_reach_ray_and_other_estimators_are_left_alone(tmp_path):
+    assert "Ray was started" in main_ppo(tmp_path).stderr
+    strange = main_ppo(tmp_path, "algorithm.adv_estimator=grpo", "+algorithm.repo.stratgy=x", verl_version="0.8.0")
+    assert "Ray was started" in strange.stderr, "RePO's block and versions are none of GRPO's business"
+
+
+def test_a_plugin_that_failed_stops_the_run(tmp_path):
+    code = f"""
+        import sys
+        import verl
+        import repo_verl.plugin as plugin
+        plugin.failures.append(ImportError("no module named numpy"))
+        sys.argv = ["main_ppo", "--config-dir", {str(CONFIG)!r}, "--config-name", "repo_cpu"]
+        from verl.trainer.main_ppo import main
+        main()
+    """
+    done = python(code, tmp_path, VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="0")
+    assert done.returncode != 0
+    assert "repo-verl did not load (ImportError: no module named numpy), so RePO can't run" in done.stderr
+
+
+def test_the_switch_alone_trains_with_the_defaults(tmp_path):
+    code = """
+        import sys
+        import verl
+        import ray
+        ray.init = lambda *a, **k: sys.exit("Ray was started")
+        sys.argv = ["main_ppo", "algorithm.adv_estimator=repo", "trainer.n_gpus_per_node=1", "trainer.device=cpu",
+                    "actor_rollout_ref.rollout.n=8", "data.train_batch_size=8",
+                    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+                    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+                    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8"]
+        from verl.trainer.main_ppo import main
+        main()
+    """
+    assert "Ray was started" in python(code, tmp_path, VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="0").stderr

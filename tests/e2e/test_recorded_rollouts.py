@@ -1,0 +1,330 @@
+"""RePO in verl's real trainer, actor and TransferQueue, on recorded rollouts: exact numbers, without vLLM."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from oracles import group_advantages, token_surrogate
+from recorded_run import rollout
+from safetensors.torch import load_file
+from tiny_model import make_tiny_model, write_prompts
+
+pytestmark = pytest.mark.e2e
+
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
+PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
+N, PER_STEP, STEPS_AN_EPOCH = 4, 4, 2
+REPLAY = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4"]
+TOKEN_MEAN = "actor_rollout_ref.actor.loss_agg_mode=token-mean"
+DYNAMIC = [
+    "actor_rollout_ref.actor.use_dynamic_bsz=True",
+    "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=80",
+    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=80",
+]
+
+SCENARIOS = {
+    "grpo": ["algorithm.adv_estimator=grpo", TOKEN_MEAN],
+    "none": ["algorithm.adv_estimator=repo", "algorithm.repo.strategy=none", TOKEN_MEAN],
+    "zero": [*REPLAY, "algorithm.repo.off_policy_coef=0", TOKEN_MEAN],
+    "replay": REPLAY,
+    "two_ranks": [*REPLAY, "trainer.n_gpus_per_node=2"],
+    "two_ranks_dynamic": [*REPLAY, "trainer.n_gpus_per_node=2", *DYNAMIC],
+    "rows_mixed": [*REPLAY, "algorithm.repo.normalize=rows", "algorithm.repo.advantage=mixed", TOKEN_MEAN],
+    "rows_mixed_dynamic": [
+        *REPLAY, "algorithm.repo.normalize=rows", "algorithm.repo.advantage=mixed", TOKEN_MEAN, *DYNAMIC,
+    ],
+    "ragged": [*REPLAY, "algorithm.repo.min_size=7"],
+}  # fmt: skip
+# in step 3 a group loses three of four rows, in step 1 one loses all
+DROPPED = {"ragged": [[3, PROMPTS[1], n] for n in (0, 1, 2)] + [[1, PROMPTS[2], n] for n in range(4)]}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Every scenario, trained once, in one process."""
+    base = tmp_path_factory.mktemp("recorded")
+    model = make_tiny_model(base / "model")
+    data = write_prompts(base / "train.parquet", PROMPTS)
+    common = [
+        f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
+        f"data.train_batch_size={PER_STEP}", f"actor_rollout_ref.rollout.n={N}", "data.shuffle=False",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4", "trainer.total_epochs=3",
+        "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+        "actor_rollout_ref.actor.optim.lr_warmup_steps=2", "trainer.logger=[console]", "trainer.test_freq=-1",
+        "trainer.save_freq=-1", "trainer.val_before_train=False",
+    ]  # fmt: skip
+    scenarios = []
+    for name, overrides in SCENARIOS.items():
+        out = base / name
+        out.mkdir()
+        own = [*common, f"trainer.default_local_dir={out}", *overrides]
+        scenarios.append({"out": str(out), "overrides": own, "drop": DROPPED.get(name, [])})
+    (base / "scenarios.json").write_text(json.dumps(scenarios))
+    log = base / "log"
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, str(HELPERS / "recorded_run.py"), str(base / "scenarios.json")],
+            stdout=file, stderr=subprocess.STDOUT, cwd=base, env={**os.environ, "VERL_PLATFORM": "cpu"}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, log.read_text()[-6000:]
+    return base
+
+
+def losses(runs, name):
+    """What the loss was given, in order, all ranks; and the steps' metrics."""
+    files = sorted((runs / name).glob("loss.jsonl.*"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+def metrics(runs, name):
+    return json.loads((runs / name / "metrics.json").read_text())
+
+
+def rows_of(entries):
+    """Rows of micro-batches, flattened."""
+    for entry in entries:
+        for i in range(len(entry["responses"])):
+            row = {key: entry[key][i] for key in ("prompts", "responses", "old_log_probs", "advantages", "log_prob")}
+            row["mask"] = entry["response_mask"][i]
+            for key in ("repo_origin", "repo_weight", "repo_fresh_scale"):
+                row[key] = entry[key][i] if entry[key] is not None else None
+            yield row
+
+
+def scores_of(prompt, step):
+    return [row["score"] for row in rollout(prompt, step, N, vocabulary=0 or VOCABULARY)]
+
+
+VOCABULARY = 5 + 10 + 52 + len("+-*/=?.,:;()[]{}\\ \n")
+
+
+@pytest.mark.parametrize("twin", ["none", "zero"])
+def test_switched_off_is_grpo_bit_for_bit(runs, twin):
+    stock, off = losses(runs, "grpo")[0], losses(runs, twin)[0]
+    assert len(stock) == len(off) > 0
+    for one, other in zip(stock, off, strict=True):
+        assert one == other, "log-probs, advantages and loss of every micro-batch"
+    weights, twin_weights = (load_file(runs / name / "weights.safetensors") for name in ("grpo", twin))
+    assert weights.keys() == twin_weights.keys()
+    for name in weights:
+        assert torch.equal(weights[name], twin_weights[name]), name
+    start = load_file(runs / "model" / "model.safetensors")
+    assert not torch.equal(weights["lm_head.weight"], start["lm_head.weight"]), "the run trained nothing"
+
+
+def test_replay_is_real(runs):
+    """Rows of the epoch before are in the loss with the ratio, advantage and weight worked out from the logs."""
+    entries = losses(runs, "replay")[0]
+    steps = split_steps(entries)
+    logged = fresh_log_probs(steps)
+    away = 0
+    for step in range(STEPS_AN_EPOCH + 1, 3 * STEPS_AN_EPOCH + 1):
+        replayed = [row for row in rows_of(steps[step]) if row["repo_origin"] == 1]
+        assert len(replayed) == PER_STEP * N
+        for row in replayed:
+            prompt = tuple(row["prompts"])
+            earlier = logged[(prompt, step - STEPS_AN_EPOCH)]
+            assert tuple(row["responses"]) in earlier, "a replayed row is one of the epoch before"
+            assert tuple(row["responses"]) not in logged[(prompt, step)], "never one of its own step"
+            written = earlier[tuple(row["responses"])]
+            assert row["old_log_probs"] == written["old_log_probs"], "the log-probs logged when it was fresh"
+            scores = [other["score"] for other in earlier.values()]
+            expected = group_advantages(scores, 1e-6)[list(earlier).index(tuple(row["responses"]))]
+            assert row["advantages"] == pytest.approx([expected] * len(row["responses"]), rel=1e-5, abs=1e-7)
+            assert row["repo_weight"] == pytest.approx(1 / (2 * N * len(row["responses"])), rel=1e-12)
+            ratios = [math.exp(new - old) for new, old in zip(row["log_prob"], written["old_log_probs"], strict=True)]
+            away += sum(abs(ratio - 1) > 1e-3 for ratio in ratios)
+    assert away > 50, "the policy has moved, so ratios must differ from 1"
+
+
+def test_the_loss_of_every_micro_batch_by_hand(runs):
+    for name in ("replay", "ragged"):
+        for entry in losses(runs, name)[0]:
+            if entry["repo_origin"] is None:
+                continue
+            by_hand = 0.0
+            for row in rows_of([entry]):
+                surrogate = [
+                    token_surrogate(new, old, advantage, 0.2, 0.2, dual=3.0 if row["repo_origin"] == 0 else None)
+                    for new, old, advantage, kept in zip(
+                        row["log_prob"], row["old_log_probs"], row["advantages"], row["mask"], strict=True
+                    )
+                    if kept
+                ]
+                if row["repo_origin"] == 0:
+                    by_hand -= math.fsum(surrogate) / len(surrogate) / (2 * N)
+                elif row["repo_origin"] == 1:
+                    by_hand -= math.fsum(surrogate) * row["repo_weight"]
+                else:
+                    assert surrogate == []
+            assert entry["loss"] == pytest.approx(by_hand, rel=1e-5, abs=2e-7)
+            fresh_tokens = sum(sum(row["mask"]) for row in rows_of([entry]) if row["repo_origin"] == 0)
+            assert entry["global_batch_size"] == 2 * N and entry["batch_num_tokens"] >= fresh_tokens
+
+
+def test_steps_and_learning_rates_are_grpos(runs):
+    stock = metrics(runs, "grpo")
+    for name in ("replay", "rows_mixed", "two_ranks", "two_ranks_dynamic"):
+        ours = metrics(runs, name)
+        assert [m["actor/lr"] for m in ours] == [m["actor/lr"] for m in stock]
+        # two mini-batches a step: every optimizer step is counted, those with a zero gradient are not
+        assert ours[-1]["repo/effective_steps"] <= 2 * len(stock)
+        assert ours[-1]["repo/effective_steps"] > metrics(runs, "none")[-1]["repo/effective_steps"]
+
+
+def test_a_prompts_rows_share_a_mini_batch_of_the_common_size(runs):
+    for name in ("replay", "two_ranks", "ragged"):
+        per_rank = [split_steps(entries) for entries in losses(runs, name)]
+        for step in range(STEPS_AN_EPOCH + 1, 3 * STEPS_AN_EPOCH + 1):
+            if per_rank[0][step][0]["repo_origin"] is None:
+                continue
+            micro = [len(steps[step]) for steps in per_rank]
+            assert len(set(micro)) == 1 and micro[0] % 2 == 0, "equal counts on all ranks, two mini-batches"
+            half = micro[0] // 2
+            for mini in (slice(0, half), slice(half, None)):
+                inside = [row for steps in per_rank for row in rows_of(steps[step][mini])]
+                prompts = {tuple(row["prompts"]) for row in inside if row["repo_origin"] != 2}
+                assert len(prompts) <= 2
+                outside = [
+                    row for steps in per_rank for entry in steps[step] if entry not in steps[step][mini]
+                    for row in rows_of([entry])
+                ]  # fmt: skip
+                assert not prompts & {tuple(row["prompts"]) for row in outside if row["repo_origin"] != 2}
+                assert len({row["repo_fresh_scale"] for row in inside}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [("replay", "two_ranks"), ("replay", "two_ranks_dynamic"), ("rows_mixed", "rows_mixed_dynamic")],
+)
+def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, name, twin):
+    one, other = (load_file(runs / which / "weights.safetensors") for which in (name, twin))
+    start = load_file(runs / "model" / "model.safetensors")
+    moved = math.sqrt(sum(float((one[key] - start[key]).square().sum()) for key in one))
+    apart = math.sqrt(sum(float((one[key] - other[key]).square().sum()) for key in one))
+    assert moved > 0.1
+    assert apart < 0.02 * moved, "AdamW turns rounding of tiny gradients into whole steps, so not 1e-5"
+    for mine, theirs in zip(metrics(runs, name), metrics(runs, twin), strict=True):
+        for key in ("repo/loss_fresh", "repo/loss_replayed", "repo/ratio_mean_replayed", "repo/grad_norm_replayed"):
+            assert mine[key] == pytest.approx(theirs[key], rel=2e-2, abs=2e-4), (mine["step"], key)
+        for key in ("replayed_rows", "effective_steps", "buffer_rows", "zero_advantage_share_fresh"):
+            assert mine[f"repo/{key}"] == theirs[f"repo/{key}"]
+
+
+def test_first_replay_step_is_equal_on_ranks_and_micro_batches_to_1e5(runs):
+    """Before rounding has been amplified: losses of the steps up to the first with replay."""
+    for name, twin in (("replay", "two_ranks"), ("replay", "two_ranks_dynamic")):
+        for mine, theirs in list(zip(metrics(runs, name), metrics(runs, twin), strict=True))[:1]:
+            assert mine["repo/loss_fresh"] == pytest.approx(theirs["repo/loss_fresh"], rel=1e-5, abs=1e-8)
+            assert mine["actor/grad_norm"] == pytest.approx(theirs["actor/grad_norm"], rel=1e-5)
+
+
+def test_every_metric_is_logged_every_step(runs):
+    names = (
+        "replayed_rows prompts_with_replay age_mean age_max uses_mean uses_max score_fresh_mean score_fresh_std "
+        "score_replayed_mean score_replayed_std loss_fresh loss_replayed ratio_mean_replayed ratio_max_replayed "
+        "clip_low_fresh clip_high_fresh clip_low_replayed clip_high_replayed ess_replayed zero_advantage_share_fresh "
+        "zero_advantage_share_replayed effective_prompts_fresh effective_prompts_all effective_steps pruned_rows "
+        "buffer_rows buffer_tokens buffer_bytes"
+    ).split()
+    for name in ("replay", "none", "two_ranks_dynamic"):
+        for step in metrics(runs, name):
+            for key in names:
+                assert isinstance(step[f"repo/{key}"], int | float), (name, step["step"], key)
+            assert {"timing_s/repo_retrieve", "timing_s/repo_insert", "timing_s/repo_select"} <= step.keys()
+    assert not [key for key in metrics(runs, "grpo")[0] if "repo" in key]
+
+
+def test_metrics_by_hand(runs):
+    steps = split_steps(losses(runs, "replay")[0])
+    for step in metrics(runs, "replay"):
+        number = step["step"]
+        rows = list(rows_of(steps[number]))
+        fresh = [row for row in rows if row["repo_origin"] in (0, None)]
+        replayed = [row for row in rows if row["repo_origin"] == 1]
+        assert step["repo/replayed_rows"] == len(replayed) == (0 if number <= 2 else 16)
+        assert step["repo/buffer_rows"] == 16 * number
+        by_prompt, zero = {}, 0
+        for row in fresh:
+            by_prompt.setdefault(tuple(row["prompts"]), []).append(any(row["advantages"]))
+            zero += not any(row["advantages"])
+        assert step["repo/zero_advantage_share_fresh"] == pytest.approx(zero / len(fresh))
+        share = sum(any(flags) for flags in by_prompt.values()) / len(by_prompt)
+        assert step["repo/effective_prompts_fresh"] == pytest.approx(share)
+        for row in replayed:
+            by_prompt[tuple(row["prompts"])].append(any(row["advantages"]))
+        share = sum(any(flags) for flags in by_prompt.values()) / len(by_prompt)
+        assert step["repo/effective_prompts_all"] == pytest.approx(share)
+        if not replayed:
+            continue
+        assert step["repo/age_mean"] == step["repo/age_max"] == STEPS_AN_EPOCH
+        logs = [[n - o for n, o in zip(r["log_prob"], r["old_log_probs"], strict=True)] for r in replayed]
+        ratios = [math.exp(value) for row in logs for value in row]
+        assert step["repo/ratio_mean_replayed"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-5)
+        assert step["repo/ratio_max_replayed"] == pytest.approx(max(ratios), rel=1e-5)
+        weights = [math.exp(sum(row)) for row in logs]
+        ess = sum(weights) ** 2 / len(weights) / sum(w * w for w in weights)
+        assert step["repo/ess_replayed"] == pytest.approx(ess, rel=1e-4)
+        signs = [(r, row["advantages"][0]) for row, own in zip(replayed, logs, strict=True) for r in map(math.exp, own)]
+        assert step["repo/clip_high_replayed"] == pytest.approx(sum(r > 1.2 and a > 0 for r, a in signs) / len(signs))
+        assert step["repo/clip_low_replayed"] == pytest.approx(sum(r < 0.8 and a < 0 for r, a in signs) / len(signs))
+
+
+def test_ragged_batches_keep_every_fresh_row(runs):
+    steps = metrics(runs, "ragged")
+    assert [m["repo/buffer_rows"] for m in steps] == [12, 28, 41, 57, 73, 89]
+    # prompts of the first batch hold 4 rows in step 3 (one holds none, min_size is 7), and 8, 5, 4, 8 in step 5
+    assert [m["repo/replayed_rows"] for m in steps] == [0, 0, 0, 0, 8, 16]
+    assert [m["repo/prompts_with_replay"] for m in steps] == [0, 0, 0, 0, 2, 4]
+
+
+def test_nothing_is_left_in_the_queue(runs):
+    for name in SCENARIOS:
+        left = json.loads((runs / name / "left.json").read_text())
+        assert not [key for keys in left.values() for key in keys if key.startswith("repo")], name
+
+
+def split_steps(entries):
+    """Micro-batches by training step, told apart by which prompts they hold: 1-based list."""
+    steps, current, seen = [None], [], None
+    for entry in entries:
+        group = {tuple(row["prompts"]) for row in rows_of([entry]) if len(row["prompts"]) > 1}
+        first = frozenset(group)
+        parity = None if not first else prompt_parity(first)
+        if parity is not None and seen is not None and parity != seen:
+            steps.append(current)
+            current = []
+        seen = seen if parity is None else parity
+        current.append(entry)
+    steps.append(current)
+    return steps
+
+
+def prompt_parity(prompts):
+    """Which half of the data set the prompts are of: steps alternate between the two."""
+    digits = {prompt[1] - 5 for prompt in prompts}
+    return all(digit >= 4 for digit in digits)
+
+
+def fresh_log_probs(steps):
+    """(prompt, step) -> {response: row with old_log_probs and score} of the fresh rows."""
+    logged = {}
+    for step in range(1, len(steps)):
+        for row in rows_of(steps[step]):
+            if row["repo_origin"] in (0, None) and any(row["mask"]):
+                digit = row["prompts"][1] - 5
+                recorded = rollout(PROMPTS[digit], step, N, VOCABULARY)
+                score = next(r["score"] for r in recorded if r["ids"] == row["responses"])
+                key = (tuple(row["prompts"]), step)
+                order = [tuple(r["ids"]) for r in recorded]
+                entry = {"old_log_probs": row["old_log_probs"], "score": score}
+                logged.setdefault(key, {})[tuple(row["responses"])] = entry
+                logged[key] = dict(sorted(logged[key].items(), key=lambda item: order.index(item[0])))
+    return logged

@@ -1,0 +1,73 @@
+"""The summary of a run, from a log written by hand."""
+
+import json
+
+import pytest
+
+from repo_verl.cli import main
+from repo_verl.report import read_log, summarize, write_report
+
+
+def write_log(folder, entries, tail=""):
+    folder.mkdir()
+    lines = [json.dumps({"step": step, "data": data}) for step, data in entries]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n" + tail)
+    return folder
+
+
+def entries():
+    step = {"timing_s/step": 2.0, "repo/update_tokens": 100}
+    return [
+        (0, {"val-core/arithmetic/acc/mean@1": 0.25}),
+        (1, {**step, "repo/effective_prompts_fresh": 0.5, "repo/effective_prompts_all": 0.5, "repo/effective_steps": 1,
+             "repo/replayed_rows": 0, "repo/score_fresh_mean": 0.2, "repo/score_replayed_mean": 0.0}),
+        (2, {**step, "timing_s/step": 3.0, "repo/effective_prompts_fresh": 0.25, "repo/effective_prompts_all": 1.0,
+             "repo/effective_steps": 2, "repo/replayed_rows": 8, "repo/score_fresh_mean": 0.4,
+             "repo/score_replayed_mean": 0.5, "val-core/arithmetic/acc/mean@1": 0.5}),
+    ]  # fmt: skip
+
+
+def test_summary_by_hand(tmp_path):
+    assert summarize(read_log(write_log(tmp_path / "repo", entries()))) == {
+        "steps": 2,
+        "val_accuracy_first": 0.25,
+        "val_accuracy_last": 0.5,
+        "effective_prompts_fresh": 0.375,
+        "effective_prompts_all": 0.75,
+        "effective_steps": 2,
+        "replayed_rows": 8,
+        "seconds_per_step": 2.5,
+        "tokens_trained": 200,
+    }
+
+
+def test_report_writes_summary_picture_and_table(tmp_path, capsys):
+    runs = [write_log(tmp_path / name, entries()) for name in ("grpo", "repo")]
+    assert main(["report", *map(str, runs), "--output", str(tmp_path / "out"), "--seed", "3"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["grpo"]["val_accuracy_last"] == 0.5 and summary["seed"] == 3
+    assert {"commit", "versions", "machine"} <= summary.keys()
+    assert (tmp_path / "out" / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "50.0%" in capsys.readouterr().out
+
+
+def test_a_last_line_cut_short_is_left_out_and_a_broken_one_is_named(tmp_path):
+    assert len(read_log(write_log(tmp_path / "a", entries(), tail='{"step": 3, "da'))) == 3
+    broken = write_log(tmp_path / "b", entries())
+    text = (broken / "metrics.jsonl").read_text()
+    (broken / "metrics.jsonl").write_text("{}\n" + text)
+    with pytest.raises(ValueError, match="metrics.jsonl, line 1 is no log entry"):
+        read_log(broken)
+
+
+def test_missing_and_empty_logs_are_one_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "does not exist" in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="has no entry yet"):
+        write_report([write_log(tmp_path / "c", [])], tmp_path)
+
+
+def test_a_log_without_repos_metrics_gives_none(tmp_path):
+    summary = summarize(read_log(write_log(tmp_path / "d", [(1, {"timing_s/step": 1.0})])))
+    assert summary["effective_prompts_all"] is None and summary["val_accuracy_last"] is None

@@ -1,0 +1,124 @@
+"""Who may import whom (design, section 6), read from the source; YAML and script conventions."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"verl", "ray", "transfer_queue", "vllm", "tensordict"}
+STANDARD = set(sys.stdlib_module_names) | {"__future__"}
+
+# module or package prefix -> third-party roots and package modules it may import, the longest prefix rules
+ALLOWED = {
+    "repo_verl.config": set(),
+    "repo_verl.advantages": {"torch"},
+    "repo_verl.losses": {"torch"},
+    "repo_verl.metrics": {"torch"},
+    "repo_verl.report": {"matplotlib"},
+    "repo_verl.cli": {"repo_verl.report"},
+    "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
+    "repo_verl.replay.strategies": {"numpy"},
+    "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
+    "repo_verl.plugin": {"repo_verl.trainer", "repo_verl.cpu"},
+    "repo_verl.trainer": {
+        *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "repo_verl.trainer", "repo_verl.replay",
+        "repo_verl.losses", "repo_verl.metrics", "repo_verl.config", "repo_verl.advantages", "repo_verl",
+    },
+    "repo_verl.trainer.layout": set(),
+    "repo_verl.trainer.fields": set(),
+    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.losses"},
+    "repo_verl.trainer.plan": {
+        "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
+    },
+    "repo_verl.trainer.checkpoint": {"safetensors", "repo_verl.config"},
+    "repo_verl.cpu": {
+        *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
+        "repo_verl.plugin", "repo_verl.rewards",
+    },
+    "repo_verl": set(),
+    "data_prep": {
+        "pyarrow", "datasets", "tqdm", "transformers", "data_prep", "repo_verl.rewards.extract", "repo_verl",
+    },
+}  # fmt: skip
+
+
+def modules():
+    for package in ("repo_verl", "data_prep"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def permitted(name, allowed):
+    return name.split(".")[0] in STANDARD or any(name == a or name.startswith(a + ".") for a in allowed if a != "repo_verl")
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value).split("/")[-1])
+def test_imports_follow_the_design(module, path):
+    rule = max((prefix for prefix in ALLOWED if module == prefix or module.startswith(prefix + ".")), key=len)
+    allowed = ALLOWED[rule]
+    for name in imports(path):
+        exact = name.rsplit(".", 1)[0] in allowed or name in allowed
+        assert permitted(name, allowed) or exact, f"{module} imports {name}, which the design does not allow ({rule})"
+
+
+def test_only_trainer_plugin_and_cpu_know_verl():
+    for module, path in modules():
+        roots = {name.split(".")[0] for name in imports(path)}
+        if roots & HEAVY:
+            assert module.startswith(("repo_verl.trainer", "repo_verl.cpu", "repo_verl.plugin")), module
+
+
+def test_the_import_reader_sees_what_is_there(tmp_path):
+    source = tmp_path / "x.py"
+    source.write_text("import os\ndef f():\n    from verl.utils import config\n")
+    assert list(imports(source)) == ["os", "verl.utils.config"]
+    assert not permitted("verl.utils.config", {"torch"})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipe").rglob("*.yaml")), ids=lambda path: path.name)
+def test_yaml_has_a_comment_above_every_key_and_a_blank_line_between(path):
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        key = re.match(r"^( *)(?:- )?[\w@]+:?(?: .*)?$", line)
+        if not key or line.lstrip().startswith("#"):
+            continue
+        assert "#" not in line, f"{path.name}, line {number + 1}: inline comment"
+        above = lines[number - 1].strip() if number else ""
+        assert above.startswith("#"), f"{path.name}, line {number + 1}: no comment above"
+        start = number - 1
+        while start > 0 and lines[start - 1].strip().startswith("#"):
+            start -= 1
+        before = lines[start - 1].strip() if start else ""
+        assert before == "", f"{path.name}, line {number + 1}: no blank line before its comment"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "run_scripts").rglob("*.sh")), ids=lambda path: path.name)
+def test_scripts_are_short_and_strict(path):
+    text = path.read_text()
+    if path.name != "common.sh":
+        assert len(text.splitlines()) <= 32, f"{path.name} has {len(text.splitlines())} lines"
+        assert "common.sh" in text or "exec bash" in text
+    assert "pkill" not in text and "http" not in text
+
+
+def test_yaml_settings_are_the_defaults_of_the_dataclass():
+    import yaml
+
+    from repo_verl.config import RepoConfig
+
+    declared = yaml.safe_load((ROOT / "recipe/repo/config/repo_trainer.yaml").read_text())["algorithm"]["repo"]
+    declared["advantage_eps"] = float(declared["advantage_eps"])
+    assert declared == RepoConfig().to_dict()
