@@ -85,17 +85,26 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
     )
 
 
-def refuse_several_outputs(keys: Sequence[str]) -> None:
-    """Stop where an agent loop gave several rows a session, which RePO does not support.
+def refuse_unsupported(batch: KVBatchMeta) -> None:
+    """Stop where rows hold what RePO does not store: several outputs a session, images, routed experts.
 
     Raises:
         ValueError: naming the first such row.
     """
-    several = [key for key in keys if key.rsplit("_", 1)[1] != "0"]
+    several = [key for key in batch.keys if key.rsplit("_", 1)[1] != "0"]
     if several:
         raise ValueError(
             f"row {several[0]!r} is one of several outputs of its session: RePO needs an agent loop with one output."
         )
+    fields = batch.fields or []
+    if "routed_experts" in fields:
+        raise ValueError("rows hold routed_experts, which RePO does not store: switch rollout routing replay off.")
+    if "multi_modal_inputs" in fields:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["multi_modal_inputs"])
+        inputs = [getattr(value, "data", value) for value in list(data["multi_modal_inputs"])]
+        filled = [key for key, value in zip(batch.keys, inputs, strict=True) if value]
+        if filled:
+            raise ValueError(f"row {filled[0]!r} has multi-modal inputs, which RePO does not store: train on text.")
 
 
 def _masked_value(row: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -73,8 +73,9 @@ class RepoTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.repo.active:
-            rows.refuse_several_outputs(batch.keys)
-            return super()._compute_advantage(batch, metrics)
+            batch = super()._compute_advantage(batch, metrics)
+            rows.refuse_unsupported(batch)
+            return batch
         with _estimator(self.config.algorithm, "grpo"):
             return super()._compute_advantage(batch, metrics)
 

@@ -6,7 +6,8 @@ Run as a program in a process of its own:
 
     python recorded_run.py SCENARIOS.json
 
-where the file holds a list of {"out": folder, "overrides": [...], "drop": [[step, prompt, number], ...]}. Each scenario
+where the file holds a list of {"out": folder, "overrides": [...], "drop": [[step, prompt, number], ...],
+"flat_after": step}. Each scenario
 writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the
 loss was given.
 """
@@ -38,10 +39,13 @@ def rollout(prompt: str, step: int, n: int, vocabulary: int) -> list[dict]:
 
 
 class RecordedRollouts:
-    """Stands in for verl's agent loop manager: puts recorded rows where vLLM's would go."""
+    """Stands in for verl's agent loop manager: puts recorded rows where vLLM's would go.
 
-    def __init__(self, tokenizer, n: int, drop=()):
-        self.tokenizer, self.n, self.drop = tokenizer, n, set(drop)
+    Rows in ``drop``, as (step, prompt, number), are left out; scores of steps after ``flat_after`` are 0.
+    """
+
+    def __init__(self, tokenizer, n: int, drop=(), flat_after=10**9):
+        self.tokenizer, self.n, self.drop, self.flat_after = tokenizer, n, set(drop), flat_after
 
     def generate_sequences(self, batch) -> None:
         import torch
@@ -64,7 +68,7 @@ class RecordedRollouts:
                 responses = torch.tensor(row["ids"])
                 mask = torch.ones_like(responses)
                 scores = torch.zeros(len(responses))
-                scores[-1] = row["score"]
+                scores[-1] = row["score"] if step <= self.flat_after else 0.0
                 keys.append(f"{uid}_{number}_0")
                 fields.append(
                     {
@@ -188,7 +192,7 @@ def save_weights(folder: Path, ranks: int) -> None:
     save_file(whole, folder / "weights.safetensors")
 
 
-def run(out: Path, overrides: list[str], drop=()) -> None:
+def run(out: Path, overrides: list[str], drop=(), flat_after=10**9) -> None:
     """Train with recorded rollouts and write what came out."""
     import ray
     import transfer_queue as tq
@@ -201,7 +205,7 @@ def run(out: Path, overrides: list[str], drop=()) -> None:
     stock_log = Tracking.log
     Tracking.log = lambda self, data, step: logged.append({"step": step, **data})
     try:
-        trainer.fit(RecordedRollouts(trainer.tokenizer, config.actor_rollout_ref.rollout.n, drop))
+        trainer.fit(RecordedRollouts(trainer.tokenizer, config.actor_rollout_ref.rollout.n, drop, flat_after))
     finally:
         Tracking.log = stock_log
     (out / "metrics.json").write_text(json.dumps(logged, default=float))
@@ -214,6 +218,7 @@ def run(out: Path, overrides: list[str], drop=()) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["VERL_PLATFORM"] = "cpu"
+    os.environ.update(VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="1")
     for scenario in json.loads(Path(sys.argv[1]).read_text()):
-        run(Path(scenario["out"]), scenario["overrides"], [tuple(item) for item in scenario.get("drop", [])])
+        dropped = [tuple(item) for item in scenario.get("drop", [])]
+        run(Path(scenario["out"]), scenario["overrides"], dropped, scenario.get("flat_after", 10**9))

@@ -242,11 +242,11 @@ def test_when_the_server_is_started(monkeypatch, switch, command, starts):
     started = []
     monkeypatch.setattr(fork_server, "start", lambda: started.append(True))
     monkeypatch.setattr(sys, "orig_argv", command)
-    monkeypatch.setenv(fork_server.PYTHON_VARIABLE, "")
-    monkeypatch.delenv(fork_server.PYTHON_VARIABLE)
-    monkeypatch.setenv(fork_server.SWITCH_VARIABLE, switch or "")
-    if switch is None:
-        monkeypatch.delenv(fork_server.SWITCH_VARIABLE)
+    for name in (fork_server.PYTHON_VARIABLE, fork_client.SOCKET_VARIABLE, fork_server.SWITCH_VARIABLE):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    if switch is not None:
+        monkeypatch.setenv(fork_server.SWITCH_VARIABLE, switch)
     fork_server.start_with_trainer()
     assert bool(started) is starts
     assert os.environ.get(fork_server.PYTHON_VARIABLE) == (None if starts else sys.executable)
@@ -254,6 +254,7 @@ def test_when_the_server_is_started(monkeypatch, switch, command, starts):
 
 def test_a_worker_starts_no_server_of_its_own(monkeypatch):
     monkeypatch.setenv(fork_server.PYTHON_VARIABLE, "/given/python")
+    monkeypatch.setenv(fork_client.SOCKET_VARIABLE, "/given/socket")
     monkeypatch.setattr(sys, "orig_argv", TRAINER)
     monkeypatch.setattr(fork_server, "start", lambda: pytest.fail("a server was started"))
     fork_server.start_with_trainer()

@@ -25,7 +25,8 @@ def test_effective_prompts_counts_prompts_not_rows():
 
 def test_means_over_mini_batches_and_rows():
     first = report(fresh_tokens=10, fresh_clipped_low=1, rows=2, tokens=4, ratio_sum=5, ratio_max=2, clipped_high=1,
-                   weight_sum=3, weight_square_sum=5, gradient_square_sum=9, loss_fresh=1, loss_replayed=-1)  # fmt: skip
+                   weight_sum=3, weight_square_sum=5, gradient_square_sum=9, loss_fresh=1,
+                   loss_replayed=-1)  # fmt: skip
     second = report(fresh_tokens=30, ratio_max=1, loss_fresh=3)
     got = worker_metrics([first, second], ranks=2)
     assert got["loss_fresh"] == 2 and got["loss_replayed"] == -0.5

@@ -62,7 +62,9 @@ def imports(path):
 
 
 def permitted(name, allowed):
-    return name.split(".")[0] in STANDARD or any(name == a or name.startswith(a + ".") for a in allowed if a != "repo_verl")
+    return name.split(".")[0] in STANDARD or any(
+        name == a or name.startswith(a + ".") for a in allowed if a != "repo_verl"
+    )
 
 
 @pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value).split("/")[-1])

@@ -1,0 +1,229 @@
+r"""The supervised warm-up of a tiny model, and the measurement that stops it."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from repo_verl.cpu.tiny_model import BOX
+from repo_verl.rewards import compute_score
+
+IGNORED = -100
+MAX_NEW_TOKENS = 16
+WORDS = ("Yes", "No", "True", "False")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt in token ids, generation prompt included, and the gold answer."""
+
+    prompt_ids: list[int]
+    gold: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Sampled answers at temperature 1: the share that is right, and the share in a closed box and nothing after."""
+
+    accuracy: float
+    boxed: float
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How a warm-up went."""
+
+    steps: int
+    loss: float
+    seconds: float
+    measured: Measurement
+
+
+def read_examples(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+    """Rows of a verl parquet file as examples.
+
+    Args:
+        rows: verl's rows.
+        tokenizer: from ``build_tokenizer``.
+    """
+    texts = [tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True) for r in rows]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [Example(i, row["reward_model"]["ground_truth"]) for i, row in zip(ids, rows, strict=True)]
+
+
+def gold_answers(examples: Sequence[Example], rng: random.Random) -> list[str]:
+    """The answers to learn in arithmetic: the gold ones.
+
+    Args:
+        examples: of one batch.
+        rng: not used.
+    """
+    return [example.gold for example in examples]
+
+
+def word_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], random.Random], list[str]]:
+    """Answers to learn for yes-no questions: the format, and how often each word is said, not which prompt wants which.
+
+        p(word) = 1/2 * 1/4 + 1/2 * (share of golds that say so)
+
+    Args:
+        examples: all examples, for the shares.
+    """
+    said = Counter(example.gold.strip().strip(".").capitalize() for example in examples)
+    weights = [0.5 / len(WORDS) + 0.5 * said[word] / len(examples) for word in WORDS]
+    return lambda batch, rng: rng.choices(WORDS, weights=weights, k=len(batch))
+
+
+def collate(
+    examples: Sequence[Example], answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Token ids and labels of prompts followed by ``\boxed{answer}<eos>``, padded on the right.
+
+    Args:
+        examples: B of them.
+        answers: B answers to learn.
+        tokenizer: from ``build_tokenizer``.
+
+    Returns: ids (B, T) int64; labels (B, T) int64, -100 on prompts and padding.
+    """
+    responses = tokenizer([f"{BOX}{answer}}}" for answer in answers], add_special_tokens=False)["input_ids"]
+    rows = [(e.prompt_ids, r + [tokenizer.eos_token_id]) for e, r in zip(examples, responses, strict=True)]
+    length = max(len(prompt) + len(response) for prompt, response in rows)
+    ids = torch.full((len(rows), length), tokenizer.pad_token_id)
+    labels = torch.full((len(rows), length), IGNORED)
+    for i, (prompt, response) in enumerate(rows):
+        end = len(prompt) + len(response)
+        ids[i, :end] = torch.tensor(prompt + response)
+        labels[i, len(prompt) : end] = torch.tensor(response)
+    return ids, labels
+
+
+@torch.no_grad()
+def measure(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], chunk: int = 256
+) -> Measurement:
+    """Samples one response an example at temperature 1 and grades it with ``compute_score``.
+
+    Args:
+        model: in any mode; it is left in training mode.
+        tokenizer: pads on the left.
+        examples: repeat them for several samples of each.
+        chunk: responses sampled at once.
+    """
+    model.eval()
+    right = boxed = 0.0
+    for start in range(0, len(examples), chunk):
+        part = examples[start : start + chunk]
+        batch = tokenizer.pad({"input_ids": [e.prompt_ids for e in part]}, return_tensors="pt")
+        output = model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+        )
+        texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += sum(compute_score("tiny", t, e.gold)["score"] for t, e in zip(texts, part, strict=True))
+        boxed += sum(t.startswith(BOX) and t.endswith("}") and t.count(BOX) == 1 for t in texts)
+    model.train()
+    return Measurement(right / len(examples), boxed / len(examples))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: AdamW, the learning rate reached after 50 steps, a measurement every few steps."""
+
+    learning_rate: float = 2e-3
+    batch_size: int = 64
+    measure_every: int = 10
+    max_seconds: float = 300.0
+
+
+def warm_up(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    answers: Callable[[Sequence[Example], random.Random], list[str]],
+    target: tuple[float, float],
+    seed: int,
+    recipe: Recipe,
+    report: Callable[[int, float, Measurement], None] = lambda *_: None,
+) -> WarmUp:
+    """Trains until sampled accuracy on held-out prompts is inside the target band and 95% of answers are boxed.
+
+    The aim is a fifth of the way into the band, so that noise of the measurement leaves the model inside. A model that
+    went past the band goes back to its last measurement and on with a quarter of the learning rate.
+
+    Args:
+        model: trained in place.
+        tokenizer: from ``build_tokenizer``.
+        train: examples to learn from.
+        held_out: examples to measure on.
+        answers: the answers to learn for a batch.
+        target: lowest and highest accuracy, as shares.
+        seed: of the batches; torch's own generator draws the samples.
+        recipe: how to train.
+        report: called with step, loss and measurement.
+
+    Raises: RuntimeError naming accuracy and remedy when the band is not reached in time; ValueError without examples.
+    """
+    low, high = target
+    started, rng = time.monotonic(), random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    rate, before = recipe.learning_rate, copy.deepcopy(model.state_dict())
+    model.train()
+    for step, batch in enumerate(_batches(train, recipe.batch_size, rng), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, step / 50)
+        loss = _train_step(model, optimizer, *collate(batch, answers(batch, rng), tokenizer))
+        if step % recipe.measure_every:
+            continue
+        measured, seconds = measure(model, tokenizer, held_out), time.monotonic() - started
+        report(step, loss, measured)
+        if measured.boxed >= 0.95 and low + (high - low) / 5 <= measured.accuracy <= high:
+            return WarmUp(step, loss, seconds, measured)
+        if seconds > recipe.max_seconds:
+            raise RuntimeError(
+                f"after {step} steps and {seconds:.0f} s the accuracy is {measured.accuracy:.3f}, target {low}-{high}, "
+                f"and {measured.boxed:.3f} are boxed: raise --max-seconds, widen --target, or use easier or harder data"
+            )
+        if measured.accuracy > high:
+            model.load_state_dict(before)
+            rate /= 4
+        before = copy.deepcopy(model.state_dict())
+    raise ValueError("train is empty: no batch can be drawn")
+
+
+def _train_step(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, labels: torch.Tensor
+) -> float:
+    """One step on ids and labels (B, T); returns the mean loss of a response token."""
+    logits = model(input_ids=ids[:, :-1]).logits
+    loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def _batches(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[list[Example]]:
+    """Endless batches: every epoch is the examples in a new order."""
+    order: list[int] = []
+    while examples:
+        while len(order) < size:
+            order.extend(rng.sample(range(len(examples)), len(examples)))
+        yield [examples[i] for i in order[:size]]
+        order = order[size:]

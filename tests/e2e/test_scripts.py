@@ -1,0 +1,102 @@
+"""The run scripts, whole: verl's command with vLLM, FSDP2, Ray and TransferQueue on the CPU."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from repo_verl.report import read_log
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).resolve().parents[2]
+DEEPMATH = ROOT.parent / "shared" / "data" / "train" / "alibaba__ROLL__math_deepmath_deal.jsonl"
+
+
+def script(name, *arguments, **environment):
+    return subprocess.run(
+        ["bash", str(ROOT / "run_scripts" / name), *arguments],
+        capture_output=True, text=True, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_main_job_on_real_deepmath_prompts(tmp_path):
+    done = script("deepmath_cpu.sh", str(DEEPMATH), OUTPUT=str(tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    steps = {step: data for step, data in read_log(tmp_path)}
+    assert sorted(steps) == list(range(1, 13)), "3 epochs over 16 prompts, 4 a step"
+    assert all(steps[step]["repo/replayed_rows"] == 0 for step in range(1, 9)), "16 rows are held from epoch 3 on"
+    third = [steps[step] for step in range(9, 13)]
+    assert all(data["repo/replayed_rows"] == 4 * 8 and data["repo/age_mean"] == 4 for data in third)
+    assert sum(data["repo/effective_prompts_all"] for data in third) > 0
+    assert sum(data["repo/grad_norm_replayed"] for data in third) > 0
+    assert all(data["repo/effective_prompts_all"] >= data["repo/effective_prompts_fresh"] for data in third)
+    accuracy = json.loads((tmp_path / "base-42" / "tiny.json").read_text())["accuracy"]
+    assert 0.2 <= accuracy <= 0.6
+    assert steps[12]["repo/buffer_rows"] == 16 * 16
+
+
+def test_quickstart_ends_with_a_table_and_is_reused(tmp_path):
+    done = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    keys = (
+        "steps val_accuracy_first val_accuracy_last effective_prompts_fresh effective_prompts_all effective_steps "
+        "replayed_rows seconds_per_step tokens_trained"
+    ).split()
+    for arm in ("grpo", "repo"):
+        assert all(isinstance(summary[arm][key], int | float) for key in keys), summary[arm]
+        assert summary[arm]["steps"] == 10
+    assert summary["seed"] == 1 and summary["grpo"]["val_accuracy_first"] == summary["repo"]["val_accuracy_first"]
+    assert summary["grpo"]["replayed_rows"] == 0 and summary["repo"]["replayed_rows"] == 2 * 16 * 8
+    assert summary["repo"]["effective_prompts_all"] > summary["repo"]["effective_prompts_fresh"]
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+    start = time.monotonic()
+    again = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(tmp_path))
+    assert again.returncode == 0 and again.stderr.count("kept") == 2 and time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--steps", "many"], "--steps and --seed take numbers"), (["--fast", "1"], "unknown argument --fast")],
+)
+def test_quickstart_says_what_is_wrong(arguments, message):
+    done = script("quickstart.sh", *arguments)
+    assert done.returncode == 1 and message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["run_qwen25_math.sh", "run_grpo_qwen25_math.sh"])
+def test_dry_run_prints_yaml(name):
+    import yaml
+
+    done = script(name, DRY_RUN="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    config = yaml.safe_load(done.stdout)
+    assert config["actor_rollout_ref"]["model"]["path"] == "Qwen/Qwen2.5-Math-1.5B"
+    assert config["trainer"]["n_gpus_per_node"] == 8 and config["trainer"]["total_epochs"] == 3
+    assert config["algorithm"]["adv_estimator"] == ("grpo" if "grpo" in name else "repo")
+
+
+def test_twins_differ_in_the_switch_and_names_alone():
+    repo, grpo = (
+        script(name, DRY_RUN="1", OUTPUT="x").stdout.splitlines()
+        for name in ("run_qwen25_math.sh", "run_grpo_qwen25_math.sh")
+    )
+    differing = {
+        line.split(":")[0].strip() for pair in zip(repo, grpo, strict=True) if pair[0] != pair[1] for line in pair
+    }
+    assert differing == {"adv_estimator", "experiment_name"}
+
+
+def test_missing_data_is_one_sentence(tmp_path):
+    done = script("run_qwen25_math.sh", DATA=str(tmp_path))
+    assert done.returncode == 1 and "python -m data_prep deepmath" in done.stderr
+
+
+def test_check_finds_nothing_wrong_here():
+    done = subprocess.run(["repo-verl", "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "PROBLEM" not in done.stdout and "no GPU" in done.stdout and "dispatches to RePO" in done.stdout
