@@ -42,7 +42,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerFast, hidden_size: int = 160, layers: int = 4, heads: int = 4
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int = 128, layers: int = 3, heads: int = 4
 ) -> LlamaForCausalLM:
     """A Llama in float32 with fresh weights, drawn from torch's global generator.
 

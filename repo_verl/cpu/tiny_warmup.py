@@ -146,7 +146,7 @@ class Recipe:
 
     learning_rate: float = 2e-3
     batch_size: int = 64
-    measure_every: int = 10
+    measure_every: int = 15
     max_seconds: float = 300.0
 
 
@@ -195,15 +195,19 @@ def warm_up(
         if measured.boxed >= 0.95 and low + (high - low) / 5 <= measured.accuracy <= high:
             return WarmUp(step, loss, seconds, measured)
         if seconds > recipe.max_seconds:
-            raise RuntimeError(
-                f"after {step} steps and {seconds:.0f} s the accuracy is {measured.accuracy:.3f}, target {low}-{high}, "
-                f"and {measured.boxed:.3f} are boxed: raise --max-seconds, widen --target, or use easier or harder data"
-            )
+            raise RuntimeError(f"after {step} steps and {seconds:.0f} s {_shortfall(measured, target)}")
         if measured.accuracy > high:
             model.load_state_dict(before)
             rate /= 4
         before = copy.deepcopy(model.state_dict())
     raise ValueError("train is empty: no batch can be drawn")
+
+
+def _shortfall(measured: Measurement, target: tuple[float, float]) -> str:
+    return (
+        f"the accuracy is {measured.accuracy:.3f}, target {target[0]}-{target[1]}, and {measured.boxed:.3f} are boxed: "
+        "raise --max-seconds, widen --target, or use easier or harder data"
+    )
 
 
 def _train_step(

@@ -95,6 +95,8 @@ def _node_refusal(node: Any) -> str | None:
             and power > math.log2(MAX_SUM_POWER)
         ):
             return f"a power above {MAX_SUM_POWER} of a sum or product" if not node.exp.free_symbols else None
+        if isinstance(node.base, sympy.Add) and len(node.base.args) > 2 and power > math.log2(MAX_SUM_POWER):
+            return f"a power above {MAX_SUM_POWER} of three terms or more"
         if not node.exp.free_symbols and power > math.log2(MAX_BITS):
             return "a power with an exponent above 100,000"
     if isinstance(node, sympy.Function) and type(node).__name__ not in _ELEMENTARY:

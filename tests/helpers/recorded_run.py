@@ -15,10 +15,12 @@ loss was given.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import random
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -217,8 +219,32 @@ def run(out: Path, overrides: list[str], drop=(), flat_after=10**9) -> None:
     ray.shutdown()
 
 
-if __name__ == "__main__":
-    os.environ.update(VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="1")
-    for scenario in json.loads(Path(sys.argv[1]).read_text()):
+def run_forked(scenario: dict) -> int:
+    """Run a scenario in a forked process with a fork server of its own: Ray's library serves one session a process."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        from repo_verl.cpu import fork_server
+
+        fork_server.start()
         dropped = [tuple(item) for item in scenario.get("drop", [])]
         run(Path(scenario["out"]), scenario["overrides"], dropped, scenario.get("flat_after", 10**9))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    os.environ["VERL_PLATFORM"] = "cpu"
+    importlib.import_module("verl.trainer.ppo.v1")
+    importlib.import_module("repo_verl.trainer.trainer")
+    for one in json.loads(Path(sys.argv[1]).read_text()):
+        code = run_forked(one)
+        if code:
+            sys.exit(f"scenario {one['out']} ended with {code}")

@@ -118,6 +118,7 @@ def test_status_and_format(solution, gold, score, answered, status):
         r"\begin{pmatrix}9^{9^9}&1\\2&3\end{pmatrix}",
         "(x+y+z+w)^{300}",
         "(x^2+1)^{10^5}",
+        r"(\sqrt{2}+\sqrt{3}+\sqrt5)^{99}",
         r"\sum_{n=1}^{100000000} \sin(n)",
         r"\prod_{n=1}^{100000000} n",
         r"\int_0^1 \sin(x^x) dx",

@@ -80,7 +80,7 @@ def test_saved_tokenizer_loads_as_verl_loads_it(tokenizer, tmp_path):
 
 
 def test_model_size_is_that_of_a_laptop(tokenizer):
-    assert 1_000_000 < sum(p.numel() for p in build_model(tokenizer).parameters()) < 3_000_000
+    assert 500_000 < sum(p.numel() for p in build_model(tokenizer).parameters()) < 3_000_000
 
 
 def test_collate_labels_the_response_only(tokenizer):
