@@ -13,7 +13,13 @@ from typing import Any
 from data_prep.schema import Row, RowError, make_row, text_field
 
 DATA_SOURCE = "arithmetic"
-FORMS = ("a+b", "a+b-c", "a*b", "a*b+c", "mixed")
+MIXTURES = {
+    "sums": ("a+b", "a-b"),
+    "mixed": ("a+b", "a+b-c", "a*b", "a*b+c"),
+}
+"""Forms that draw from several, each in turn."""
+
+FORMS = ("a+b", "a-b", "a+b-c", "a*b", "a*b+c", *MIXTURES)
 
 _TERMS = re.compile(r"(\d+)((?:[+\-*]\d+)+)=\?")
 
@@ -22,7 +28,7 @@ def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
     """Distinct problems of a form, in a random order that the seed decides.
 
     Args:
-        form: ``a+b``, ``a+b-c``, ``a*b``, ``a*b+c``, or ``mixed`` (each of the others in turn).
+        form: one of :data:`FORMS`.
         digits: digits of every operand, first digit not 0.
         count: how many.
         seed: of the drawing; the first n of a larger drawing are the drawing of n.
@@ -33,7 +39,7 @@ def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
         raise ValueError(f"form={form!r} is unknown; use one of {', '.join(FORMS)}")
     if digits < 1 or count < 1:
         raise ValueError(f"digits={digits} and count={count} must be 1 or more")
-    forms = [name for name in FORMS if name != "mixed"] if form == "mixed" else [form]
+    forms = MIXTURES.get(form, (form,))
     operands = 10**digits - 10 ** (digits - 1)
     existing = min(operands ** (1 + len(re.findall(r"[+*-]", name))) for name in forms) * len(forms)
     if count > existing:

@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         local.add_argument("--sample-size", type=int, help="rows drawn at random; default all")
         _common(local)
     made = sets.add_parser("arithmetic", help="synthetic problems for laptop runs")
-    made.add_argument("--form", default="a+b", choices=arithmetic.FORMS)
+    made.add_argument("--form", default="sums", choices=arithmetic.FORMS)
     made.add_argument("--digits", type=int, default=2, help="digits of each operand")
     made.add_argument("--train-size", type=int, default=1024)
     made.add_argument("--test-size", type=int, default=256)

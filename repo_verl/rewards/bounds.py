@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 
 MAX_DEPTH = 12
 MAX_DIGITS = 256

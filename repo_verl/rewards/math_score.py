@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, exact_number, extract_boxed, normalize_text, truth_word
 
 if TYPE_CHECKING:
-    import sympy  # type: ignore[import-untyped]
+    import sympy
 
 logger = logging.getLogger(__name__)
 
