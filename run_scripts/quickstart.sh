@@ -17,8 +17,8 @@ use_environment
 export VERL_PLATFORM=cpu
 output=${OUTPUT:-$ROOT/runs/quickstart}
 data=$output/data base=$output/base-$seed
-[ -f "$data/arithmetic.json" ] || { say "data"; python -m data_prep arithmetic --train-size 64 --test-size 512 --warmup-size 20000 --output "$data"; }
-[ -f "$base/tiny.json" ] || { say "base model, seed $seed"; python -m repo_verl.cpu.tiny --task arithmetic --data "$data/arithmetic_warmup.parquet" --output "$base" --seed "$seed"; }
+[ -f "$data/arithmetic.json" ] || { say "data"; python -m data_prep arithmetic --train-size 128 --test-size 512 --warmup-size 14000 --output "$data"; }
+[ -f "$base/tiny.json" ] || { say "base model, seed $seed"; python -m repo_verl.cpu.tiny --task arithmetic --data "$data/arithmetic_warmup.parquet" --output "$base" --seed "$seed" --target 0.3 0.4; }
 for arm in $arms; do
   [ "$arm" = repo ] && strategy=recency || strategy=none # without replay RePO is GRPO, bit for bit
   train_watched "$output/$arm" "$steps" "seed $seed, $(cksum <"$base/tiny.json")" --config-dir "$CONFIG" --config-name repo_quickstart \
