@@ -25,23 +25,29 @@ failures: list[BaseException] = []
 _callbacks: dict[str, list[Callback]] = {}
 
 
+_finding: set[str] = set()
+
+
 class _PostImportFinder(importlib.abc.MetaPathFinder):
     """Finds nothing itself; wraps ``exec_module`` of the loader that the other finders give."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _callbacks:
+        if fullname not in _callbacks or fullname in _finding:
             return None
-        callbacks = _callbacks.pop(fullname)
-        spec = importlib.util.find_spec(fullname)
+        _finding.add(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            _finding.discard(fullname)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            for callback in callbacks:
+            for callback in _callbacks.pop(fullname, ()):
                 callback(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]

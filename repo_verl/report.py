@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -29,7 +30,10 @@ COLUMNS = (
 
 
 def read_log(folder: Path) -> Log:
-    """Steps and values of ``metrics.jsonl`` (verl's logger ``file``); a last line cut short is left out.
+    """Steps and values of ``metrics.jsonl`` (verl's logger ``file``), after what was logged before a resume.
+
+    verl begins the file anew on a resume; run_qwen25_math.sh keeps the earlier parts as ``metrics.TIME.jsonl``. The
+    last entry of a step counts. A last line cut short is left out.
 
     Raises:
         ValueError: if the file is missing, empty or broken elsewhere, naming file and line.
@@ -37,6 +41,16 @@ def read_log(folder: Path) -> Log:
     path = folder / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run with trainer.logger including file and VERL_FILE_LOGGER_PATH.")
+    steps: dict[int, dict[str, float]] = {}
+    for part in (*sorted(folder.glob("metrics.*.jsonl")), path):
+        for step, data in _read_part(part):
+            steps[step] = data
+    if not steps:
+        raise ValueError(f"{path} has no entry yet: wait for the run's first step.")
+    return sorted(steps.items())
+
+
+def _read_part(path: Path) -> Log:
     lines = path.read_text(encoding="utf-8").splitlines()
     log: Log = []
     for number, line in enumerate(lines, start=1):
@@ -47,8 +61,6 @@ def read_log(folder: Path) -> Log:
             if number == len(lines):
                 break
             raise ValueError(f"{path}, line {number} is no log entry ({error}): delete the line.") from error
-    if not log:
-        raise ValueError(f"{path} has no entry yet: wait for the run's first step.")
     return log
 
 
@@ -147,7 +159,7 @@ def draw(logs: Mapping[str, Log], path: Path) -> None:
 
     colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind people
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
-    for (name, log), color in zip(logs.items(), colors, strict=False):
+    for (name, log), color in zip(logs.items(), itertools.cycle(colors), strict=False):
         steps, values = zip(*accuracies(log), strict=True) if accuracies(log) else ((), ())
         axes[0, 0].plot(steps, values, marker="o", color=color, label=name)
         axes[0, 1].plot(*series(log, "repo/effective_prompts_all"), color=color, label=f"{name}, all rows")
@@ -166,7 +178,7 @@ def draw(logs: Mapping[str, Log], path: Path) -> None:
     for axis, (title, label) in zip(axes.flat, titles, strict=True):
         axis.set(title=title, xlabel="training step", ylabel=label)
         axis.grid(alpha=0.3)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         if axis.lines:
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -182,9 +194,12 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None)
         seed: noted in the summary.
 
     Raises:
-        ValueError: if a log can't be read.
+        ValueError: if a log can't be read, or if two folders have one name.
     """
-    logs = {folder.name: read_log(folder) for folder in folders}
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"runs are named by their folder, and {', '.join(names)} has a name twice: rename a folder.")
+    logs = {name: read_log(folder) for name, folder in zip(names, folders, strict=True)}
     summaries = {name: summarize(log) for name, log in logs.items()}
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**summaries, **surroundings(seed)}, indent=2)

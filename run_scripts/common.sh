@@ -15,10 +15,13 @@ use_environment() {
   export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV
 }
 
-# use_any_environment: the python on the PATH if it has verl and repo_verl, else the repository's .venv
+# use_any_environment: the python on the PATH if it has verl and repo_verl, else, for the CPU, the repository's .venv
 use_any_environment() {
   local look='import sys, importlib.util as u; sys.exit(not (u.find_spec("verl") and u.find_spec("repo_verl")))'
-  python -c "$look" 2>/dev/null || use_environment
+  python -c "$look" 2>/dev/null && return
+  [ "${DRY_RUN:-0}" = 1 ] || [ "${CONFIG_NAME:-}" = repo_cpu ] ||
+    fail "python on the PATH has no verl or no repo_verl: pip install '.[gpu]' in your environment and activate it"
+  use_environment
 }
 
 # train ARGS...: verl's own command; with DRY_RUN=1 the composed configuration as YAML on standard output

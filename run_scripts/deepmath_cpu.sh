@@ -9,7 +9,7 @@ export VERL_PLATFORM=cpu CONFIG_NAME=repo_cpu NUM_GPUS=1 OUTPUT=${OUTPUT:-$ROOT/
 export TRAIN_FILE=$OUTPUT/data/deepmath_train.parquet MODEL=$OUTPUT/base-$SEED MAX_PROMPT=256 MAX_RESPONSE=16 LR=${LR:-1e-4}
 say "data: 16 real prompts"
 python -m data_prep deepmath --input "$input" --output "$OUTPUT/data" --answers yes-no --max-prompt-chars 160 --sample-size 16
-[ -f "$MODEL/tiny.json" ] || { say "base model"; python -m repo_verl.cpu.tiny --task yes-no --data "$TRAIN_FILE" --output "$MODEL" --seed "$SEED"; }
+[ "$(cat "$MODEL/data.cksum" 2>/dev/null)" = "$(cksum <"$TRAIN_FILE")" ] || { say "base model"; python -m repo_verl.cpu.tiny --task yes-no --data "$TRAIN_FILE" --output "$MODEL" --seed "$SEED"; cksum <"$TRAIN_FILE" >"$MODEL/data.cksum"; }
 say "training: 3 epochs over 16 prompts"
 bash "$ROOT/run_scripts/run_qwen25_math.sh" data.seed="$SEED" "$@"
 say "report"

@@ -27,5 +27,5 @@ for arm in $arms; do
     actor_rollout_ref.rollout.seed="$seed" trainer.experiment_name="$arm" trainer.default_local_dir="$output/$arm/checkpoints"
 done
 say "report"
-runs=() && for arm in grpo repo; do [ -f "$output/$arm/metrics.jsonl" ] && runs+=("$output/$arm"); done
+runs=() && for arm in $arms; do runs+=("$output/$arm"); done
 repo-verl report "${runs[@]}" --output "$output" --seed "$seed"

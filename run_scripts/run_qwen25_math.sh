@@ -5,11 +5,13 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_any_environment
 data=${DATA:-$ROOT/runs/data}
-output=${OUTPUT:-$ROOT/runs/qwen25_math_${ADV_ESTIMATOR:-repo}}
+output=${OUTPUT:-$ROOT/runs/qwen25_math_${ADV_ESTIMATOR:-repo}_${STRATEGY:-recency}_seed${SEED:-42}} # verl resumes what lies there
 train_file=${TRAIN_FILE:-$data/deepmath_train.parquet}
 if [ "${DRY_RUN:-0}" != 1 ]; then
   [ -f "$train_file" ] || fail "$train_file is missing: python -m data_prep deepmath --output $data --sample-size 1024"
   mkdir -p "$output" && export VERL_FILE_LOGGER_PATH=$output/metrics.jsonl
+  # verl begins its log anew on a resume: keep what the run has logged so far, the report reads both
+  [ ! -s "$VERL_FILE_LOGGER_PATH" ] || mv "$VERL_FILE_LOGGER_PATH" "$output/metrics.$(date +%s).jsonl"
 fi
 train --config-dir "$CONFIG" --config-name "${CONFIG_NAME:-repo_gpu}" \
   algorithm.adv_estimator="${ADV_ESTIMATOR:-repo}" algorithm.repo.strategy="${STRATEGY:-recency}" \

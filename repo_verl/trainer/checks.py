@@ -17,6 +17,7 @@ Rule = tuple[str, Any, str, str | None]
 FIXED: tuple[Rule, ...] = (
     ("trainer.use_v1", True, "replay is built into verl's V1 trainer", None),
     ("trainer.v1.trainer_mode", "sync", "rows of the other modes span policy versions", None),
+    ("distillation.enabled", False, "RePO's loss knows no distillation term", None),
 )
 
 FIXED_ACTIVE: tuple[Rule, ...] = (
@@ -33,7 +34,6 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate", None),
     ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
     ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, "routed experts are not stored", None),
-    ("distillation.enabled", False, "the distillation loss knows no replayed rows", None),
     ("critic.enable", False, "RePO's advantages need no critic", None),
 )
 

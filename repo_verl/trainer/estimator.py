@@ -10,6 +10,9 @@ import torch
 from repo_verl.advantages import block_advantages
 from repo_verl.config import RepoConfig
 
+serving = False
+"""Whether RePO's trainer runs in this process; it sets this. verl's own trainer would replay nothing."""
+
 
 def compute_repo_outcome_advantage(
     token_level_rewards: torch.Tensor,
@@ -29,7 +32,15 @@ def compute_repo_outcome_advantage(
 
     Returns:
         advantages and returns, both (B, T): the row's advantage on every token that counts.
+
+    Raises:
+        RuntimeError: where verl's own trainer calls it, which would be GRPO under RePO's name.
     """
+    if not serving:
+        raise RuntimeError(
+            "algorithm.adv_estimator=repo reached a trainer that replays nothing: run verl.trainer.main_ppo with "
+            "trainer.v1.trainer_mode=sync, or set algorithm.adv_estimator=grpo."
+        )
     settings = config if config is not None else {}
     eps = RepoConfig.from_mapping(settings.get("repo", None)).advantage_eps
     _, blocks = np.unique(np.asarray(index, dtype=str), return_inverse=True)

@@ -21,7 +21,7 @@ from repo_verl.trainer.fields import FRESH, FRESH_SCALE, ORIGIN, ROW_FIELDS, WEI
 
 TOKEN_FIELDS = ("prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask")
 UPDATE_FIELDS = (*TOKEN_FIELDS, "old_log_probs", "advantages", *ROW_FIELDS)
-FRESH_FIELDS = ("prompts", "responses", "response_mask", "old_log_probs", "advantages", "rm_scores", "extra_fields")
+FRESH_FIELDS = ("prompts", "responses", "response_mask", "old_log_probs", "rm_scores", "extra_fields")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,6 @@ class FreshRows:
         responses: (T,) token ids of every row.
         masks: (T,) response mask of every row.
         log_probs: (T,) ``old_log_probs`` of every row.
-        advantages: (B,) advantage of every row, as verl computed it.
         scores: (B,) summed reward of every row.
         parts: named numeric parts of the reward of every row.
     """
@@ -48,7 +47,6 @@ class FreshRows:
     responses: list[torch.Tensor]
     masks: list[torch.Tensor]
     log_probs: list[torch.Tensor]
-    advantages: torch.Tensor
     scores: torch.Tensor
     parts: list[dict[str, float]]
 
@@ -59,7 +57,7 @@ class FreshRows:
 
 
 def read_fresh(batch: KVBatchMeta) -> FreshRows:
-    """Fetch the fresh rows of a batch whose advantages are computed."""
+    """Fetch the fresh rows of a batch whose log-probs are computed."""
     keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
     split = [key.rsplit("_", 2) for key in keys]
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(FRESH_FIELDS))
@@ -77,9 +75,6 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
         responses=list(data["responses"].unbind()),
         masks=masks,
         log_probs=list(data["old_log_probs"].unbind()),
-        advantages=torch.stack(
-            [_masked_value(row, mask) for row, mask in zip(data["advantages"].unbind(), masks, strict=True)]
-        ),
         scores=torch.stack([row.sum() for row in data["rm_scores"].unbind()]),
         parts=[_reward_parts(getattr(value, "data", value)) for value in list(data["extra_fields"])],
     )
@@ -99,18 +94,19 @@ def refuse_unsupported(batch: KVBatchMeta) -> None:
     fields = batch.fields or []
     if "routed_experts" in fields:
         raise ValueError("rows hold routed_experts, which RePO does not store: switch rollout routing replay off.")
+    first = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id, select_fields=["position_ids"])[
+        "position_ids"
+    ][0]
+    if first.dim() != 1:
+        raise ValueError(
+            f"position_ids of a row have {first.dim()} dimensions, as in a vision-language model: train a text model."
+        )
     if "multi_modal_inputs" in fields:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["multi_modal_inputs"])
         inputs = [getattr(value, "data", value) for value in list(data["multi_modal_inputs"])]
         filled = [key for key, value in zip(batch.keys, inputs, strict=True) if value]
         if filled:
             raise ValueError(f"row {filled[0]!r} has multi-modal inputs, which RePO does not store: train on text.")
-
-
-def _masked_value(row: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The advantage of a row: verl repeats it on every token that counts and has 0 on the others."""
-    counted = torch.nonzero(mask).flatten()
-    return row[counted[0]] if counted.numel() else row.new_zeros(())
 
 
 def _reward_parts(extra_fields: Any) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from repo_verl.advantages import block_advantages
 from repo_verl.metrics import effective_share, mean_and_max, mean_and_std, zero_share
 from repo_verl.trainer.plan import UpdatePlan
 from repo_verl.trainer.rows import FreshRows
@@ -32,7 +33,8 @@ def step_metrics(
         plan: of the update; None where nothing was replayed.
     """
     blocks = torch.tensor(fresh.blocks)
-    own = fresh.advantages if plan is None else plan.fresh_advantages
+    alone = block_advantages(fresh.scores, blocks)
+    own = alone if plan is None else plan.fresh_advantages
     replayed = torch.zeros(0) if plan is None else plan.replayed_advantages
     everything = torch.cat((own.double(), replayed.double()))
     all_blocks = torch.cat((blocks, torch.tensor(list(replayed_blocks), dtype=blocks.dtype)))
@@ -46,7 +48,7 @@ def step_metrics(
         **mean_and_std("score_replayed", replayed_scores),
         "zero_advantage_share_fresh": zero_share(own),
         "zero_advantage_share_replayed": zero_share(replayed),
-        "effective_prompts_fresh": effective_share(fresh.advantages, blocks, prompts),
+        "effective_prompts_fresh": effective_share(alone, blocks, prompts),
         "effective_prompts_all": effective_share(everything, all_blocks, prompts),
         "update_tokens": update_tokens,
         "pruned_rows": 0,

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
@@ -26,8 +26,8 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer, Record
-from repo_verl.trainer import checkpoint, rows
-from repo_verl.trainer.checks import check_config, describe_objective, lookup
+from repo_verl.trainer import checkpoint, estimator, rows
+from repo_verl.trainer.checks import check_config, describe_objective
 from repo_verl.trainer.fields import PADDING, REPLAYED, REPORT
 from repo_verl.trainer.plan import UpdatePlan, UpdateShape, plan_update
 from repo_verl.trainer.step_metrics import step_metrics
@@ -57,6 +57,7 @@ class RepoTrainer(PPOTrainerSync):
         self.prompt_replay = PromptReplayBuffer.from_config(self.repo)
         self.effective_steps = 0
         self._fresh: rows.FreshRows | None = None
+        estimator.serving = True
         super().__init__(config)
         logger.info(describe_objective(config, self.repo))
 
@@ -223,15 +224,14 @@ class RepoTrainer(PPOTrainerSync):
             self.prompt_replay.add(fresh.prompt_keys[block], fresh.prompt_ids[block], records)
 
     def _save_checkpoint(self) -> None:
-        if self.repo.active:
-            folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-            extra = {"effective_steps": self.effective_steps, "fixed": self._fixed_settings()}
-            checkpoint.save_state(folder, self.prompt_replay.state_dict(), extra)
+        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+        extra = {"effective_steps": self.effective_steps, "fixed": self._fixed_settings()}
+        checkpoint.save_state(folder, self.prompt_replay.state_dict(), extra)
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        if self.global_steps == 0 or not self.repo.active:
+        if self.global_steps == 0:
             return
         folder = self._checkpoint_folder()
         found = checkpoint.load_state(folder)
@@ -239,10 +239,11 @@ class RepoTrainer(PPOTrainerSync):
             logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
             return
         state, extra = found
-        checkpoint.refuse_other_settings(extra["fixed"], self._fixed_settings(), folder)
-        self.prompt_replay.load_state_dict(state)
         self.effective_steps = int(extra["effective_steps"])
-        logger.info("RePO: restored %d rows from %s", len(self.prompt_replay), folder)
+        if self.repo.active:
+            checkpoint.refuse_other_settings(extra["fixed"], self._fixed_settings(), folder)
+            self.prompt_replay.load_state_dict(state)
+            logger.info("RePO: restored %d rows from %s", len(self.prompt_replay), folder)
 
     def _checkpoint_folder(self) -> str:
         trainer = self.config.trainer
@@ -251,14 +252,15 @@ class RepoTrainer(PPOTrainerSync):
         return str(find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir)))
 
     def _fixed_settings(self) -> dict[str, Any]:
-        """What stored log-probs and scores depend on."""
-        keys = (
-            "actor_rollout_ref.rollout.temperature",
-            "reward.custom_reward_function.path",
-            "reward.custom_reward_function.name",
-            "reward.reward_model.enable",
-        )
-        return {key: lookup(self.config, key) for key in keys}
+        """What stored log-probs and scores depend on: the temperature and what computes rewards."""
+        reward = OmegaConf.to_container(self.config.reward, resolve=True)
+        model = reward.pop("reward_model", None) or {}
+        reward.pop("num_workers", None)
+        return {
+            "actor_rollout_ref.rollout.temperature": self.config.actor_rollout_ref.rollout.temperature,
+            **{f"reward.{key}": value for key, value in sorted(reward.items())},
+            **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
+        }
 
 
 @contextlib.contextmanager

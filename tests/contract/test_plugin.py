@@ -94,6 +94,7 @@ REFUSED = {
     "actor_rollout_ref.actor.policy_loss.loss_mode=gspo": "loss_mode=gspo can't be combined with RePO",
     "algorithm.rollout_correction.bypass_mode=True": "bypass_mode=True can't be combined with RePO",
     "algorithm.rollout_correction.rollout_rs=token_k1": "rollout_rs=token_k1 can't be combined with RePO",
+    "distillation.enabled=True": "distillation.enabled=True can't be combined with RePO",
     "actor_rollout_ref.rollout.n=1": "actor_rollout_ref.rollout.n=1 gives every response an advantage of 0",
     "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm": "loss_scale_factor=null makes",
 }
@@ -118,6 +119,19 @@ def test_good_settings_reach_ray_and_other_estimators_are_left_alone(tmp_path):
     assert "Ray was started" in main_ppo(tmp_path).stderr
     strange = main_ppo(tmp_path, "algorithm.adv_estimator=grpo", "+algorithm.repo.stratgy=x", verl_version="0.8.0")
     assert "Ray was started" in strange.stderr, "RePO's block and versions are none of GRPO's business"
+
+
+def test_a_mere_lookup_keeps_the_callback_and_verls_own_trainer_is_refused(tmp_path):
+    code = """
+        import importlib.util
+        import torch
+        import verl
+        assert importlib.util.find_spec("verl.trainer.ppo.core_algos") is not None
+        from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+        get_adv_estimator_fn("repo")(torch.zeros(2, 3), torch.ones(2, 3), index=["a", "a"])
+    """
+    done = python(code, tmp_path, VERL_PLATFORM="cpu")
+    assert "algorithm.adv_estimator=repo reached a trainer that replays nothing" in done.stderr
 
 
 def test_a_plugin_that_failed_stops_the_run(tmp_path):

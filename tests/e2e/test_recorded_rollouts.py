@@ -43,6 +43,8 @@ SCENARIOS = {
     "replay": REPLAY,
     "flat": REPLAY,
     "ragged": [*REPLAY, "algorithm.repo.min_size=7"],
+    "saved": [*REPLAY, "trainer.total_epochs=2", "trainer.save_freq=4"],
+    "resumed": REPLAY,
     "one_rank": [*REPLAY, *ALIKE],
     "two_ranks": [*REPLAY, *ALIKE, "trainer.n_gpus_per_node=2"],
     "two_ranks_dynamic": [*REPLAY, *ALIKE, "trainer.n_gpus_per_node=2", *DYNAMIC],
@@ -72,7 +74,8 @@ def runs(tmp_path_factory):
     for name, overrides in SCENARIOS.items():
         out = base / name
         out.mkdir()
-        own = [*common, f"trainer.default_local_dir={out}", *overrides]
+        folder = base / ("saved" if name == "resumed" else name)
+        own = [*common, f"trainer.default_local_dir={folder}", *overrides]
         scenarios.append({"out": str(out), "overrides": own, "drop": DROPPED.get(name, [])})
         if name == "flat":
             scenarios[-1]["flat_after"] = STEPS_AN_EPOCH
@@ -299,6 +302,17 @@ def test_replay_alone_moves_the_weights(runs):
     assert steps[2 * STEPS_AN_EPOCH - 1] > steps[STEPS_AN_EPOCH - 1]
     # from epoch 3 on the replayed rows are flat as well: nothing has a gradient
     assert steps[-1] == steps[2 * STEPS_AN_EPOCH - 1] and metrics(runs, "flat")[-1]["actor/grad_norm"] == 0
+
+
+def test_a_resumed_run_replays_what_the_checkpoint_held(runs):
+    whole, resumed = metrics(runs, "replay"), metrics(runs, "resumed")
+    assert [m["step"] for m in resumed] == [5, 6]
+    for mine, theirs in zip(resumed, whole[4:], strict=True):
+        for key in ("replayed_rows", "age_mean", "score_replayed_mean", "buffer_rows", "buffer_tokens", "uses_mean"):
+            assert mine[f"repo/{key}"] == theirs[f"repo/{key}"], (mine["step"], key)
+        assert mine["repo/replayed_rows"] == 16
+    before = metrics(runs, "saved")[-1]["repo/effective_steps"]
+    assert before < resumed[-1]["repo/effective_steps"] <= before + 4
 
 
 def test_nothing_is_left_in_the_queue(runs):

@@ -60,6 +60,23 @@ def test_a_last_line_cut_short_is_left_out_and_a_broken_one_is_named(tmp_path):
         read_log(broken)
 
 
+def test_parts_of_a_resumed_run_are_read_together(tmp_path):
+    run = write_log(tmp_path / "r", entries()[2:])
+    (run / "metrics.100.jsonl").write_text("".join(json.dumps({"step": s, "data": d}) + "\n" for s, d in entries()[:2]))
+    assert [step for step, _ in read_log(run)] == [0, 1, 2]
+    later = {"step": 1, "data": {"timing_s/step": 9.0}}
+    (run / "metrics.200.jsonl").write_text(json.dumps(later) + "\n")
+    assert dict(read_log(run))[1] == {"timing_s/step": 9.0}, "the later part wins"
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path, capsys):
+    for seed in ("s0", "s1"):
+        (tmp_path / seed).mkdir()
+        write_log(tmp_path / seed / "repo", entries())
+    assert main(["report", str(tmp_path / "s0" / "repo"), str(tmp_path / "s1" / "repo")]) == 1
+    assert "has a name twice" in capsys.readouterr().err
+
+
 def test_missing_and_empty_logs_are_one_sentence(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 1
     error = capsys.readouterr().err
