@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ def test_quickstart_ends_with_a_table_and_is_reused(tmp_path):
     assert summary["grpo"]["replayed_rows"] == 0 and summary["repo"]["replayed_rows"] == 2 * 16 * 8
     assert summary["repo"]["effective_prompts_all"] > summary["repo"]["effective_prompts_fresh"]
     assert (tmp_path / "report.png").stat().st_size > 10_000
-    start = time.monotonic()
     again = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(tmp_path))
-    assert again.returncode == 0 and again.stderr.count("kept") == 2 and time.monotonic() - start < 60
+    assert again.returncode == 0 and again.stderr.count("kept") == 2
 
 
 @pytest.mark.parametrize(
