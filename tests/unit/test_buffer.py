@@ -161,6 +161,15 @@ def test_a_damaged_or_foreign_state_is_refused():
     assert len(buffer) == 2
 
 
+def test_masks_that_do_not_fit_their_rows_are_refused():
+    buffer = make()
+    buffer.add(prompt_key([1]), [1], [row(ids=range(10), mask=[1] * 9 + [0])])
+    state = buffer.state_dict()
+    state["arrays"]["mask_bits"] = np.zeros(3, dtype=np.uint8)
+    with pytest.raises(ValueError, match="damaged: mask_bits has 3 bytes, not 2"):
+        make().load_state_dict(state)
+
+
 class PlainModel:
     """The buffer as a dictionary of lists, recency only."""
 
