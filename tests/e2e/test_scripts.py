@@ -49,7 +49,10 @@ def test_quickstart_ends_with_a_table_and_is_reused(tmp_path):
     for arm in ("grpo", "repo"):
         assert all(isinstance(summary[arm][key], int | float) for key in keys), summary[arm]
         assert summary[arm]["steps"] == 10
-    assert summary["seed"] == 1 and summary["grpo"]["val_accuracy_first"] == summary["repo"]["val_accuracy_first"]
+    assert summary["seed"] == 1
+    # one model, greedy; vLLM's batches round differently, which can change a few of 512 answers
+    first = [summary[arm]["val_accuracy_first"] for arm in ("grpo", "repo")]
+    assert first[0] == pytest.approx(first[1], abs=0.02) and first[0] > 0.1
     assert summary["grpo"]["replayed_rows"] == 0 and summary["repo"]["replayed_rows"] == 2 * 16 * 8
     assert summary["repo"]["effective_prompts_all"] > summary["repo"]["effective_prompts_fresh"]
     assert (tmp_path / "report.png").stat().st_size > 10_000
