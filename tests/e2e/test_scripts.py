@@ -29,7 +29,9 @@ def test_main_job_on_real_deepmath_prompts(tmp_path):
     assert sorted(steps) == list(range(1, 13)), "3 epochs over 16 prompts, 4 a step"
     assert all(steps[step]["repo/replayed_rows"] == 0 for step in range(1, 9)), "16 rows are held from epoch 3 on"
     third = [steps[step] for step in range(9, 13)]
-    assert all(data["repo/replayed_rows"] == 4 * 8 and data["repo/age_mean"] == 4 for data in third)
+    assert all(data["repo/replayed_rows"] == 4 * 8 for data in third)
+    # prompts are shuffled in each epoch; over an epoch the rows are one epoch old on average
+    assert sum(data["repo/age_mean"] for data in third) / 4 == pytest.approx(4)
     assert sum(data["repo/effective_prompts_all"] for data in third) > 0
     assert sum(data["repo/grad_norm_replayed"] for data in third) > 0
     assert all(data["repo/effective_prompts_all"] >= data["repo/effective_prompts_fresh"] for data in third)
