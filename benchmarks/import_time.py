@@ -14,7 +14,7 @@ PAIRS = 11
 
 
 def seconds(policy: str) -> float:
-    """Wall time of ``python -c "import verl"`` with verl's plugin policy."""
+    """Wall time of ``import verl``; a policy that names no plugin still scans the entry points, as verl always does."""
     environment = {**os.environ, "VERL_USE_EXTERNAL_PLUGINS": policy}
     environment.pop("VERL_PLATFORM", None)
     start = time.perf_counter()
@@ -24,9 +24,9 @@ def seconds(policy: str) -> float:
 
 def main() -> None:
     """Measure and write the result."""
-    for policy in ("auto", "none"):
+    for policy in ("auto", "absent"):
         seconds(policy)
-    pairs = [(seconds("auto"), seconds("none")) for _ in range(PAIRS)]
+    pairs = [(seconds("auto"), seconds("absent")) for _ in range(PAIRS)]
     differences = [with_plugin - without for with_plugin, without in pairs]
     values = {
         "pairs": PAIRS,
