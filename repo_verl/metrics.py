@@ -7,12 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-ZERO_WITHOUT_REPLAY = (
-    "replayed_rows", "prompts_with_replay", "age_mean", "age_max", "uses_mean", "uses_max",
-    "score_replayed_mean", "score_replayed_std", "loss_replayed", "ratio_mean_replayed", "ratio_max_replayed",
-    "clip_low_replayed", "clip_high_replayed", "ess_replayed", "zero_advantage_share_replayed", "grad_norm_replayed",
-)  # fmt: skip
-
 
 def mean_and_std(name: str, values: Sequence[float]) -> dict[str, float]:
     """``{name}_mean`` and the population ``{name}_std``; 0 for no values."""
