@@ -56,7 +56,8 @@ def test_quickstart_ends_with_a_table_and_is_reused(tmp_path):
     first = [summary[arm]["val_accuracy_first"] for arm in ("grpo", "repo")]
     assert first[0] == pytest.approx(first[1], abs=0.02) and first[0] > 0.1
     assert summary["grpo"]["replayed_rows"] == 0 and summary["repo"]["replayed_rows"] == 2 * 16 * 8
-    assert summary["repo"]["effective_prompts_all"] > summary["repo"]["effective_prompts_fresh"]
+    # two steps replay: they may happen to revive no prompt, and can never silence one (40 steps always revive some)
+    assert summary["repo"]["effective_prompts_all"] >= summary["repo"]["effective_prompts_fresh"] > 0
     assert (tmp_path / "report.png").stat().st_size > 10_000
     again = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(tmp_path))
     assert again.returncode == 0 and again.stderr.count("kept") == 2
