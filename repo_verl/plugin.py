@@ -108,17 +108,18 @@ def _register_trainer(trainer_sync: ModuleType) -> None:
 
 
 def _wrap_validation(config_module: ModuleType) -> None:
-    """Make verl's ``validate_config`` check RePO's settings first."""
+    """Make verl's ``validate_config`` check RePO's settings first, and the gold answers of runs that we reward."""
     stock = vars(config_module)["validate_config"]
 
     @functools.wraps(stock)
     def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
-        from repo_verl.trainer import checks
+        from repo_verl.trainer import checks, golds
 
         if checks.is_selected(config):
             raise_failures()
             checks.check_verl_version(_verl_version())
             checks.check_config(config)
+        golds.check_golds(config)
         return stock(config, *args, **kwargs)
 
     setattr(config_module, "validate_config", validate_config)  # noqa: B010 - mypy knows no such attribute

@@ -1,4 +1,4 @@
-r"""The answer of a solution text, and the cheap normal forms of an answer (text, exact number, truth word).
+r"""The answer of a solution text: what stands in its last box.
 
 Pure functions on strings, standard library only. All are linear in the length of their input.
 """
@@ -6,35 +6,49 @@ Pure functions on strings, standard library only. All are linear in the length o
 from __future__ import annotations
 
 import re
-from fractions import Fraction
-from typing import NamedTuple
+
+from repo_verl.rewards.spelling import clean, word
 
 MAX_ANSWER_CHARS = 512
 """Longer answers are not judged: the longest gold answer of DeepMath's sample has 161 characters."""
 
+TEMPLATES = ("boxed", "think")
+"""What a prompt may ask for: an answer in a box, or thoughts in ``<think>`` tags and then an answer in a box."""
+
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_COMMANDS = ("\\boxed", "\\fbox")
 _BARE_ANSWER = re.compile(r"[^\s$]+")
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
-_SPACES = re.compile(r"\\[,!;: ]|~|\s+")
-_WORDS = frozenset({"yes", "no", "true", "false"})
-
-_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-_DECIMAL = re.compile(rf"([+-]?)({_INTEGER}?)(?:\.(\d*))?")
-_FRACTION = re.compile(
-    rf"([+-]?)(?:\\[dt]?frac(?:\{{([+-]?{_INTEGER})\}}\{{([+-]?{_INTEGER})\}}|(\d)(\d))|({_INTEGER})/({_INTEGER}))"
-)
+_TRUTH = frozenset({"yes", "no", "true", "false"})
 
 
-class ExactNumber(NamedTuple):
-    """A number read off its digits.
+def extract_answer(solution: str, template: str = "boxed", max_chars: int = MAX_ANSWER_CHARS) -> str | None:
+    r"""The answer that a template asks for.
 
-    ``value`` is what stands before a percent sign, ``percent`` whether there was one, ``decimal`` whether it was
-    written with a decimal point, so that it may be rounded.
+    Args:
+        solution: any text.
+        template: one of :data:`TEMPLATES`; ``think`` reads behind the last ``</think>`` alone.
+        max_chars: see :func:`extract_boxed`.
+
+    Returns: The answer; None where there is none.
     """
+    if template == "think":
+        _, tag, solution = solution.rpartition("</think>")
+        if not tag:
+            return None
+    return extract_boxed(solution, max_chars)
 
-    value: Fraction
-    decimal: bool
-    percent: bool
+
+def well_formed(solution: str, template: str = "boxed") -> bool:
+    """Whether a solution that has an answer keeps the template's form: with ``think``, one pair of tags at its start.
+
+    Args:
+        solution: any text.
+        template: one of :data:`TEMPLATES`.
+    """
+    if template != "think":
+        return True
+    tags = solution.count("<think>"), solution.count("</think>")
+    return tags == (1, 1) and solution.lstrip().startswith("<think>")
 
 
 def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | None:
@@ -54,15 +68,27 @@ def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | Non
         >>> extract_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}.")
         '\\frac{1}{2}'
     """
-    start = -1
-    for box in _BOX.finditer(solution):
-        start = box.end()
-    if start < 0:
+    start = _last_box(solution)
+    if start is None:
         return None
     if solution[start : start + 1] == "{":
         return _braced(solution, start + 1, max_chars)
     bare = _BARE_ANSWER.match(solution, start, start + max_chars + 1)
     return bare.group().rstrip(".,;:") if bare else None
+
+
+def _last_box(solution: str) -> int | None:
+    """Where the content of the last box begins, its brace included."""
+    return max((_last(solution, command) for command in _COMMANDS), key=lambda end: -1 if end is None else end)
+
+
+def _last(solution: str, command: str) -> int | None:
+    position = len(solution)
+    while (position := solution.rfind(command, 0, position)) >= 0:
+        match = _BOX.match(solution, position)
+        if match:
+            return match.end()
+    return None
 
 
 def _braced(text: str, start: int, max_chars: int) -> str | None:
@@ -86,55 +112,10 @@ def _braced(text: str, start: int, max_chars: int) -> str | None:
     return None
 
 
-def normalize_text(answer: str) -> str:
-    r"""The answer without what carries no meaning: outer ``$``, ``\( \)``, spaces, ``\text{}``, a final full stop.
-
-    Example:
-        >>> normalize_text(r"$ \text{Yes} $.")
-        'Yes'
-    """
-    text = answer.strip().rstrip(".").strip()
-    if text.startswith("\\(") and text.endswith("\\)"):
-        text = text[2:-2]
-    text = _TEXT_COMMAND.sub(r"\1", text.strip("$"))
-    return _SPACES.sub("", text)
-
-
 def truth_word(answer: str) -> str | None:
     """Yes, no, true or false, in lower case, when that is all the answer says; else None.
 
     "Yes" and "True" are different words: a gold answer names the one that its question asked for.
     """
-    word = normalize_text(answer).lower()
-    return word if word in _WORDS else None
-
-
-def exact_number(answer: str) -> ExactNumber | None:
-    r"""The value of an integer, a decimal or a simple fraction; None for everything else, ``1e9`` and ``5/0`` too.
-
-    Thousands commas are read in groups of three (also ``{,}``); leading zeros do not count.
-
-    Example:
-        >>> exact_number("1,450,000").value
-        Fraction(1450000, 1)
-        >>> exact_number(r"-\frac{2}{4}").value
-        Fraction(-1, 2)
-    """
-    text = normalize_text(answer).replace("{,}", ",")
-    percent = text.endswith("%")
-    text = text.removesuffix("%").removesuffix("\\")
-    match = _FRACTION.fullmatch(text)
-    if match:
-        sign, *parts = match.groups()
-        upper, lower = (int(part.replace(",", "")) for part in parts if part is not None)
-        if lower == 0:
-            return None
-        return ExactNumber(Fraction(upper, lower) * (-1 if sign == "-" else 1), False, percent)
-    match = _DECIMAL.fullmatch(text)
-    if not match:
-        return None
-    sign, whole, digits = match.groups()
-    if not whole and not digits:
-        return None
-    value = Fraction(f"{whole.replace(',', '') or '0'}.{digits or '0'}")
-    return ExactNumber(-value if sign == "-" else value, digits is not None, percent)
+    found = word(clean(answer))
+    return found if found in _TRUTH else None

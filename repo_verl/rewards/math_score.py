@@ -1,30 +1,30 @@
-r"""The reward of a math solution: is the last boxed answer equal to the gold answer?
+r"""The reward of a math solution: is its answer equal to the gold answer?
 
-Judged in this order, the first that decides wins: equal text, truth words, exact numbers, then Math-Verify. Nothing is
-silently 0: every result says in ``status`` how it came about, and verl aggregates the float fields.
+Equal text, words, exact numbers and the structure of lists and brackets are judged here; what is left goes to
+Math-Verify in a judge process with limits (:mod:`repo_verl.rewards.pool`). Nothing is silently 0: every result says in
+``status`` how it came about.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import threading
-from dataclasses import replace
-from fractions import Fraction
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypedDict
+import math
+from typing import Any, TypedDict
 
-from repo_verl.rewards.extract import MAX_ANSWER_CHARS, exact_number, extract_boxed, normalize_text, truth_word
-
-if TYPE_CHECKING:
-    import sympy
+from repo_verl.rewards.compare import judgeable_without_engine, verdict
+from repo_verl.rewards.extract import MAX_ANSWER_CHARS, TEMPLATES, extract_answer, well_formed
+from repo_verl.rewards.pool import Judgement, Limits, shared_pool
+from repo_verl.rewards.structure import TooDeep
 
 logger = logging.getLogger(__name__)
 
 STATUSES = ("ok", "no_answer", "timeout", "error", "gold_unparseable")
 
-# The ANTLR parser behind Math-Verify keeps shared state, and verl calls rewards from a pool of threads.
-_ENGINE_LOCK = threading.Lock()
+MAX_GOLD_CHARS = 2048
+CACHE_SIZE = 1 << 16
+
+_FROM_VERL = frozenset({"reward_router_address", "reward_model_tokenizer"})
 
 
 class Score(TypedDict):
@@ -37,136 +37,163 @@ class Score(TypedDict):
     status: str
 
 
-class Refused(Exception):
-    """An answer that the symbolic engine must not be given, because judging it could take without bound."""
-
-
 def compute_score(
     data_source: str,
     solution_str: str,
-    ground_truth: str | int | float,
+    ground_truth: str | int | float | None,
     extra_info: dict[str, Any] | None = None,
+    *,
+    accuracy_weight: float = 1.0,
+    format_weight: float = 0.0,
+    template: str = "boxed",
+    cpu_seconds: float = Limits.cpu_seconds,
+    clock_seconds: float = Limits.clock_seconds,
     **kwargs: Any,
 ) -> Score:
-    r"""Grades the last ``\boxed{}`` of a solution against the gold answer: 1.0 or 0.0, the paper's accuracy reward.
+    r"""Grades the answer of a solution against the gold answer; by default 1.0 or 0.0, the paper's accuracy reward.
 
-    Each judgement is bounded by what it is given (at most 512 characters, 100,000-bit numbers, 400 nodes, no integrals
-    or sums; see :mod:`repo_verl.rewards.bounds`), not by a clock: Math-Verify's own time-out needs a main thread, which
-    verl's reward workers do not have. A limit by process and clock is future work; until then ``timeout`` is a status
-    that callers must expect and that nothing returns.
+    score = accuracy_weight * acc + format_weight * format
+
+    The keyword settings come from ``reward.custom_reward_function.reward_kwargs``. Safe to call from any thread.
 
     Args:
         data_source: the name of the data set; all sets are graded alike.
-        solution_str: the model's text.
+        solution_str: the model's text, of any size.
         ground_truth: the gold answer; numbers are read as their text.
-        extra_info: not used; part of verl's signature.
+        extra_info: ``tolerance``, where there is one, is the largest absolute difference that is still right.
+        accuracy_weight: weight of a right answer.
+        format_weight: weight of the form that the template asks for.
+        template: ``boxed``: the last ``\boxed{}`` counts; ``think``: the last one behind ``</think>``.
+        cpu_seconds: CPU time that one judgement may take.
+        clock_seconds: time that it may take by the clock.
         **kwargs: what verl's reward manager adds (router addresses); not used.
 
-    Returns: ``score`` and ``acc`` 1.0 if right; ``format`` 1.0 if there was a closed, non-empty box; ``extracted`` the
-        answer; ``status``: ``ok`` (judged), ``no_answer`` (no box, not closed, empty), ``error`` (an answer too large
-        to judge, or one that the engine failed on), ``gold_unparseable`` (no verdict is possible on this row).
+    Returns: ``acc`` 1.0 if right; ``format`` 1.0 if the form is kept (an answer in a closed box; with ``think`` the
+        tags too); ``extracted`` the answer; ``status``: ``ok`` (judged), ``no_answer`` (no box, not closed, empty),
+        ``timeout`` (a limit of time), ``error`` (too long or too deep to be an answer, a limit of memory, or the engine
+        failed on it), ``gold_unparseable`` (no verdict is possible on this row).
+
+    Raises: TypeError for an unknown setting, ValueError for a setting out of range, JudgeError if the judge processes
+        cannot start. A solution raises nothing.
 
     Example:
         >>> compute_score("deepmath", r"so \boxed{\frac{2}{4}}", "0.5")["score"]
         1.0
     """
+    limits = _settings(accuracy_weight, format_weight, template, cpu_seconds, clock_seconds, frozenset(kwargs))
     gold = "" if ground_truth is None else str(ground_truth).strip()
-    answer = extract_boxed(solution_str)
-    if not answer:
-        return _result(False, "", "no_answer" if gold else "gold_unparseable")
-    if not gold:
-        return _result(False, answer[:MAX_ANSWER_CHARS], "gold_unparseable")
-    if len(answer) > MAX_ANSWER_CHARS:
-        return _result(False, answer[:MAX_ANSWER_CHARS], "error")
-    right = quick_verdict(answer, gold)
-    if right is not None:
-        return _result(right, answer, "ok")
-    return _result(*_engine_verdict(answer, gold))
+    answer = extract_answer(solution_str, template)
+    judgement = _judgement(answer, gold, _tolerance(extra_info), limits)
+    acc, kept = float(judgement.right), float(bool(answer) and well_formed(solution_str, template))
+    return Score(
+        score=accuracy_weight * acc + format_weight * kept,
+        acc=acc,
+        format=kept,
+        extracted=(answer or "")[:MAX_ANSWER_CHARS],
+        status=judgement.status,
+    )
 
 
-def quick_verdict(answer: str, gold: str) -> bool | None:
-    """The verdict of equal text, truth words and exact numbers; None where only the symbolic engine can tell.
-
-    p% equals p/100, and p too where only one of the two carries the sign. Two unequal numbers of which one has a
-    decimal point are left open: 0.333333 may stand for 1/3.
+def grade(answer: str, gold: str, tolerance: float | None = None, limits: Limits | None = None) -> Judgement:
+    """The judgement on an extracted answer: cheap rules first, then the symbolic engine; repeated pairs are cached.
 
     Args:
-        answer: the extracted answer.
+        answer: the extracted answer, not empty.
+        gold: the gold answer, not empty.
+        tolerance: the largest absolute difference between numbers that is still right.
+        limits: of the judgement; None for the defaults.
+
+    Raises: JudgeError if the judge processes cannot start.
+    """
+    try:
+        return _cached(answer, gold, tolerance, limits or Limits())
+    except _NotCached as outcome:
+        return outcome.judgement
+
+
+def gold_is_verifiable(gold: str | int | float | None) -> bool:
+    """Whether answers can be judged against this gold answer: it is a number, a word, a choice, or it parses.
+
+    Args:
         gold: the gold answer.
+
+    Raises: JudgeError if the judge processes cannot start.
     """
-    if normalize_text(answer) == normalize_text(gold):
-        return True
-    answer_word, gold_word = truth_word(answer), truth_word(gold)
-    if answer_word or gold_word:
-        return answer_word == gold_word
-    answer_number, gold_number = exact_number(answer), exact_number(gold)
-    if answer_number is None or gold_number is None:
+    text = "" if gold is None else str(gold).strip()
+    if not text or len(text) > MAX_GOLD_CHARS:
+        return False
+    try:
+        plain = judgeable_without_engine(text)
+    except TooDeep:
+        return False
+    return shared_pool().ask(text, None, None, Limits()).status == "ok" if plain is None else plain
+
+
+class _NotCached(Exception):
+    """A judgement that another try might change: a limit of time, a judge that died."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__(judgement.status)
+        self.judgement = judgement
+
+
+@functools.lru_cache(maxsize=CACHE_SIZE)
+def _cached(answer: str, gold: str, tolerance: float | None, limits: Limits) -> Judgement:
+    try:
+        right = verdict(answer, gold, tolerance)
+    except TooDeep as error:
+        return Judgement(False, "error", str(error))
+    if right is not None:
+        return Judgement(right, "ok", "")
+    judgement = shared_pool().ask(gold, answer, tolerance, limits)
+    if judgement.status != "ok":
+        logger.debug("answer %r, gold answer %r: %s (%s)", answer, gold, judgement.status, judgement.detail)
+    if judgement.status in ("timeout", "error"):
+        raise _NotCached(judgement)
+    return judgement
+
+
+def _judgement(answer: str | None, gold: str, tolerance: float | None, limits: Limits) -> Judgement:
+    if not gold or len(gold) > MAX_GOLD_CHARS:
+        return Judgement(False, "gold_unparseable", "")
+    if not answer:
+        return Judgement(False, "no_answer", "")
+    if len(answer) > MAX_ANSWER_CHARS:
+        return Judgement(False, "error", f"longer than {MAX_ANSWER_CHARS} characters")
+    return grade(answer, gold, tolerance, limits)
+
+
+def _tolerance(extra_info: dict[str, Any] | None) -> float | None:
+    value = None if extra_info is None else extra_info.get("tolerance")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if answer_number.value == gold_number.value:
-        return True
-    if answer_number.percent != gold_number.percent:
-        return answer_number.value == gold_number.value * (100 if answer_number.percent else Fraction(1, 100))
-    return None if answer_number.decimal or gold_number.decimal else False
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"extra_info.tolerance={value!r} must be a number of 0 or more: prepare the data again.")
+    return float(value)
 
 
-def _engine_verdict(answer: str, gold: str) -> tuple[bool, str, str]:
-    """(right, answer, status) by Math-Verify; whatever the engine raises becomes the status ``error``."""
-    verify = _engine().verify
-    try:
-        with _ENGINE_LOCK:
-            gold_parsed = _parse(gold)
-    except Exception as error:
-        logger.debug("gold answer %r cannot be used: %s", gold, error)
-        return False, answer, "gold_unparseable"
-    if not gold_parsed:
-        return False, answer, "gold_unparseable"
-    try:
-        with _ENGINE_LOCK:
-            right = verify(gold_parsed, _parse(answer), timeout_seconds=None, raise_on_error=True)
-    except Exception as error:
-        logger.debug("answer %r not judged: %s: %s", answer, type(error).__name__, error)
-        return False, answer, "error"
-    return bool(right), answer, "ok"
-
-
-@functools.cache
-def _engine() -> ModuleType:
-    """Math-Verify, imported at first need, without its notice that no time-out is set: bounds are set here instead."""
-    import math_verify
-
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).addFilter(lambda record: not str(record.msg).startswith("Timeout is disabled"))
-    return math_verify
-
-
-def _parse(text: str) -> list[sympy.Basic]:
-    """Math-Verify's reading of an answer as SymPy expressions, empty when it finds none.
-
-    Its string readings are left out: they are cut at what looks like a unit, so that ``f(z)=c`` and ``f(z)=m`` would
-    be equal. A text that parses only with its last letter kept (``m^n - m``) is read again without unit removal.
-
-    Raises: Refused if the text or its tree is outside the bounds.
-    """
-    from repo_verl.rewards.bounds import text_refusal, tree_refusal
-
-    reason = text_refusal(text)
-    if reason:
-        raise Refused(reason)
-    boxed = f"\\boxed{{{text.strip().strip('$')}}}"
-    config = _engine().LatexExtractionConfig()
-    without_units = replace(config, normalization_config=replace(config.normalization_config, units=False))
-    for extraction in (config, without_units):
-        parsed = _engine().parse(boxed, extraction_config=[extraction], parsing_timeout=None, raise_on_error=True)
-        expressions = [part for part in parsed if not isinstance(part, str)]
-        for expression in expressions:
-            reason = tree_refusal(expression)
-            if reason:
-                raise Refused(reason)
-        if expressions:
-            return expressions
-    return []
-
-
-def _result(right: bool, answer: str, status: str) -> Score:
-    value = 1.0 if right else 0.0
-    return Score(score=value, acc=value, format=1.0 if answer else 0.0, extracted=answer, status=status)
+@functools.lru_cache(maxsize=64)
+def _settings(
+    accuracy_weight: float,
+    format_weight: float,
+    template: str,
+    cpu_seconds: float,
+    clock_seconds: float,
+    others: frozenset[str],
+) -> Limits:
+    """The limits, once all settings are checked."""
+    unknown = sorted(others - _FROM_VERL)
+    if unknown:
+        raise TypeError(
+            f"reward_kwargs.{unknown[0]} is unknown: use accuracy_weight, format_weight, template, cpu_seconds or "
+            "clock_seconds."
+        )
+    for name, value in (("accuracy_weight", accuracy_weight), ("format_weight", format_weight)):
+        if not math.isfinite(value):
+            raise ValueError(f"reward_kwargs.{name}={value} must be a finite number.")
+    for name, value in (("cpu_seconds", cpu_seconds), ("clock_seconds", clock_seconds)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"reward_kwargs.{name}={value} must be above 0.")
+    if template not in TEMPLATES:
+        raise ValueError(f"reward_kwargs.template={template} is unknown: use {' or '.join(TEMPLATES)}.")
+    return Limits(cpu_seconds, clock_seconds)

@@ -38,6 +38,8 @@ class FreshRows:
         log_probs: (T,) ``old_log_probs`` of every row.
         scores: (B,) summed reward of every row.
         parts: named numeric parts of the reward of every row.
+        statuses: how every row's reward came about (``repo_verl.rewards.STATUSES``); "" where the reward function says
+            nothing of it.
     """
 
     keys: list[str]
@@ -49,6 +51,7 @@ class FreshRows:
     log_probs: list[torch.Tensor]
     scores: torch.Tensor
     parts: list[dict[str, float]]
+    statuses: list[str]
 
     @property
     def lengths(self) -> list[int]:
@@ -67,6 +70,7 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
     prompts = list(data["prompts"].unbind())
     prompt_ids = [prompts[row].numpy().astype(np.int32) for row in first]
     masks = list(data["response_mask"].unbind())
+    rewards = [_reward_info(getattr(value, "data", value)) for value in list(data["extra_fields"])]
     return FreshRows(
         keys=keys,
         blocks=blocks,
@@ -76,7 +80,8 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
         masks=masks,
         log_probs=list(data["old_log_probs"].unbind()),
         scores=torch.stack([row.sum() for row in data["rm_scores"].unbind()]),
-        parts=[_reward_parts(getattr(value, "data", value)) for value in list(data["extra_fields"])],
+        parts=[_numbers(info) for info in rewards],
+        statuses=[str(info.get("status", "")) for info in rewards],
     )
 
 
@@ -109,8 +114,12 @@ def refuse_unsupported(batch: KVBatchMeta) -> None:
             raise ValueError(f"row {filled[0]!r} has multi-modal inputs, which RePO does not store: train on text.")
 
 
-def _reward_parts(extra_fields: Any) -> dict[str, float]:
-    info = extra_fields.get("reward_extra_info", {}) if isinstance(extra_fields, dict) else {}
+def _reward_info(extra_fields: Any) -> Mapping[str, Any]:
+    info = extra_fields.get("reward_extra_info") if isinstance(extra_fields, dict) else None
+    return info or {}
+
+
+def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
     return {str(key): float(value) for key, value in info.items() if isinstance(value, int | float | np.number)}
 
 

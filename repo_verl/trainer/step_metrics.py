@@ -12,6 +12,10 @@ from repo_verl.trainer.plan import UpdatePlan
 from repo_verl.trainer.rows import FreshRows
 
 
+REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")
+"""Statuses of ``repo_verl.rewards`` other than ok."""
+
+
 def step_metrics(
     fresh: FreshRows,
     replayed_blocks: Sequence[int],
@@ -52,5 +56,6 @@ def step_metrics(
         "effective_prompts_all": effective_share(everything, all_blocks, prompts),
         "update_tokens": update_tokens,
         "pruned_rows": 0,
+        **{f"reward_{status}": fresh.statuses.count(status) for status in REWARD_STATUSES},
     }
     return {f"repo/{key}": value for key, value in values.items()}

@@ -1,10 +1,10 @@
-r"""The answer of a solution text and its cheap normal forms."""
+r"""The answer of a solution text."""
 
-from fractions import Fraction
+import time
 
 import pytest
 
-from repo_verl.rewards.extract import MAX_ANSWER_CHARS, exact_number, extract_boxed, normalize_text, truth_word
+from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_answer, extract_boxed, truth_word, well_formed
 
 
 @pytest.mark.parametrize(
@@ -52,45 +52,35 @@ def test_reading_stops_one_character_past_the_limit():
     assert len(extract_boxed("\\boxed{" + "9" * 1_000_000)) == MAX_ANSWER_CHARS + 1
 
 
-@pytest.mark.parametrize(
-    ("answer", "normal"),
-    [("  $5$ ", "5"), (r"\( x + 1 \)", "x+1"), (r"\text{Yes}.", "Yes"), (r"1\,000", "1000"), ("a\tb\n", "ab")],
-)
-def test_normal_text(answer, normal):
-    assert normalize_text(answer) == normal
+def test_reading_is_linear_in_the_text():
+    """10 MB each; a search from every false box on would take hours."""
+    begin = time.perf_counter()
+    for unit in (r"\boxed{", r"\boxedx", "{", r"\fboxed \boxed", r"\boxed" + " " * 50):
+        extract_boxed(unit * (10_000_000 // len(unit)))
+    assert time.perf_counter() - begin < 60
+
+
+THOUGHT = r"<think> \boxed{1} </think> so \boxed{2}"
 
 
 @pytest.mark.parametrize(
-    ("answer", "value"),
+    ("solution", "answer", "kept"),
     [
-        ("27", Fraction(27)),
-        ("27.0", Fraction(27)),
-        ("025", Fraction(25)),
-        ("-3", Fraction(-3)),
-        ("+4", Fraction(4)),
-        (".5", Fraction(1, 2)),
-        ("1,450,000", Fraction(1450000)),
-        ("1{,}234.5", Fraction(2469, 2)),
-        ("6/8", Fraction(3, 4)),
-        (r"-\frac{2}{4}", Fraction(-1, 2)),
-        (r"\dfrac{-7}{3}", Fraction(-7, 3)),
-        (r"\frac12", Fraction(1, 2)),
-        (r"20\%", Fraction(20)),
+        (THOUGHT, "2", True),
+        (r"<think> \boxed{1} </think> so nothing", None, True),
+        (r"\boxed{1}", None, False),
+        (r"<think> a <think> b </think> \boxed{3}", "3", False),
+        (r"well <think> a </think> \boxed{3}", "3", False),
+        (r"<think> a </think> b </think> \boxed{3}", "3", False),
     ],
 )
-def test_exact_numbers(answer, value):
-    assert exact_number(answer).value == value
+def test_think_template(solution, answer, kept):
+    assert extract_answer(solution, "think") == answer
+    assert well_formed(solution, "think") is kept
 
 
-@pytest.mark.parametrize(
-    "answer", ["", ".", "-", "x", "1e9", "5/0", r"\frac{1}{0}", "12,34", "1,2", "1/2/3", "5 cm", "--5"]
-)
-def test_everything_else_is_no_exact_number(answer):
-    assert exact_number(answer) is None
-
-
-def test_only_numbers_with_a_point_are_decimal():
-    assert exact_number("27.0").decimal and not exact_number("27").decimal and not exact_number("1/3").decimal
+def test_boxed_template_knows_no_tags():
+    assert extract_answer(THOUGHT) == "2" and well_formed("anything")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+r"""Are two answers the same answer? The rules for structures, numbers and words; expressions go to a symbolic engine.
+
+Verdicts have three values. Without an engine, None says that only it can tell: so the cheap path and the full path are
+the same rules, and cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from repo_verl.rewards.numbers import equal_numbers, exact_number
+from repo_verl.rewards.spelling import choice, clean, compact, unwrap
+from repo_verl.rewards.structure import Equation, Group, Node, Scalar, Words, leaves, read
+from repo_verl.rewards.units import split_unit
+
+Symbolic = Callable[[str, str, float | None], bool]
+"""``(gold, answer, tolerance)`` as LaTeX, units removed -> equal."""
+
+MAX_WORDS = 4
+"""A gold answer of more words is prose, which no rule can judge but by its letters."""
+
+_PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+
+
+def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Symbolic | None = None) -> bool | None:
+    r"""Whether the answer is the gold answer; None where only the symbolic engine can tell and there is none.
+
+    Args:
+        answer: the extracted answer.
+        gold: the gold answer.
+        tolerance: the largest absolute difference between numbers that is still right; None asks for equality.
+        symbolic: the engine.
+
+    Raises: TooDeep for brackets nested more than 12 deep; what ``symbolic`` raises.
+
+    Example:
+        >>> verdict("2, 1", "1, 2"), verdict("(2,1)", "(1,2)"), verdict("x+1", "1+x")
+        (True, False, None)
+    """
+    cleaned_gold, cleaned_answer = clean(gold), clean(answer)
+    if compact(cleaned_gold) == compact(cleaned_answer):
+        return True
+    letter = choice(cleaned_gold)
+    if letter is not None:
+        picked = choice(cleaned_answer, with_content=True)
+        if picked is not None:
+            return picked == letter
+        lowered = choice(cleaned_answer.upper())
+        if compact(cleaned_gold) != letter or (letter <= "E" and lowered == letter):
+            return lowered == letter
+    return _same(read(cleaned_gold), read(cleaned_answer), tolerance, symbolic)
+
+
+def judgeable_without_engine(gold: str) -> bool | None:
+    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it.
+
+    Args:
+        gold: the gold answer.
+    """
+    cleaned = clean(gold)
+    if not cleaned:
+        return False
+    if choice(cleaned) is not None:
+        return True
+    found = leaves(read(cleaned))
+    if any(len(_PLAIN_WORD.findall(leaf.text)) > MAX_WORDS for leaf in found):
+        return False
+    rest = [leaf for leaf in found if isinstance(leaf, Scalar) and exact_number(split_unit(leaf.text)[0]) is None]
+    return None if rest else True
+
+
+def engine_texts(gold: str) -> list[str]:
+    """What the symbolic engine must be able to parse so that a gold answer can be judged.
+
+    Args:
+        gold: the gold answer.
+    """
+    texts = [split_unit(leaf.text)[0] for leaf in leaves(read(clean(gold))) if isinstance(leaf, Scalar)]
+    return [unwrap(text).removesuffix("%") for text in texts if exact_number(text) is None]
+
+
+def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    if isinstance(gold, Equation) and isinstance(answer, Equation):
+        return _same_equation(gold, answer, tolerance, symbolic)
+    if isinstance(gold, Equation) or isinstance(answer, Equation):
+        if any(isinstance(node, Scalar) and "=" in node.text for node in (gold, answer)):
+            return _ask(gold, answer, None, symbolic)
+        return _same(_value(gold), _value(answer), tolerance, symbolic)
+    if isinstance(gold, Words) or isinstance(answer, Words):
+        return gold == answer
+    if isinstance(gold, Group) and isinstance(answer, Group):
+        if gold.brackets != answer.brackets:
+            return False
+        return (_same_order if gold.brackets else _same_set)(gold, answer, tolerance, symbolic)
+    if isinstance(gold, Group) or isinstance(answer, Group):
+        return _same_mixed(gold, answer, tolerance, symbolic)
+    return _same_scalar(gold.text, answer.text, tolerance, symbolic)
+
+
+def _value(node: Node) -> Node:
+    return node.value if isinstance(node, Equation) else node
+
+
+def _same_equation(gold: Equation, answer: Equation, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    if gold.name == answer.name:
+        return _same(gold.value, answer.value, tolerance, symbolic)
+    numbers = [exact_number(node.value.text) for node in (gold, answer) if isinstance(node.value, Scalar)]
+    if None in numbers or len(numbers) < 2:
+        return _ask(gold, answer, None, symbolic)
+    return False
+
+
+def _same_order(gold: Group, answer: Group, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    if len(gold.items) != len(answer.items):
+        return False
+    pairs = zip(gold.items, answer.items, strict=True)
+    return _all(_same(one, other, tolerance, symbolic) for one, other in pairs)
+
+
+def _same_set(gold: Group, answer: Group, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    """Every element of each is in the other; values of different names, where only one side names them, keep order."""
+    names = [{item.name for item in group.items if isinstance(item, Equation)} for group in (gold, answer)]
+    if (len(names[0]) > 1 and not names[1]) or (len(names[1]) > 1 and not names[0]):
+        return _same_order(gold, answer, tolerance, symbolic)
+    table = [[_same(one, other, tolerance, symbolic) for other in answer.items] for one in gold.items]
+    return _all(_any(line) for line in [*table, *zip(*table, strict=True)])
+
+
+def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    """Several against one. A number equals a set all of whose elements it equals, and no ordered group."""
+    group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
+    if not isinstance(other, Scalar) or exact_number(split_unit(other.text)[0]) is None:
+        return _ask(gold, answer, tolerance, symbolic)
+    if not isinstance(group, Group) or group.brackets:
+        return False
+    pairs = [(item, other) if group is gold else (other, item) for item in group.items]
+    return _all(_same(one, another, tolerance, symbolic) for one, another in pairs)
+
+
+def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
+    if gold_unit and answer_unit and gold_unit != answer_unit:
+        return False
+    if compact(gold) == compact(answer):
+        return True
+    if gold.isalpha() and answer.isalpha() and gold.casefold() == answer.casefold():
+        return False  # A and a are two variables; Math-Verify reads both in lower case
+    gold_number, answer_number = exact_number(gold), exact_number(answer)
+    if gold_number is not None and answer_number is not None:
+        return equal_numbers(gold_number, answer_number, tolerance)
+    if symbolic is None:
+        return None
+    gold, answer = unwrap(gold), unwrap(answer)
+    percents = gold.endswith("%"), answer.endswith("%")
+    gold, answer = gold.removesuffix("%"), answer.removesuffix("%")
+    if symbolic(gold, answer, tolerance):
+        return True
+    if percents == (True, False):
+        return symbolic(rf"\frac{{{gold}}}{{100}}", answer, tolerance)
+    if percents == (False, True):
+        return symbolic(gold, rf"\frac{{{answer}}}{{100}}", tolerance)
+    return False
+
+
+def _ask(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    return None if symbolic is None else symbolic(unwrap(gold.text), unwrap(answer.text), tolerance)
+
+
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    unknown = False
+    for value in verdicts:
+        if value is False:
+            return False
+        unknown = unknown or value is None
+    return None if unknown else True
+
+
+def _any(verdicts: Iterable[bool | None]) -> bool | None:
+    unknown = False
+    for value in verdicts:
+        if value is True:
+            return True
+        unknown = unknown or value is None
+    return None if unknown else False

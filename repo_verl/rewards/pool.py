@@ -1,0 +1,233 @@
+r"""Judge processes as seen by their users: limits in time and memory, replacement, one answer a question.
+
+A pool starts at the first question that needs the symbolic engine, and works from threads, Ray workers and scripts. It
+starts its template with ``subprocess`` and never forks its own process, which may hold threads and devices. Linux.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from repo_verl.rewards.judge import MAX_MESSAGE
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 120.0
+MAX_JUDGES = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one judgement may take.
+
+    Attributes:
+        cpu_seconds: CPU time of the judge process.
+        clock_seconds: time by the clock until the judgement is there, ending a late judge included; longer than the CPU
+            time, so that a loaded machine does not flip an honest verdict.
+        memory_bytes: what a judge process may allocate beyond what its imports take.
+    """
+
+    cpu_seconds: float = 5.0
+    clock_seconds: float = 20.0
+    memory_bytes: int = 256 << 20
+
+
+class Judgement(NamedTuple):
+    """The outcome of one question: ``status`` is ok, timeout, error or gold_unparseable."""
+
+    right: bool
+    status: str
+    detail: str
+
+
+class JudgeError(RuntimeError):
+    """The judge processes cannot be started."""
+
+
+@dataclass
+class _Judge:
+    pid: int
+    channel: socket.socket
+
+
+class JudgePool:
+    """Up to ``size`` judge processes, forked from one template process.
+
+    Args:
+        size: judges at work at once; further questions wait for a free one.
+        memory_bytes: see :class:`Limits`.
+    """
+
+    def __init__(self, size: int, memory_bytes: int = Limits.memory_bytes) -> None:
+        """Starts nothing yet."""
+        self.memory_bytes = memory_bytes
+        self._places = threading.BoundedSemaphore(size)
+        self._lock = threading.Lock()
+        self._idle: list[_Judge] = []
+        self._template: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def ask(self, gold: str, answer: str | None, tolerance: float | None, limits: Limits) -> Judgement:
+        """Have one answer judged. Never raises for what an answer does to its judge.
+
+        Args:
+            gold: the gold answer, cleaned or not.
+            answer: the extracted answer; None asks whether the gold answer can be parsed.
+            tolerance: largest absolute difference that is still right.
+            limits: of this judgement; the time waiting for a free judge does not count.
+
+        Raises: JudgeError if no judge can be started.
+        """
+        question = {"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds}
+        with self._places:
+            judge = self._take()
+            reply = self._exchange(judge, json.dumps(question).encode(), limits.clock_seconds)
+            if reply is not None and not reply["spent"]:
+                with self._lock:
+                    self._idle.append(judge)
+            else:
+                ended_by = self._end(judge)
+            if reply is not None:
+                return Judgement(reply["right"], reply["status"], reply["detail"])
+        if ended_by in (signal.SIGPROF, signal.SIGKILL):
+            return Judgement(False, "timeout", f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s")
+        return Judgement(False, "error", f"the judge process died of signal {ended_by}")
+
+    def close(self) -> None:
+        """End all processes of the pool; a later question starts it again."""
+        with self._lock:
+            self._stop()
+
+    def processes(self) -> list[int]:
+        """Process ids of the template and of the idle judges."""
+        with self._lock:
+            template = [self._template.pid] if self._template else []
+            return template + [judge.pid for judge in self._idle]
+
+    def _take(self) -> _Judge:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            for attempt in range(2):
+                self._start()
+                try:
+                    return self._fork()
+                except OSError as error:
+                    self._stop()
+                    if attempt:
+                        raise JudgeError(f"the judge processes of repo_verl.rewards end at once: {error}") from error
+        raise AssertionError("not reached")
+
+    def _fork(self) -> _Judge:
+        assert self._control is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = json.dumps({"op": "fork", "memory": self.memory_bytes}).encode()
+            socket.send_fds(self._control, [request], [theirs.fileno()])
+        return _Judge(self._reply()["pid"], ours)
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._control is not None
+        message = self._control.recv(MAX_MESSAGE)
+        if not message:
+            raise ConnectionError("the template process closed its socket")
+        return dict(json.loads(message))
+
+    def _exchange(self, judge: _Judge, question: bytes, clock_seconds: float) -> dict[str, Any] | None:
+        """The reply of a judge, or None if it died or did not reply in time."""
+        judge.channel.settimeout(clock_seconds - min(0.05, 0.05 * clock_seconds))  # what is left is for ending it
+        try:
+            judge.channel.send(question)
+            message = judge.channel.recv(MAX_MESSAGE)
+        except OSError:
+            return None
+        return dict(json.loads(message)) if message else None
+
+    def _end(self, judge: _Judge) -> int:
+        """End a judge and say by which signal it went."""
+        judge.channel.close()
+        with self._lock:
+            try:
+                assert self._control is not None
+                self._control.send(json.dumps({"op": "end", "pid": judge.pid}).encode())
+                return int(self._reply()["signal"])
+            except OSError:
+                self._stop()
+                return signal.SIGTERM
+
+    def _start(self) -> None:
+        if self._template is not None and self._template.poll() is None:
+            return
+        self._stop()
+        started = time.monotonic()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        with theirs:
+            self._template = subprocess.Popen(
+                [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=environment,
+            )
+        self._control.settimeout(START_SECONDS)
+        try:
+            self._reply()
+        except OSError as error:
+            self._stop()
+            raise JudgeError(
+                f"the judge process of repo_verl.rewards did not start ({error}); its own error is on stderr: check "
+                "that math-verify is installed and that Linux is the system"
+            ) from error
+        logger.debug("judge template started in %.1f s", time.monotonic() - started)
+
+    def _stop(self) -> None:
+        for judge in self._idle:
+            judge.channel.close()
+        self._idle.clear()
+        if self._control is not None:
+            self._control.close()
+        if self._template is not None:
+            self._template.kill()
+            self._template.wait()
+        self._control = self._template = None
+
+
+class _Shared:
+    """The pool of this process; a forked child gets a new one, since the sockets are its parent's."""
+
+    pool: JudgePool | None = None
+    lock = threading.Lock()
+
+
+def shared_pool() -> JudgePool:
+    """The pool of this process: as many judges as cores, at most 4."""
+    with _Shared.lock:
+        if _Shared.pool is None:
+            _Shared.pool = JudgePool(min(MAX_JUDGES, os.cpu_count() or 1))
+        return _Shared.pool
+
+
+def _forget() -> None:
+    _Shared.pool, _Shared.lock = None, threading.Lock()
+
+
+@atexit.register
+def _close() -> None:
+    if _Shared.pool is not None:
+        with contextlib.suppress(OSError):
+            _Shared.pool.close()
+
+
+os.register_at_fork(after_in_child=_forget)

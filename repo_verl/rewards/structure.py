@@ -1,0 +1,203 @@
+r"""What kind of answer a text is: words, a set, an ordered group, an equation, or one expression.
+
+A bare comma list and ``\{ \}`` are sets; round, square and angle brackets keep order and kind, as in tuples and
+intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from repo_verl.rewards.numbers import is_thousands
+from repo_verl.rewards.spelling import compact, unwrap, word
+
+MAX_DEPTH = 12
+
+_OPEN, _CLOSE = "([{", ")]}"
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_NAME = (
+    r"(?:\\angle\s*)?(?:\\?[A-Za-z]+)(?:\s*_\s*(?:\{[^{}]*\}|\w))?'*(?:\^\s*\{?(?:-1|\\prime|\*)\}?)?"
+    r"(?:\s*\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)*\s*\))?"
+)
+_SIMPLE_NAME = re.compile(_NAME)
+_MEMBER = re.compile(rf"({_NAME})\s*\\in(?![A-Za-z])(.*)", re.DOTALL)
+_RELATION = re.compile(
+    r"(?<![<>!:])=(?!=)|[<>]|\\(?:le|ge|ne|equiv|approx|sim|in|subset|implies|to|Rightarrow|iff)(?![A-Za-z])"
+)
+_THOUSANDS_IN_LIST = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
+_THOUSANDS_FACTOR = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?=\s*(?:\\|[A-Za-z]))")
+_SET_BUILDER = re.compile(r"\\(?:mid|vert)(?![A-Za-z])|\||:")
+
+
+class TooDeep(ValueError):
+    """Brackets are nested deeper than any answer needs."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One expression, as cleaned LaTeX."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """Nothing but words, in lower case."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several answers: ordered with the kind of brackets as ``brackets``, or a set with ``brackets`` empty."""
+
+    brackets: str
+    items: tuple[Node, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A name and what it equals: ``y = 2x + 3``."""
+
+    name: str
+    value: Node
+    text: str
+
+
+Node = Scalar | Words | Group | Equation
+
+
+def read(text: str, depth: int = 0) -> Node:
+    r"""The structure of a cleaned text.
+
+    Args:
+        text: a cleaned text (:func:`repo_verl.rewards.spelling.clean`).
+        depth: how many brackets are around it.
+
+    Raises: TooDeep for brackets nested more than 12 deep.
+
+    Example:
+        >>> read("(1, 2)").brackets, read("1, 2").brackets
+        ('()', '')
+    """
+    text = text.strip()
+    if depth > MAX_DEPTH:
+        raise TooDeep(f"brackets nested more than {MAX_DEPTH} deep")
+    words = word(text)
+    if words is not None:
+        return Words(words)
+    if is_thousands(text):
+        return Scalar(text)
+    parts = split_top(without_thousands_commas(text), ",;")
+    if len(parts) > 1 and all(parts):
+        return _set([read(part, depth + 1) for part in parts], text)
+    text = parts[0] if len(parts) == 1 else text
+    return _bracketed(text, depth) or _spread(text, depth) or _named(text, depth) or Scalar(text)
+
+
+def without_thousands_commas(text: str) -> str:
+    r"""Thousands commas removed where the text shows that they are none of a list's.
+
+    That is in a list whose own commas are followed by spaces (``1,000, 2,000``), and before a factor (``12,000\pi``).
+
+    Args:
+        text: a cleaned text outside brackets.
+    """
+    if ", " in text:
+        text = _THOUSANDS_IN_LIST.sub(lambda match: match.group().replace(",", ""), text)
+    factor = _THOUSANDS_FACTOR.match(text)
+    return factor.group().replace(",", "") + text[factor.end() :] if factor else text
+
+
+def _bracketed(text: str, depth: int) -> Node | None:
+    opened = next((b for b in ("\\{", "\\langle", "(", "[") if text.startswith(b)), None)
+    if opened is None:
+        return None
+    closed = next((b for b in ("\\}", "\\rangle", ")", "]") if text.endswith(b)), None)
+    if closed is None or not _spans(text, len(opened), len(closed)):
+        return None
+    inner = text[len(opened) : len(text) - len(closed)].strip()
+    parts = split_top(inner, ",;")
+    if not all(parts):
+        return None
+    if opened == "\\{":
+        if closed != "\\}" or _SET_BUILDER.search(inner):
+            return None
+        return _set([read(part, depth + 1) for part in parts], text)
+    if len(parts) == 1:
+        return read(inner, depth + 1) if (opened, closed) == ("(", ")") else None
+    return Group(opened + closed, tuple(read(part, depth + 1) for part in parts), text)
+
+
+def _set(items: list[Node], text: str) -> Node:
+    flat: list[Node] = []
+    for item in items:
+        flat.extend(
+            item.items if isinstance(item, Group) and not item.brackets and _PLUS_MINUS.search(item.text) else [item]
+        )
+    return flat[0] if len(flat) == 1 else Group("", tuple(flat), text)
+
+
+def _spread(text: str, depth: int) -> Node | None:
+    r"""``a \pm b`` as the set of both values."""
+    if not _PLUS_MINUS.search(text):
+        return None
+    plus = text.replace(r"\pm", "+").replace(r"\mp", "-")
+    minus = text.replace(r"\pm", "-").replace(r"\mp", "+")
+    return Group("", tuple(read(one, depth + 1) for one in (plus, minus)), text)
+
+
+def _named(text: str, depth: int) -> Node | None:
+    member = _MEMBER.fullmatch(text)
+    if member:
+        return read(member[2], depth + 1)
+    parts = split_top(text, "=")
+    if len(parts) < 2 or not all(parts) or not _SIMPLE_NAME.fullmatch(unwrap(parts[0]).strip()):
+        return None
+    if any(_RELATION.search(part) for part in parts):
+        return None
+    return Equation(compact(parts[0]), read(parts[-1], depth + 1), text)
+
+
+def split_top(text: str, separators: str) -> list[str]:
+    r"""The parts of ``text`` between separators that stand outside all brackets.
+
+    Half-open intervals count: any closing bracket closes the last opened one, whatever its kind.
+
+    Args:
+        text: a cleaned text.
+        separators: one-character separators.
+    """
+    parts, depth, start, escaped = [], 0, 0, False
+    for position, char in enumerate(text):
+        if char in _OPEN:
+            depth += 1
+        elif char in _CLOSE:
+            depth = max(depth - 1, 0)
+        elif char in separators and depth == 0 and not escaped:
+            parts.append(text[start:position].strip())
+            start = position + 1
+        escaped = char == "\\"
+    parts.append(text[start:].strip())
+    return parts
+
+
+def _spans(text: str, opened: int, closed: int) -> bool:
+    """Whether the bracket that opens the text is the one that closes it."""
+    if text.startswith("\\langle"):
+        return text.count("\\langle") == 1 and text.count("\\rangle") == 1
+    depth = 0
+    for position, char in enumerate(text):
+        depth += (char in _OPEN) - (char in _CLOSE)
+        if depth == 0 and position >= opened - 1:
+            return position == len(text) - 1
+    return False
+
+
+def leaves(node: Node) -> list[Scalar | Words]:
+    """The expressions and words of an answer, in order."""
+    if isinstance(node, Group):
+        return [leaf for item in node.items for leaf in leaves(item)]
+    return leaves(node.value) if isinstance(node, Equation) else [node]

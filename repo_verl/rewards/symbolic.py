@@ -1,0 +1,125 @@
+r"""Equality of expressions by Math-Verify and SymPy. Runs in a judge process, which a clock may kill.
+
+Importing this module imports SymPy and Math-Verify.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from fractions import Fraction
+from typing import TypeAlias
+
+import math_verify
+import sympy
+
+from repo_verl.rewards.bounds import Refused, text_refusal, tree_refusal
+from repo_verl.rewards.numbers import same_decimal
+
+for _name in ("math_verify.parser", "math_verify.grader"):
+    # its notice that no time-out is set: the judge process has one
+    logging.getLogger(_name).addFilter(lambda record: not str(record.msg).startswith("Timeout is disabled"))
+
+_EXTRACTION = math_verify.LatexExtractionConfig()
+_EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.normalization_config, units=False))
+_SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
+_DIGITS = 30
+
+Expression: TypeAlias = "sympy.Basic | sympy.MatrixBase"
+
+
+class GoldUnparseable(ValueError):
+    """The engine finds no expression in a gold answer, so no verdict is possible."""
+
+
+def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
+    """Whether two expressions have the same value; an answer without an expression in it is not equal.
+
+    Args:
+        gold: LaTeX, units removed.
+        answer: LaTeX, units removed.
+        tolerance: the largest absolute difference that is still right, where both are numbers.
+
+    Raises: GoldUnparseable; Refused where judging could take without bound.
+    """
+    gold_expressions = parse_gold(gold)
+    answer_expressions = parse(answer)
+    if not answer_expressions:
+        return False
+    numbers = _number(gold_expressions[-1]), _number(answer_expressions[-1])
+    if numbers[0] is not None and numbers[1] is not None:
+        if tolerance is not None and abs(numbers[0] - numbers[1]) <= Fraction(str(tolerance)):
+            return True
+        if any(_has_float(expression) for expression in (gold_expressions[-1], answer_expressions[-1])):
+            return same_decimal(numbers[0], numbers[1])
+    if math_verify.verify(gold_expressions, answer_expressions, timeout_seconds=None, raise_on_error=True):
+        return True
+    return _equal_complex(gold_expressions[-1], answer_expressions[-1])
+
+
+def _equal_complex(gold: Expression, answer: Expression) -> bool:
+    """Whether two constants are equal once ``i`` is the imaginary unit, which Math-Verify reads in some texts only."""
+    sides = [side for side in (gold, answer) if isinstance(side, sympy.Expr)]
+    symbols = set().union(*(side.free_symbols for side in sides))
+    if len(sides) < 2 or {str(symbol) for symbol in symbols} != {"i"}:
+        return False
+    difference = (sides[0] - sides[1]).subs({symbol: sympy.I for symbol in symbols})
+    return bool(abs(difference.evalf(_DIGITS, chop=True)) < sympy.Float("1e-12"))
+
+
+def parse_gold(gold: str) -> list[Expression]:
+    """The expressions of a gold answer, at least one.
+
+    Args:
+        gold: LaTeX, units removed.
+
+    Raises: GoldUnparseable, also where the gold answer is outside the bounds.
+    """
+    try:
+        expressions = parse(gold)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise GoldUnparseable(f"{type(error).__name__}: {error}") from error
+    if not expressions:
+        raise GoldUnparseable("no expression found")
+    return expressions
+
+
+def parse(text: str) -> list[Expression]:
+    """Math-Verify's reading of a text as SymPy expressions, empty when it finds none.
+
+    Its string readings are left out: to them ``f(z)=c`` and ``f(z)=m`` can be equal.
+
+    Raises: Refused if the text or its tree is outside the bounds.
+    """
+    reason = text_refusal(text)
+    if reason:
+        raise Refused(reason)
+    match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))
+    if match:
+        text = rf"{match[1]} \\times 10^{{{match[2]}}}".replace("\\\\", "\\")
+    found = math_verify.parse(
+        f"\\boxed{{{text}}}", extraction_config=[_EXTRACTION], parsing_timeout=None, raise_on_error=True
+    )
+    expressions = [part for part in found if not isinstance(part, str)]
+    for expression in expressions:
+        reason = tree_refusal(expression)
+        if reason:
+            raise Refused(reason)
+    return expressions
+
+
+def _number(expression: Expression) -> Fraction | None:
+    """The value of a real constant to 30 digits; None for everything else."""
+    if not isinstance(expression, sympy.Expr) or expression.free_symbols:
+        return None
+    value = expression.doit().evalf(_DIGITS)
+    if not isinstance(value, sympy.Float | sympy.Rational) or not value.is_finite:
+        return None
+    return Fraction(str(value))
+
+
+def _has_float(expression: Expression) -> bool:
+    return bool(expression.atoms(sympy.Float))

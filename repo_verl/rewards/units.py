@@ -1,0 +1,135 @@
+r"""The unit at the end of an answer: ``5\text{ cm}^2`` is 5 with the unit cm^2."""
+
+from __future__ import annotations
+
+import re
+
+from repo_verl.rewards.spelling import TEXT_COMMAND, unwrap
+
+_ALIASES = {
+    "cm": "cm centimeter centimetre",
+    "mm": "mm millimeter millimetre",
+    "km": "km kilometer kilometre",
+    "m": "m meter metre",
+    "in": "in inch inche",
+    "ft": "ft foot feet",
+    "yd": "yd yard",
+    "mi": "mi mile",
+    "kg": "kg kilogram",
+    "mg": "mg milligram",
+    "g": "g gram",
+    "lb": "lb pound",
+    "oz": "oz ounce",
+    "l": "l liter litre L",
+    "ml": "ml mL milliliter millilitre",
+    "s": "s sec second",
+    "min": "min minute",
+    "h": "h hr hour",
+    "day": "day",
+    "week": "week",
+    "month": "month",
+    "year": "year yr",
+    "mph": "mph",
+    "kph": "kph",
+    "dollar": "dollar USD",
+    "cent": "cent",
+    "degree": "degree deg",
+    "radian": "radian rad",
+    "hz": "Hz hertz",
+    "n": "N newton",
+    "j": "J joule",
+    "w": "W watt",
+    "k": "K kelvin",
+    "pa": "Pa pascal",
+    "ev": "eV",
+    "mol": "mol mole",
+}
+_CANONICAL = {spelling: unit for unit, spellings in _ALIASES.items() for spelling in spellings.split()}
+_MEANINGLESS = frozenset({"", "unit", "square unit", "cubic unit", "sq unit"})
+
+_POWER = r"(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?"
+_TEXT_UNIT = re.compile(
+    rf"(?P<body>.*?[\d)}}\]a-z])\s*(?P<unit>(?:(?:\s*(?:/|\\cdot|\\times)?\s*){TEXT_COMMAND}\s*\{{[^{{}}]*\}}{_POWER})+)",
+    re.DOTALL,
+)
+_DEGREES = re.compile(
+    r"(?P<body>.*?\S)\s*(?:\^\\circ\s*(?:[CF]|\\text\{\s*[CF]\s*\}|\\mathrm\{\s*[CF]\s*\})?|\s(?:degrees?|deg))"
+)
+_PLAIN_UNIT = re.compile(
+    r"(?P<body>[+-]?[\d.,]*\d\.?|[+-]?\d+/\d+|[+-]?\\frac\{\d+\}\{\d+\})\s*(?P<unit>[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})"
+    + _POWER
+)
+_UNIT_WORDS = re.compile(r"[A-Za-z./ ^\d{}-]*")
+_VALUE = re.compile(r"\d|\\pi|\\sqrt")
+_SQUARES = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""The answer without its unit, and the unit in one spelling ("" where there is none).
+
+    A unit is the text in ``\text{}`` behind a value, a degree sign, or plain words behind a plain number: known units
+    of two letters or more, and other words of four letters or more (3 apples). A plain single letter is a variable.
+
+    Args:
+        text: a cleaned text.
+
+    Example:
+        >>> split_unit(r"15\mbox{ cm}^2"), split_unit("5m")
+        (('15', 'cm^2'), ('5m', ''))
+    """
+    match = _DEGREES.fullmatch(text)
+    if match and _VALUE.search(match["body"]) and not re.search(r"\\circ|degree|,", match["body"]):
+        return match["body"], "degree"
+    match = _TEXT_UNIT.fullmatch(text)
+    if match and _VALUE.search(match["body"]) and not re.search(TEXT_COMMAND, match["body"]):
+        words = unwrap(match["unit"]).strip()
+        if _UNIT_WORDS.fullmatch(words) and len(words.split()) <= 4 and not _has_sentence(words):
+            return match["body"].strip(), canonical_unit(words)
+    match = _PLAIN_UNIT.fullmatch(text)
+    if match:
+        words = text[match.start("unit") :].strip()
+        known = all(_singular(part) in _CANONICAL or part in _SQUARES for part in re.findall(r"[A-Za-z]{2,}", words))
+        if known or all(len(part) >= 4 for part in match["unit"].split()):
+            return match["body"].strip(), canonical_unit(words)
+    return text, ""
+
+
+def canonical_unit(words: str) -> str:
+    """One spelling of a unit: ``square centimeters``, ``cm^{2}`` and ``sq cm`` are ``cm^2``; "" for mere "units".
+
+    Args:
+        words: the unit as written, without font commands.
+    """
+    words = " ".join(words.replace("{", "").replace("}", "").replace("^ ", "^").replace(" ^", "^").split())
+    words = words.rstrip(".")
+    parts = words.split(" ")
+    power = ""
+    if len(parts) > 1 and parts[0].casefold() in _SQUARES:
+        power, parts = "^" + _SQUARES[parts[0].casefold()], parts[1:]
+    if parts[-1].casefold() in {"squared", "cubed"}:
+        power, parts = "^2" if parts[-1].casefold() == "squared" else "^3", parts[:-1]
+    names = [re.sub(r"[A-Za-z]+", lambda m: _one_name(m.group()), part) for part in parts]
+    unit = re.sub(r"\s*(?:/|per)\s*", "/", " ".join(names)) + power
+    return "" if unit.removesuffix("^2").removesuffix("^3") in _MEANINGLESS else unit
+
+
+def _one_name(name: str) -> str:
+    singular = _singular(name)
+    return _CANONICAL.get(singular, singular.casefold())
+
+
+def _singular(name: str) -> str:
+    if name in _CANONICAL:
+        return name
+    lowered = name.casefold()
+    if lowered in _CANONICAL:
+        return lowered
+    if lowered.endswith("s") and len(lowered) > 2:
+        return lowered[:-1]
+    return lowered
+
+
+def _has_sentence(words: str) -> bool:
+    return bool(
+        {"is", "if", "are", "for", "where", "when", "otherwise", "mod", "and", "or"} & set(words.casefold().split())
+    )
