@@ -11,7 +11,6 @@ from repo_verl.metrics import effective_share, mean_and_max, mean_and_std, zero_
 from repo_verl.trainer.plan import UpdatePlan
 from repo_verl.trainer.rows import FreshRows
 
-
 REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")
 """Statuses of ``repo_verl.rewards`` other than ok."""
 

@@ -6,6 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytestmark = pytest.mark.contract
@@ -107,6 +109,26 @@ def test_refused_in_one_sentence_before_ray(tmp_path, override):
     assert "Ray was started" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if REFUSED[override] in line]
     assert lines and lines[-1].startswith("repo_verl.config.RepoConfigError: "), done.stderr[-2000:]
+
+
+def parquet(path, golds):
+    rows = [{"data_source": "x", "reward_model": {"style": "rule", "ground_truth": gold}} for gold in golds]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return f"data.train_files={path}"
+
+
+@pytest.mark.parametrize("estimator", ["repo", "grpo"])
+def test_golds_that_cannot_be_parsed_stop_a_run_before_ray(tmp_path, estimator):
+    ours = [f"algorithm.adv_estimator={estimator}", "reward.custom_reward_function.path=pkg://repo_verl.rewards"]
+    bad = parquet(tmp_path / "bad.parquet", [r"\aleph_0", "", "5", r"\aleph_1", None, "np.arcsin(1)"])
+    done = main_ppo(tmp_path, *ours, bad)
+    assert done.returncode != 0 and "Ray was started" not in done.stderr
+    examples = r"('\\aleph_0', '', '\\aleph_1')"
+    wanted = f"{bad}: 5 of 6 gold answers looked at can't be parsed by repo_verl.rewards {examples}, so they would"
+    assert wanted in done.stderr, done.stderr[-2000:]
+    half = parquet(tmp_path / "half.parquet", ["5", r"\aleph_0", "x^2", ""])
+    assert "Ray was started" in main_ppo(tmp_path, *ours, half).stderr
+    assert "Ray was started" in main_ppo(tmp_path, f"algorithm.adv_estimator={estimator}", bad).stderr, "not our reward"
 
 
 def test_another_verl_is_refused(tmp_path):

@@ -265,6 +265,8 @@ def test_metrics_by_hand(runs):
         assert step["repo/zero_advantage_share_fresh"] == pytest.approx(zero / len(fresh))
         share = sum(any(flags) for flags in by_prompt.values()) / len(by_prompt)
         assert step["repo/effective_prompts_fresh"] == pytest.approx(share)
+        assert step["repo/reward_no_answer"] == len(by_prompt), "recorded so for one row of every prompt"
+        assert not any(step[f"repo/reward_{status}"] for status in ("timeout", "error", "gold_unparseable"))
         for row in replayed:
             by_prompt[tuple(row["prompts"])].append(any(row["advantages"]))
         share = sum(any(flags) for flags in by_prompt.values()) / len(by_prompt)

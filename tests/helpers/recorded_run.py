@@ -79,7 +79,9 @@ class RecordedRollouts:
                         "position_ids": torch.arange(len(prompts) + len(responses)),
                         "rollout_log_probs": torch.full(responses.shape, -4.0),
                         "rm_scores": scores, "num_turns": 2, "uid": uid, "multi_modal_inputs": {},
-                        "extra_fields": {"reward_extra_info": {"acc": row["score"]}},
+                        "extra_fields": {
+                            "reward_extra_info": {"acc": row["score"], "status": "no_answer" if number == 0 else "ok"}
+                        },
                     }
                 )  # fmt: skip
                 size = {"prompt_len": len(prompts), "response_len": len(responses)}
