@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from data_prep.schema import Row, RowError, make_row, text_field
+from data_prep.dataset import DataSet
+from data_prep.schema import RowError
+from data_prep.shapes import Item, read_item
 
-DATA_SOURCE = "arithmetic"
 MIXTURES = {
     "sums": ("a+b", "a-b"),
     "mixed": ("a+b", "a+b-c", "a*b", "a*b+c"),
@@ -94,18 +95,21 @@ def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> Iter
             yield split, {"problem": problem, "answer": str(solve(problem))}
 
 
-def to_row(record: Mapping[str, Any], index: int, split: str, template: str) -> Row:
-    """One problem as verl's row.
+def read(record: Mapping[str, Any]) -> Item:
+    """What a record says.
 
     Args:
         record: ``problem`` and ``answer``.
-        index: its number in its split, from 0.
-        split: ``train``, ``test`` or ``warmup``.
-        template: a key of ``data_prep.schema.TEMPLATES``.
 
     Raises: RowError if the answer is not the problem's.
     """
-    problem, answer = text_field(record, "problem"), text_field(record, "answer")
-    if str(solve(problem)) != answer:
-        raise RowError("answer wrong", f"field 'answer' is {answer!r}, want {solve(problem)} for {problem}")
-    return make_row(DATA_SOURCE, problem, answer, split, index, template)
+    item = read_item(record)
+    if str(solve(item.problem)) != item.answer:
+        raise RowError(
+            "answer wrong", f"field 'answer' is {item.answer!r}, want {solve(item.problem)} for {item.problem}"
+        )
+    return item
+
+
+SET = DataSet("arithmetic", read, default_split="train")
+to_row = SET.to_row

@@ -1,26 +1,15 @@
-"""``python -m data_prep SET --output DIR``: one data set as verl parquet files, with a JSON account beside them."""
+"""``python -m data_prep SET --output DIR``: a data set as verl parquet files, with a JSON account beside them."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-from tqdm import tqdm
-
-import repo_verl
-from data_prep import arithmetic, deepmath, files
-from data_prep.prepare import Account, Filters, convert, sample
+from data_prep import arithmetic, jobs
 from data_prep.schema import TEMPLATES
-from data_prep.tokens import prompt_counter
-
-LOCAL_SETS = {"deepmath": deepmath}
-"""Data sets with a source file or a hub name, by the name on the command line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        account = prepare_arithmetic(arguments) if arguments.set == "arithmetic" else prepare_source(arguments)
+        account = jobs.run(arguments)
     except (ValueError, OSError) as error:
         print(f"data_prep {arguments.set}: {error}", file=sys.stderr)
         return 2
@@ -39,78 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare_source(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prepares a data set that is read from a file or from the hub, and writes it.
-
-    Args:
-        arguments: the parsed command line.
-
-    Returns: the content of the JSON file.
-    """
-    data_set = LOCAL_SETS[arguments.set]
-    filters = _filters(arguments)
-    name = f"{arguments.set}_train.parquet"
-    source: dict[str, Any]
-    if arguments.input is None:
-        source = {"hub": data_set.HUB_NAME}
-        records: Iterable[Any] = hub_records(data_set.HUB_NAME)
-    else:
-        source = {"file": arguments.input.name, "sha256": files.sha256(arguments.input)}
-        records = files.read_records(arguments.input)
-    label = str(arguments.input or data_set.HUB_NAME)
-    progress = tqdm(records, desc=arguments.set, unit=" records", disable=arguments.quiet)
-    rows, account = convert(progress, data_set.to_row, "train", arguments.template, filters, label)
-    if arguments.sample_size is not None:
-        rows = sample(rows, arguments.sample_size, arguments.seed, account)
-    files.write_rows(rows, arguments.output / name)
-    return _write_account(arguments, {name: account}, source)
-
-
-def prepare_arithmetic(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Makes the synthetic arithmetic splits, disjoint from one another, and writes them.
-
-    Args:
-        arguments: the parsed command line.
-
-    Returns: the content of the JSON file.
-    """
-    sizes = {"train": arguments.train_size, "test": arguments.test_size, "warmup": arguments.warmup_size}
-    filters = _filters(arguments)
-    split_records: dict[str, list[dict[str, str]]] = {split: [] for split in sizes}
-    made = arithmetic.records(arguments.form, arguments.digits, sizes, arguments.seed)
-    for split, record in tqdm(made, desc="arithmetic", total=sum(sizes.values()), disable=arguments.quiet):
-        split_records[split].append(record)
-    accounts = {}
-    for split, records in split_records.items():
-        if not records:
-            continue
-        name = f"arithmetic_{split}.parquet"
-        rows, accounts[name] = convert(records, arithmetic.to_row, split, arguments.template, filters, name)
-        files.write_rows(rows, arguments.output / name)
-    return _write_account(arguments, accounts, {"made": "data_prep.arithmetic"})
-
-
-def hub_records(name: str) -> list[Any] | Iterable[Any]:
-    """The records of a public hub set.
-
-    Args:
-        name: ``owner/set``.
-
-    Raises: OSError saying how to get the file when the hub cannot be reached.
-    """
-    import datasets
-
-    try:
-        return datasets.load_dataset(name, split="train")
-    except Exception as error:
-        raise OSError(
-            f"the hub set {name} could not be loaded ({type(error).__name__}); on a machine with network run "
-            f"`huggingface-cli download {name} --repo-type dataset --local-dir DIR` and pass the file with --input"
-        ) from error
-
-
 def table(account: dict[str, Any]) -> str:
-    """The closing table: one line a file, one a reason for which rows were dropped.
+    """The closing table: one line a file, one a reason for which rows were dropped, one a benchmark match.
 
     Args:
         account: the content of the JSON file.
@@ -120,52 +39,48 @@ def table(account: dict[str, Any]) -> str:
         gone = counts["records_in"] - counts["rows_out"]
         lines.append(f"{name:<32} {counts['records_in']:>8} {gone:>8} {counts['rows_out']:>8}")
         lines.extend(f"  {entry['count']:>8}  {reason}" for reason, entry in counts["dropped"].items())
+        if counts["instruction_removed"]:
+            lines.append(f"  {counts['instruction_removed']:>8}  prompts had an instruction, which was removed")
+    if len(account["files"]) > 1:
+        came, left = (sum(c[key] for c in account["files"].values()) for key in ("records_in", "rows_out"))
+        lines.append(f"{'total':<32} {came:>8} {came - left:>8} {left:>8}")
+    for name, counts in account["files"].items():
+        for match in counts["benchmark_matches"]:
+            lines.append(f"{name}: record {match['record']} matches {match['data_source']} {match['index']}")
     return "\n".join(lines)
-
-
-def _write_account(
-    arguments: argparse.Namespace, accounts: dict[str, Account], source: dict[str, Any]
-) -> dict[str, Any]:
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()}
-    for left_out in ("output", "input", "quiet"):
-        settings.pop(left_out, None)
-    content = {
-        "set": arguments.set,
-        "files": {name: account.as_json() for name, account in accounts.items()},
-        "source": source,
-        "flags": settings,
-        "sha256": {name: files.sha256(arguments.output / name) for name in accounts},
-        "versions": {
-            "repo_verl": repo_verl.__version__,
-            "pyarrow": pyarrow.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    files.write_json(content, arguments.output / f"{arguments.set}.json")
-    return json.loads(json.dumps(content))
-
-
-def _filters(arguments: argparse.Namespace) -> Filters:
-    counter = prompt_counter(arguments.tokenizer) if arguments.tokenizer else None
-    return Filters(arguments.answers, arguments.max_prompt_chars, arguments.max_prompt_tokens, counter)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_prep", description=__doc__)
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
-    for name in LOCAL_SETS:
-        local = sets.add_parser(name, help=f"the hub's {LOCAL_SETS[name].HUB_NAME}, or a file of it")
-        local.add_argument("--input", type=Path, help="a jsonl, json or parquet file; default: the hub's set")
-        local.add_argument("--sample-size", type=int, help="rows drawn at random; default all")
+    for name, data_set in jobs.SETS.items():
+        local = sets.add_parser(name, help=f"the hub's {data_set.hub_name}, or a file of it")
+        local.add_argument("--input", type=Path, help="a jsonl, json or parquet file, or a folder of its shards; "
+                           "default: the hub's set")  # fmt: skip
+        local.add_argument("--split", choices=["train", "test"], help=f"default for a file: {data_set.default_split}")
+        if name == "deepmath":
+            local.add_argument("--gold", default="final", choices=["final", "r1"],
+                               help="final: final_answer; r1: the last box of r1_solution_1")  # fmt: skip
         _common(local)
+        _sampling(local)
+    tests = sets.add_parser("benchmarks", help=f"the paper's test sets: {', '.join(jobs.BENCHMARKS)}")
+    tests.add_argument("--input", action="append", metavar="DIR or SET=FILE",
+                       help="may be given several times; default: the hub's sets")  # fmt: skip
+    _common(tests)
+    _sampling(tests)
     made = sets.add_parser("arithmetic", help="synthetic problems for laptop runs")
     made.add_argument("--form", default="sums", choices=arithmetic.FORMS)
     made.add_argument("--digits", type=int, default=2, help="digits of each operand")
     made.add_argument("--train-size", type=int, default=1024)
     made.add_argument("--test-size", type=int, default=256)
     made.add_argument("--warmup-size", type=int, default=0, help="problems for repo_verl.cpu.tiny's warm-up")
+    made.set_defaults(sample_size=None)
     _common(made)
     return parser
+
+
+def _sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sample-size", type=int, help="rows drawn at random of what the filters leave; default all")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -176,4 +91,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-prompt-chars", type=int, help="drop longer prompts")
     parser.add_argument("--max-prompt-tokens", type=int, help="drop longer prompts; needs --tokenizer")
     parser.add_argument("--tokenizer", help="folder or hub name of the tokenizer that counts")
+    parser.add_argument("--filter-unverifiable", action="store_true",
+                        help="drop rows whose gold answer the grader cannot read")  # fmt: skip
+    parser.add_argument("--deduplicate", action="store_true", help="keep the first of equal problems")
+    parser.add_argument("--decontaminate", type=Path, metavar="BENCH_DIR",
+                        help="drop problems that match one of these verl parquet files, and say which")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="stop at the first record that cannot be a row")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

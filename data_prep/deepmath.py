@@ -1,43 +1,54 @@
-"""DeepMath-103K: problems with a verifiable answer, the paper's training set."""
+r"""DeepMath-103K: problems with a verifiable answer, the paper's training set.
+
+Two shapes are read besides verl's: the hub's (``question``, ``final_answer``, ``r1_solution_1`` to ``_3``) and ROLL's
+sample of it (``prompt``, ``ground_truth``). The gold answer is ``final_answer``; the authors took it from the first
+R1 solution, which :data:`R1_SET` does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from data_prep.schema import Row, RowError, make_row, text_field
-
-HUB_NAME = "zwhe99/DeepMath-103K"
-DATA_SOURCE = "deepmath"
+from data_prep.dataset import DataSet
+from data_prep.shapes import Item, boxed, present, read_item
 
 _PROBLEM_FIELDS = ("question", "prompt")
 _ANSWER_FIELDS = ("final_answer", "ground_truth")
+_R1_FIELD = "r1_solution_1"
 
 
-def to_row(record: Mapping[str, Any], index: int, split: str, template: str) -> Row:
-    """One record as verl's row.
-
-    Two shapes are read: the hub's (``question``, ``final_answer``) and ROLL's sample of it (``prompt``,
-    ``ground_truth``).
+def read(record: Mapping[str, Any]) -> Item:
+    """What a record says, with ``final_answer`` as gold.
 
     Args:
         record: a record of the source.
-        index: its number there, from 0.
-        split: ``train`` or ``test``.
-        template: a key of ``data_prep.schema.TEMPLATES``.
-
-    Returns: the row. The gold answer is ``final_answer``; the authors took it from the first R1 solution.
 
     Raises: RowError if the problem or the answer is missing or empty.
     """
-    problem = text_field(record, _present(record, _PROBLEM_FIELDS))
-    answer = text_field(record, _present(record, _ANSWER_FIELDS))
-    return make_row(DATA_SOURCE, problem, answer.strip(), split, index, template)
+    return read_item(record, _PROBLEM_FIELDS, _ANSWER_FIELDS)
 
 
-def _present(record: Mapping[str, Any], fields: tuple[str, ...]) -> str:
-    for field in fields:
-        if field in record:
-            return field
-    names = " or ".join(fields)
-    raise RowError(f"{names} missing", f"field {names} is missing (there are: {', '.join(record)})")
+def read_r1(record: Mapping[str, Any]) -> Item:
+    r"""What a record says, with the last ``\boxed{}`` of the first R1 solution as gold.
+
+    Args:
+        record: a record of the source.
+
+    Raises: RowError if the problem or the solution is missing or empty, or the solution has no box.
+    """
+    answer = boxed(record, present(record, (_R1_FIELD,)))
+    return replace(read_item({**record, _R1_FIELD: answer}, _PROBLEM_FIELDS, (_R1_FIELD,)), answer=answer)
+
+
+SET = DataSet(
+    "deepmath",
+    read,
+    default_split="train",
+    hub_name="zwhe99/DeepMath-103K",
+    hub_splits={"train": "train"},
+    hub_default=("train",),
+)
+R1_SET = replace(SET, read=read_r1)
+to_row = SET.to_row

@@ -1,12 +1,13 @@
-"""Reading source files and writing verl parquet files, whole or not at all."""
+"""Writing verl parquet files and their account, whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -14,106 +15,111 @@ import pyarrow.parquet as pq
 
 from data_prep.schema import SCHEMA, Row, validate_row
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+ROW_GROUP = 4096
+"""Rows of a parquet row group, and of a table in memory."""
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a jsonl, json (a list of objects) or parquet file, in order.
-
-    Args:
-        path: the file; its suffix says which kind it is.
-
-    Raises: ValueError naming the file, and the row where there is one, for another suffix, broken JSON, an encoding
-        other than UTF-8 and records that are no objects; OSError if it cannot be read.
-    """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}")
-    if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-        return
-    try:
-        yield from _json_records(path) if path.suffix == ".json" else _jsonl_records(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
-
-
-def _jsonl_records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: row {number}: broken JSON: {error}") from error
-            yield _checked(record, path, number)
-
-
-def _json_records(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: broken JSON: {error}") from error
-    if not isinstance(loaded, list):
-        raise ValueError(f"{path}: holds a {type(loaded).__name__}, want a list of objects")
-    for number, record in enumerate(loaded):
-        yield _checked(record, path, number)
-
-
-def _checked(record: Any, path: Path, number: int) -> dict[str, Any]:
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: row {number}: is a {type(record).__name__}, want an object")
-    return record
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
-
-    Args:
-        path: the file.
-    """
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows as parquet under a temporary name and renames it; the same rows give the same bytes.
+def tables(rows: Iterable[Row], file: str) -> Iterator[pa.Table]:
+    """Rows as tables of :data:`ROW_GROUP` rows, the last one shorter.
 
     Args:
         rows: checked one by one with :func:`data_prep.schema.validate_row`.
-        path: the file; an older one is replaced.
+        file: the file they are meant for, for messages.
 
-    Raises: ValueError if there are none, or naming file, row and field of a bad one.
+    Raises: ValueError naming file, row and field of a bad row.
     """
-    if not rows:
-        raise ValueError(f"{path}: no rows are left to write; loosen the filters or check the input")
-    for number, row in enumerate(rows):
-        validate_row(row, path.name, number)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    try:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    left = iter(rows)
+    number = 0
+    while batch := list(islice(left, ROW_GROUP)):
+        for row in batch:
+            validate_row(row, file, number)
+            number += 1
+        yield pa.Table.from_pylist(batch, schema=SCHEMA)
 
 
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Writes a JSON object, keys as given, under a temporary name and renames it.
+def write_parquet(parts: Iterable[pa.Table], path: Path) -> None:
+    """Writes tables as one parquet file, each a row group; the same tables give the same bytes.
 
     Args:
-        content: the object.
-        path: the file; an older one is replaced.
+        parts: in :data:`data_prep.schema.SCHEMA`.
+        path: the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    try:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(part, row_group_size=ROW_GROUP)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_arrow(parts: Iterable[pa.Table], path: Path) -> None:
+    """Writes tables as an Arrow stream, which can be mapped into memory.
+
+    Args:
+        parts: in :data:`data_prep.schema.SCHEMA`.
+        path: the file.
+    """
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for part in parts:
+            writer.write_table(part)
+
+
+class Staging:
+    """Files that appear together or not at all.
+
+    They are written beside their names and renamed when the ``with`` block ends; if it ends with an error, or an
+    interrupt, they are removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is written yet.
+
+        Args:
+            folder: where the files go; made if it is not there.
+        """
+        self._folder = folder
+        self._finals: dict[Path, Path] = {}
+        self._scratch: list[Path] = []
+
+    def path(self, name: str) -> Path:
+        """Where to write a file for now.
+
+        Args:
+            name: its name in the folder; an older file of this name is replaced at the end.
+        """
+        temporary = self._beside(name)
+        self._finals[temporary] = self._folder / name
+        return temporary
+
+    def scratch(self, name: str) -> Path:
+        """Where to write a file that is removed at the end.
+
+        Args:
+            name: what it is for.
+        """
+        self._scratch.append(self._beside(name))
+        return self._scratch[-1]
+
+    def write_json(self, content: Mapping[str, Any], name: str) -> None:
+        """Writes a JSON object, keys as given.
+
+        Args:
+            content: the object.
+            name: its name in the folder.
+        """
+        self.path(name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def __enter__(self) -> Staging:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Renames what was written if all went well, and removes the rest."""
+        try:
+            if kind is None:
+                for temporary, final in self._finals.items():
+                    os.replace(temporary, final)
+        finally:
+            for path in (*self._finals, *self._scratch):
+                path.unlink(missing_ok=True)
+
+    def _beside(self, name: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / f".{name}.{os.getpid()}.tmp"

@@ -21,15 +21,29 @@ TEMPLATES = {
 }
 """Prompt templates by name. ``none`` is the paper's: the bare question as one user message."""
 
+SPLITS = ("train", "test", "warmup")
+
 SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
         ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
         ("ability", pa.string()),
         ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        ("extra_info", pa.struct([("split", pa.string()), ("index", pa.int64())])),
+        (
+            "extra_info",
+            pa.struct(
+                [
+                    ("split", pa.string()),
+                    ("index", pa.int64()),
+                    ("id", pa.string()),
+                    ("tolerance", pa.float64()),
+                    ("unit", pa.string()),
+                ]
+            ),
+        ),
     ]
 )
+"""The same for all data sets, so that verl can join their files."""
 
 
 class Message(TypedDict):
@@ -47,10 +61,18 @@ class RewardModel(TypedDict):
 
 
 class ExtraInfo(TypedDict):
-    """Where a row comes from: ``index`` counts the records of the source, before any is dropped."""
+    """Where a row comes from, and how its answer is meant.
+
+    ``index`` counts the records of the source before any is dropped; ``id`` is the source's own name of the record
+    and "" if it has none; ``tolerance`` is how far a numeric answer may be off, None if nothing is said; ``unit`` is
+    what the answer is measured in, "" if nothing.
+    """
 
     split: str
     index: int
+    id: str
+    tolerance: float | None
+    unit: str
 
 
 class Row(TypedDict):
@@ -72,47 +94,47 @@ class RowError(ValueError):
         self.reason = reason
 
 
-def make_row(data_source: str, problem: str, answer: str, split: str, index: int, template: str) -> Row:
+def make_row(
+    data_source: str,
+    problem: str,
+    answer: str,
+    split: str,
+    index: int,
+    template: str,
+    id: str = "",
+    tolerance: float | None = None,
+    unit: str = "",
+) -> Row:
     """A row of a math data set, with the problem put into a template.
 
     Args:
         data_source: the name that metrics are grouped by.
-        problem: the question as it stands in the source.
+        problem: the bare question.
         answer: the gold answer.
-        split: ``train`` or ``test``.
+        split: ``train``, ``test`` or ``warmup``.
         index: number of the record in its source.
         template: a key of :data:`TEMPLATES`.
+        id: see :class:`ExtraInfo`.
+        tolerance: see :class:`ExtraInfo`.
+        unit: see :class:`ExtraInfo`.
 
-    Raises: ValueError if the template is unknown, naming the ones there are.
+    Raises: ValueError if the template is unknown, naming the ones there are; RowError if a text cannot be written as
+        UTF-8 (half of a surrogate pair, which JSON can spell).
     """
     if template not in TEMPLATES:
         raise ValueError(f"template={template!r} is unknown; use one of {', '.join(TEMPLATES)}")
+    for name, text in (("problem", problem), ("answer", answer), ("id", id), ("unit", unit)):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RowError(f"{name} not UTF-8", f"the {name} {text[:80]!r} holds half of a surrogate pair") from error
     return Row(
         data_source=data_source,
         prompt=[Message(role="user", content=TEMPLATES[template].format(problem=problem))],
         ability="math",
         reward_model=RewardModel(style="rule", ground_truth=answer),
-        extra_info=ExtraInfo(split=split, index=index),
+        extra_info=ExtraInfo(split=split, index=index, id=id, tolerance=tolerance, unit=unit),
     )
-
-
-def text_field(record: Mapping[str, Any], field: str) -> str:
-    """A field that must be there and hold text.
-
-    Args:
-        record: one record of a source file.
-        field: its name.
-
-    Raises: RowError if it is missing, no text, or blank; the reason names the field.
-    """
-    if field not in record:
-        raise RowError(f"{field} missing", f"field {field!r} is missing (there are: {', '.join(record)})")
-    value = record[field]
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise RowError(f"{field} empty", f"field {field!r} is {value!r}, want text")
-    if not isinstance(value, str):
-        raise RowError(f"{field} no text", f"field {field!r} is {value!r}, want text")
-    return value
 
 
 def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
@@ -151,5 +173,11 @@ def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
     index = row["extra_info"].get("index")
     if not isinstance(index, int) or index < 0:
         refuse("extra_info.index", index, "a number of 0 or more")
-    if row["extra_info"].get("split") not in ("train", "test", "warmup"):
+    if row["extra_info"].get("split") not in SPLITS:
         refuse("extra_info.split", row["extra_info"].get("split"), "train, test or warmup")
+    for field in ("id", "unit"):
+        if not isinstance(row["extra_info"].get(field), str):
+            refuse(f"extra_info.{field}", row["extra_info"].get(field), "text")
+    tolerance = row["extra_info"].get("tolerance")
+    if tolerance is not None and not (isinstance(tolerance, float) and tolerance > 0):
+        refuse("extra_info.tolerance", tolerance, "a number above 0 or null")

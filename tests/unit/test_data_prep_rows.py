@@ -2,9 +2,10 @@
 
 import pytest
 
-from data_prep import arithmetic, deepmath
+from data_prep import amc23, arithmetic, deepmath, gsm8k, math_train, minerva, olympiadbench
 from data_prep.schema import RowError, make_row, validate_row
 
+EXTRA = {"split": "train", "index": 0, "id": "", "tolerance": None, "unit": ""}
 ROLL = {"prompt": "Is 2 even?", "ground_truth": " Yes ", "id": "1"}
 
 
@@ -19,12 +20,12 @@ def test_deepmath_row_of_rolls_sample():
         "prompt": [{"role": "user", "content": "Is 2 even?"}],
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": "Yes"},
-        "extra_info": {"split": "train", "index": 3},
+        "extra_info": {"split": "train", "index": 3, "id": "1", "tolerance": None, "unit": ""},
     }
 
 
 def test_deepmath_row_of_the_hubs_shape_is_the_same():
-    hub = {"question": "Is 2 even?", "final_answer": "Yes", "r1_solution_1": "hm", "difficulty": 1.0}
+    hub = {"question": "Is 2 even?", "final_answer": "Yes", "r1_solution_1": "hm", "difficulty": 1.0, "id": 1}
     assert deepmath.to_row(hub, 3, "train", "none") == deepmath.to_row(ROLL, 3, "train", "none")
 
 
@@ -36,13 +37,122 @@ def test_deepmath_row_of_the_hubs_shape_is_the_same():
         ({"prompt": "p", "ground_truth": ""}, "ground_truth empty"),
         ({"prompt": "p", "ground_truth": None}, "ground_truth empty"),
         ({"prompt": " ", "ground_truth": "1"}, "prompt empty"),
-        ({"prompt": "p", "ground_truth": 1.0}, "ground_truth no text"),
+        ({"prompt": "p", "ground_truth": True}, "ground_truth no text"),
+        ({"prompt": "p", "ground_truth": ["1", "2"]}, "ground_truth no text"),
+        ({"prompt": "p", "ground_truth": float("nan")}, "ground_truth no text"),
+        ({"prompt": "p", "ground_truth": []}, "ground_truth empty"),
+        ({"prompt": 7, "ground_truth": "1"}, "prompt no text"),
+        ({"prompt": "half \ud835", "ground_truth": "1"}, "problem not UTF-8"),
+        ({"prompt": "p", "ground_truth": "\udc00"}, "answer not UTF-8"),
     ],
 )
 def test_records_that_cannot_be_rows_say_which_field(record, reason):
     with pytest.raises(RowError) as caught:
         deepmath.to_row(record, 0, "train", "none")
     assert caught.value.reason == reason
+
+
+R1 = {
+    "question": "q",
+    "final_answer": "1",
+    "r1_solution_1": "<think>\\boxed{9}</think> so \\boxed{\\frac{1}{2}}.",
+}
+
+
+def test_deepmath_gold_of_the_first_r1_solution():
+    assert deepmath.SET.to_row(R1, 0, "train", "none")["reward_model"]["ground_truth"] == "1"
+    assert deepmath.R1_SET.to_row(R1, 0, "train", "none")["reward_model"]["ground_truth"] == "\\frac{1}{2}"
+
+
+def test_a_long_r1_answer_is_whole():
+    answer = "x+" * 400 + "1"
+    assert deepmath.read_r1({"question": "q", "r1_solution_1": f"\\boxed{{{answer}}}"}).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"r1_solution_1": "the answer is 1"}, "no answer in a box in r1_solution_1"),
+        ({"r1_solution_1": "\\boxed{1"}, "no answer in a box in r1_solution_1"),
+        ({"r1_solution_1": "\\boxed{ }"}, "no answer in a box in r1_solution_1"),
+        ({"r1_solution_1": None}, "r1_solution_1 empty"),
+    ],
+)
+def test_an_r1_solution_without_a_box_is_no_gold(changes, reason):
+    with pytest.raises(RowError) as caught:
+        deepmath.read_r1({**R1, **changes})
+    assert caught.value.reason == reason
+
+
+def test_without_the_r1_field_the_row_is_refused():
+    with pytest.raises(RowError, match="field r1_solution_1 is missing .there are: prompt, ground_truth, id"):
+        deepmath.read_r1(ROLL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("a\n5 * 2\n#### 10", "10"), ("#### 1,450,000", "1,450,000"), ("-10", "-10"), ("18", "18"), ("x #### 2.5", "2.5")],
+)
+def test_gsm8k_gold_is_the_number_after_the_hashes(answer, gold):
+    assert gsm8k.read({"question": "q", "answer": answer}).answer == gold
+
+
+@pytest.mark.parametrize("answer", ["so 5 it is", "#### five", "5 ####"])
+def test_gsm8k_without_a_number_is_no_row(answer):
+    with pytest.raises(RowError) as caught:
+        gsm8k.read({"question": "q", "answer": answer})
+    assert caught.value.reason == "no number after ####"
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"), [(27.0, "27"), (-1.0, "-1"), ("27.0", "27"), ("27", "27"), (2.5, "2.5"), (1e22, "1" + "0" * 22)]
+)
+def test_amc_answers_lose_their_decimal_zero(answer, gold):
+    assert amc23.read({"question": "q", "answer": answer}).answer == gold
+
+
+def test_math_takes_the_last_box_only_where_there_is_no_answer_field():
+    solution = "\\boxed{1}, no: \\boxed{2}"
+    assert math_train.read({"problem": "p", "solution": solution}).answer == "2"
+    assert minerva.SET.read({"problem": "p", "solution": solution, "answer": "3"}).answer == "3"
+    with pytest.raises(RowError) as caught:
+        math_train.read({"problem": "p", "solution": solution, "answer": ""})
+    assert caught.value.reason == "answer empty"
+    with pytest.raises(RowError, match="answer or final_answer or ground_truth or solution is missing"):
+        math_train.read({"problem": "p"})
+
+
+OLYMPIAD = {"id": 2592, "question": "How much?", "solution": ["It is 4.2."], "final_answer": ["4.2"], "unit": "%"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("$2n-2$", "2n-2"),
+        ("$69$,$84$", "$69$,$84$"),
+        ("$(1,8,19), (2,7,13)$", "(1,8,19), (2,7,13)"),
+        ("$(0, 1)$.", "$(0, 1)$."),
+        ("1,3,5", "1,3,5"),
+        ("$$", "$$"),
+    ],
+)
+def test_olympiadbench_gold_loses_the_dollars_around_the_whole(answer, gold):
+    assert olympiadbench.read({**OLYMPIAD, "final_answer": [answer]}).answer == gold
+
+
+def test_olympiadbench_row_has_the_question_the_tolerance_and_the_unit():
+    made = olympiadbench.to_row({**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
+    assert made["prompt"] == [{"role": "user", "content": "How much?"}]
+    assert made["extra_info"] == {"split": "test", "index": 5, "id": "2592", "tolerance": 0.1, "unit": "%"}
+    none = olympiadbench.to_row({**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
+    assert (none["tolerance"], none["unit"]) == (None, "")
+
+
+@pytest.mark.parametrize("error", ["about", "-1", "nan", "1e-1,1e-2", 0])
+def test_an_error_that_is_no_number_is_refused(error):
+    with pytest.raises(RowError) as caught:
+        olympiadbench.read({**OLYMPIAD, "error": error})
+    assert caught.value.reason == "error no number"
 
 
 def test_templates_keep_braces_of_the_problem():
@@ -67,6 +177,10 @@ def test_templates_keep_braces_of_the_problem():
         ({"reward_model": {"style": "rule", "ground_truth": ""}}, "reward_model.ground_truth"),
         ({"extra_info": {"split": "train", "index": -1}}, "extra_info.index"),
         ({"extra_info": {"split": "dev", "index": 0}}, "extra_info.split"),
+        ({"extra_info": {**EXTRA, "id": None}}, "extra_info.id"),
+        ({"extra_info": {**EXTRA, "unit": 5}}, "extra_info.unit"),
+        ({"extra_info": {**EXTRA, "tolerance": 0.0}}, "extra_info.tolerance"),
+        ({"extra_info": {**EXTRA, "tolerance": "1e-1"}}, "extra_info.tolerance"),
     ],
 )
 def test_a_bad_row_is_refused_with_file_row_and_field(changes, field):

@@ -1,0 +1,186 @@
+"""What one command does: read the sources, write the files and their account."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import repo_verl
+from data_prep import (
+    aime24,
+    aime25,
+    amc23,
+    arithmetic,
+    deepmath,
+    files,
+    gsm8k,
+    math500,
+    math_train,
+    minerva,
+    olympiadbench,
+    reading,
+)
+from data_prep.account import Account
+from data_prep.dataset import DataSet
+from data_prep.hub import hub_records
+from data_prep.inputs import benchmark_files, source_files
+from data_prep.matching import read_benchmarks
+from data_prep.prepare import Filters, convert
+from data_prep.sampling import draw
+from data_prep.tokens import prompt_counter
+
+SETS = {
+    module.SET.name: module.SET
+    for module in (deepmath, gsm8k, math_train, math500, amc23, olympiadbench, minerva, aime24, aime25)
+}
+"""Data sets with a source file or a hub name, by the name on the command line."""
+
+BENCHMARKS = ("math500", "amc23", "olympiadbench", "minerva", "aime24", "aime25", "gsm8k")
+"""The paper's test sets."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to write.
+
+    Attributes:
+        data_set: what the records are.
+        split: of the file.
+        records: from the source.
+        label: file, folder or hub name, for messages.
+        source: what the account says about where the records come from; may be completed while they are read.
+    """
+
+    data_set: DataSet
+    split: str
+    records: Iterable[Mapping[str, Any]]
+    label: str
+    source: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return f"{self.data_set.name}_{self.split}.parquet"
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prepares what the command line asks for, and writes it; all files appear together or none does.
+
+    Args:
+        arguments: the parsed command line.
+
+    Returns: the content of the JSON file.
+
+    Raises: ValueError or OSError with one sentence naming what is wrong.
+    """
+    filters = _filters(arguments)
+    jobs = _jobs(arguments)
+    accounts: dict[str, Account] = {}
+    with files.Staging(arguments.output) as staging:
+        for job in jobs:
+            accounts[job.name] = _prepare(job, arguments, filters, staging)
+        content = _content(arguments, jobs, accounts, filters)
+        content["sha256"] = {job.name: reading.sha256(staging.path(job.name)) for job in jobs}
+        staging.write_json(content, f"{arguments.set}.json")
+    return json.loads(json.dumps(content))
+
+
+def _prepare(job: Job, arguments: argparse.Namespace, filters: Filters, staging: files.Staging) -> Account:
+    account = Account()
+    title = job.name.removesuffix(".parquet")
+    progress = tqdm(job.records, desc=title, unit=" records", disable=arguments.quiet)
+    rows = convert(progress, job.data_set, job.split, arguments.template, filters, job.label, account)
+    tables = files.tables(rows, job.name)
+    if arguments.sample_size is not None:
+        kept = staging.scratch(f"{title}.arrow")
+        files.write_arrow(tables, kept)
+        tables = draw(kept, arguments.sample_size, arguments.seed, account)
+    files.write_parquet(tables, staging.path(job.name))
+    return account
+
+
+def _jobs(arguments: argparse.Namespace) -> list[Job]:
+    if arguments.set == "arithmetic":
+        return _arithmetic_jobs(arguments)
+    if arguments.set == "benchmarks":
+        if not arguments.input:
+            return [_hub_job(SETS[name], "test") for name in BENCHMARKS]
+        found = benchmark_files(arguments.input, BENCHMARKS)
+        return [_local_job(SETS[name], "test", path) for name, path in found.items()]
+    data_set = SETS[arguments.set]
+    if arguments.set == "deepmath" and arguments.gold == "r1":
+        data_set = deepmath.R1_SET
+    if arguments.input is not None:
+        return [_local_job(data_set, arguments.split or data_set.default_split, arguments.input)]
+    splits = (arguments.split,) if arguments.split else data_set.hub_default
+    return [_hub_job(data_set, split) for split in splits]
+
+
+def _local_job(data_set: DataSet, split: str, path: Path) -> Job:
+    paths = source_files(path, data_set.hub_splits.get(split, split))
+    if paths == [path]:
+        source: dict[str, Any] = {"file": path.name, "sha256": reading.sha256(path)}
+    else:
+        source = {"folder": path.name, "sha256": {shard.name: reading.sha256(shard) for shard in paths}}
+    return Job(data_set, split, reading.read_records(paths), str(path), source)
+
+
+def _hub_job(data_set: DataSet, split: str) -> Job:
+    source = {"hub": data_set.hub_name, "config": data_set.hub_config, "split": data_set.hub_splits.get(split)}
+    return Job(data_set, split, hub_records(data_set, split, source), data_set.hub_name, source)
+
+
+def _arithmetic_jobs(arguments: argparse.Namespace) -> list[Job]:
+    sizes = {"train": arguments.train_size, "test": arguments.test_size, "warmup": arguments.warmup_size}
+    records: dict[str, list[dict[str, str]]] = {split: [] for split in sizes}
+    for split, record in arithmetic.records(arguments.form, arguments.digits, sizes, arguments.seed):
+        records[split].append(record)
+    made = {"made": "data_prep.arithmetic"}
+    return [
+        Job(arithmetic.SET, split, found, f"arithmetic_{split}.parquet", made)
+        for split, found in records.items()
+        if found
+    ]
+
+
+def _filters(arguments: argparse.Namespace) -> Filters:
+    return Filters(
+        answers=arguments.answers,
+        max_prompt_chars=arguments.max_prompt_chars,
+        max_prompt_tokens=arguments.max_prompt_tokens,
+        count_tokens=prompt_counter(arguments.tokenizer) if arguments.tokenizer else None,
+        verifiable=arguments.filter_unverifiable,
+        deduplicate=arguments.deduplicate,
+        benchmarks=read_benchmarks(arguments.decontaminate) if arguments.decontaminate else None,
+        strict=arguments.strict,
+    )
+
+
+def _content(
+    arguments: argparse.Namespace, jobs: list[Job], accounts: dict[str, Account], filters: Filters
+) -> dict[str, Any]:
+    left_out = ("output", "input", "quiet", "decontaminate")
+    flags = {key: value for key, value in vars(arguments).items() if key not in left_out}
+    sources = {job.name: job.source for job in jobs}
+    shared = jobs[0].source if all(source == jobs[0].source for source in sources.values()) else None
+    return {
+        "set": arguments.set,
+        "files": {name: account.as_json() for name, account in accounts.items()},
+        "source": shared or sources,
+        "flags": flags,
+        "decontaminate": filters.benchmarks.files if filters.benchmarks else None,
+        "versions": {
+            "repo_verl": repo_verl.__version__,
+            "pyarrow": metadata.version("pyarrow"),
+            "datasets": metadata.version("datasets"),
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,210 @@
+r"""Reading one record in any of the shapes that math data sets are published in.
+
+A record holds a problem (text, or a chat as in verl's and Open-Reasoner-Zero's files) and a gold answer (text, a
+number, a list of one, or the last ``\boxed{}`` of a worked solution).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.schema import TEMPLATES, RowError
+from repo_verl.rewards.extract import extract_boxed
+
+PROBLEM_FIELDS = ("problem", "question", "prompt")
+ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")
+ID_FIELDS = ("unique_id", "id", "idx", "url")
+
+INSTRUCTIONS = (
+    *(text for text in (template.format(problem="").strip() for template in TEMPLATES.values()) if text),
+    "Let's think step by step and output the final answer within \\boxed{}.",
+)
+"""Sentences at the end of a prompt that are no part of the problem: our templates' (QwQ's files carry ``boxed``'s),
+and the one of Skywork-OR1 and One-Shot-RLVR."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a record says, before any template.
+
+    Attributes:
+        problem: the bare question.
+        answer: the gold answer.
+        id: the source's own name of the record, "" if it has none.
+        tolerance: how far a numeric answer may be off; None if nothing is said.
+        unit: what the answer is measured in; "" if nothing.
+        instruction_removed: whether the source's prompt held an instruction or a system message, now gone.
+    """
+
+    problem: str
+    answer: str
+    id: str = ""
+    tolerance: float | None = None
+    unit: str = ""
+    instruction_removed: bool = False
+
+
+def read_item(
+    record: Mapping[str, Any],
+    problem_fields: Sequence[str] = PROBLEM_FIELDS,
+    answer_fields: Sequence[str] = ANSWER_FIELDS,
+    solution_field: str | None = None,
+) -> Item:
+    r"""What a record says, whichever of the known shapes it has.
+
+    Args:
+        record: a record of the source; one with ``prompt`` and ``reward_model`` is read as verl's.
+        problem_fields: names of the problem's field; the first that is there counts.
+        answer_fields: names of the answer's field; the first that is there counts, even if it is empty.
+        solution_field: a worked solution whose last ``\boxed{}`` is the answer if there is no answer field.
+
+    Raises: RowError if the problem or the answer is missing, empty or of another type.
+    """
+    if "prompt" in record and isinstance(record.get("reward_model"), Mapping):
+        return _verl_item(record)
+    problem, removed = _problem(record, present(record, problem_fields))
+    if solution_field is None or any(field in record for field in answer_fields):
+        field = present(record, answer_fields)
+        answer = answer_text(record[field], field)
+    else:
+        answer = boxed(record, present(record, (*answer_fields, solution_field)))
+    return Item(problem, answer, id=_id(record), instruction_removed=removed)
+
+
+def _verl_item(record: Mapping[str, Any]) -> Item:
+    problem, removed = _problem(record, "prompt")
+    answer = answer_text(record["reward_model"].get("ground_truth"), "reward_model.ground_truth")
+    extra = record.get("extra_info") or {}
+    return Item(problem, answer, _id(extra), tolerance_of(extra, "tolerance"), unit_of(extra), removed)
+
+
+def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """The first of some fields that a record has.
+
+    Args:
+        record: a record of the source.
+        fields: names, the preferred one first.
+
+    Raises: RowError naming the fields, and those that are there instead.
+    """
+    for field in fields:
+        if field in record:
+            return field
+    names = " or ".join(fields)
+    raise RowError(f"{names} missing", f"field {names} is missing (there are: {', '.join(record)})")
+
+
+def answer_text(value: Any, field: str) -> str:
+    """An answer as text without outer spaces; a whole number loses its ``.0``, a list of one its brackets.
+
+    Args:
+        value: text, a number, or a list that holds one of these.
+        field: its name, for messages.
+
+    Raises: RowError if it is empty, null, a longer list, not finite or of another type.
+
+    Example:
+        >>> answer_text(27.0, "answer"), answer_text(["025 "], "answer")
+        ('27', '025')
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        raise RowError(f"{field} empty", f"field {field!r} is {value!r}, want an answer")
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else repr(value)
+    raise RowError(f"{field} no text", f"field {field!r} is {value!r}, want a text, a number or a list of one")
+
+
+def boxed(record: Mapping[str, Any], field: str) -> str:
+    r"""The last ``\boxed{}`` of a worked solution.
+
+    Args:
+        record: a record of the source.
+        field: the solution's name.
+
+    Raises: RowError if the solution is missing or empty or its last box is missing, open or empty.
+    """
+    solution = answer_text(record[present(record, (field,))], field)
+    answer = extract_boxed(solution, max_chars=len(solution))
+    if not answer:
+        raise RowError(f"no answer in a box in {field}", f"field {field!r} has no closed \\boxed{{}} with an answer")
+    return answer
+
+
+def bare(prompt: str) -> tuple[str, bool]:
+    """A prompt without the :data:`INSTRUCTIONS` at its end, and whether there was one.
+
+    Args:
+        prompt: a problem, perhaps followed by instructions; without one it comes back unchanged.
+    """
+    text = prompt
+    while True:
+        trimmed = text.rstrip()
+        found = next((instruction for instruction in INSTRUCTIONS if trimmed.endswith(instruction)), None)
+        if found is None:
+            return text, text != prompt
+        text = trimmed.removesuffix(found).rstrip()
+
+
+def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
+    """How far a numeric answer may be off; None if the field is missing, null or blank.
+
+    Args:
+        record: a record of the source.
+        field: a number, or text that is one (``1e-1``).
+
+    Raises: RowError if it is no number above 0.
+    """
+    value = record.get(field)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        tolerance = float(value)
+    except (TypeError, ValueError):
+        tolerance = math.nan
+    if not (tolerance > 0 and math.isfinite(tolerance)):
+        raise RowError(f"{field} no number", f"field {field!r} is {value!r}, want a number above 0 or null")
+    return tolerance
+
+
+def unit_of(record: Mapping[str, Any]) -> str:
+    """The field ``unit`` as text, "" if it is missing or null.
+
+    Args:
+        record: a record of the source.
+    """
+    value = record.get("unit")
+    return "" if value is None else str(value).strip()
+
+
+def _problem(record: Mapping[str, Any], field: str) -> tuple[str, bool]:
+    value, removed = record[field], False
+    if isinstance(value, list) and value:
+        value, removed = _user_message(value, field)
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        raise RowError(f"{field} empty", f"field {field!r} is {value!r}, want a problem")
+    if not isinstance(value, str):
+        raise RowError(f"{field} no text", f"field {field!r} is {value!r}, want text or a chat")
+    problem, shortened = bare(value)
+    if not problem.strip():
+        raise RowError(f"{field} empty", f"field {field!r} holds an instruction alone, want a problem")
+    return problem, removed or shortened
+
+
+def _user_message(chat: list[Any], field: str) -> tuple[Any, bool]:
+    """The content of a chat's one user message, and whether a system message stood beside it."""
+    roles = [m.get("role", m.get("from")) if isinstance(m, Mapping) else None for m in chat]
+    if roles.count("user") != 1 or set(roles) - {"user", "system"}:
+        raise RowError(f"{field} no single question", f"field {field!r} has the roles {roles}, want one user message")
+    message = chat[roles.index("user")]
+    return message.get("content", message.get("value")), len(chat) > 1
+
+
+def _id(record: Mapping[str, Any]) -> str:
+    return next((str(record[field]) for field in ID_FIELDS if record.get(field) not in (None, "")), "")

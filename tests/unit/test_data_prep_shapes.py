@@ -1,0 +1,132 @@
+"""Prompts without the instructions that sources add, chats, answers, and when two problems are the same."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.matching import exact_form, loose_form, read_benchmarks
+from data_prep.schema import SCHEMA, TEMPLATES, RowError, make_row
+from data_prep.shapes import Item, answer_text, bare, read_item
+
+QWQ = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+SKYWORK = " Let's think step by step and output the final answer within \\boxed{}."
+
+
+@pytest.mark.parametrize("instruction", [QWQ, SKYWORK, QWQ + "\n", SKYWORK + QWQ])
+def test_known_instructions_go(instruction):
+    assert bare(f"What is $1+1$?{instruction}") == ("What is $1+1$?", True)
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_every_template_can_be_undone(template):
+    prompt = make_row("d", "What is {x}?", "1", "train", 0, template)["prompt"][0]["content"]
+    assert bare(prompt) == ("What is {x}?", template != "none")
+
+
+@pytest.mark.parametrize(
+    "problem", ["What? ", f"{QWQ.strip()} What?", "put it within \\boxed{}.", "Think step by step."]
+)
+def test_other_texts_stay_as_they_are(problem):
+    assert bare(problem) == (problem, False)
+
+
+def verl(content, gold="5", extra=None, role="user"):
+    return {
+        "data_source": "other",
+        "prompt": [{"role": role, "content": content}],
+        "reward_model": {"style": "rule", "ground_truth": gold},
+        "extra_info": extra,
+    }
+
+
+def test_verl_rows_are_read_whatever_the_set():
+    extra = {"index": 3, "unique_id": "", "id": 7, "tolerance": 0.5, "unit": "m"}
+    assert read_item(verl("q" + SKYWORK, " 025 ", extra)) == Item("q", "025", "7", 0.5, "m", True)
+    assert read_item(verl("q")) == Item("q", "5")
+
+
+def test_a_chat_of_from_and_value_is_read():
+    assert read_item({"prompt": [{"from": "user", "value": "q"}], "final_answer": "5"}) == Item("q", "5")
+
+
+def test_a_system_message_is_an_instruction():
+    chat = [{"role": "system", "content": "Think."}, {"role": "user", "content": "q"}]
+    assert read_item({"prompt": chat, "answer": 5}) == Item("q", "5", instruction_removed=True)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (verl("q", ""), "reward_model.ground_truth empty"),
+        (verl("q", None), "reward_model.ground_truth empty"),
+        (verl(QWQ), "prompt empty"),
+        (verl(None), "prompt empty"),
+        (verl("q", role="assistant"), "prompt no single question"),
+        ({"prompt": [{"role": "user", "content": "a"}] * 2, "answer": "1"}, "prompt no single question"),
+        ({"prompt": ["q"], "answer": "1"}, "prompt no single question"),
+        ({"prompt": [], "answer": "1"}, "prompt empty"),
+        ({"problem": "p", "solution": "5"}, "answer or final_answer or ground_truth missing"),
+    ],
+)
+def test_records_that_cannot_be_read_say_why(record, reason):
+    with pytest.raises(RowError) as caught:
+        read_item(record)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("025", "025"), (25, "25"), (27.0, "27"), (-0.5, "-0.5"), ([" a "], "a"), ([3.0], "3"), (0, "0")],
+)
+def test_answers_are_written_as_text(value, text):
+    assert answer_text(value, "f") == text
+
+
+@pytest.mark.parametrize(
+    ("record", "id"),
+    [
+        ({"unique_id": "test/1.json", "id": 1}, "test/1.json"),
+        ({"id": 0, "url": "u"}, "0"),
+        ({"idx": 5}, "5"),
+        ({"id": None, "url": "u"}, "u"),
+        ({}, ""),
+    ],
+)
+def test_the_id_is_the_sources_own(record, id):
+    assert read_item({"problem": "p", "answer": "1", **record}).id == id
+
+
+def test_forms_of_a_problem():
+    assert exact_form(" a\n\tb  C$1$ ") == "a b C$1$"
+    assert loose_form("Evaluate $\\log_8 2$.") == loose_form("Evaluate: \\( \\log_{82} \\)") == "evaluate82"
+    assert loose_form("Find  $\\cos 45$") == "Find $\\cos 45$" != loose_form("Find $\\sin 45$")
+    assert loose_form("12345678") == "12345678" and loose_form("1234567!") == "1234567!"
+
+
+def bench(folder, *rows):
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "x.parquet")
+    return folder
+
+
+def test_benchmarks_are_compared_without_their_template(tmp_path):
+    folder = bench(
+        tmp_path / "b",
+        make_row("math500", "What is one half?", "1", "test", 4, "think"),
+        make_row("amc23", "what is ONE half", "1", "test", 9, "boxed"),
+        make_row("deepmath", "What is one third?", "1", "train", 0, "none"),
+    )
+    found = read_benchmarks(folder)
+    places = [{"data_source": "math500", "index": 4}, {"data_source": "amc23", "index": 9}]
+    assert found.matches("What is $one$ half?") == places
+    assert found.matches("What is one third?") == []
+    assert list(found.files) == ["x.parquet"] and len(found.files["x.parquet"]) == 64
+
+
+def test_a_folder_without_benchmarks_is_refused(tmp_path):
+    folder = bench(tmp_path / "b", make_row("deepmath", "What is one third?", "1", "train", 0, "none"))
+    with pytest.raises(ValueError, match="b: no benchmark rows; make them with `python -m data_prep benchmarks"):
+        read_benchmarks(folder)
+    pq.write_table(pa.Table.from_pylist([{"problem": "p", "answer": "1"}]), folder / "y.parquet")
+    with pytest.raises(ValueError, match="y.parquet: row 0: field prompt is missing .*; want verl's columns"):
+        read_benchmarks(folder)
