@@ -27,7 +27,7 @@ from repo_verl.cpu.tiny_model import build_model, build_tokenizer
 
 logger = logging.getLogger("repo_verl.cpu.tiny")
 
-TARGETS = {"arithmetic": (0.15, 0.40), "yes-no": (0.20, 0.60)}
+TARGETS = {"arithmetic": (0.15, 0.40), "yes-no": (0.20, 0.60), "golds": (0.02, 0.50)}
 SAMPLES = 256
 
 
@@ -36,7 +36,8 @@ class TinyOptions:
     """What to make.
 
     Attributes:
-        task: ``arithmetic`` learns the gold answers; ``yes-no`` learns to box one of Yes, No, True, False.
+        task: ``arithmetic`` learns the gold answers; ``yes-no`` learns to box one of Yes, No, True, False; ``golds``
+            learns to box one of the data's gold answers, whichever the prompt.
         data: a verl parquet file. Arithmetic trains on all rows but 256, and measures on those.
         output: folder of model, tokenizer and ``tiny.json``.
         seed: of weights, batches and samples.
@@ -57,7 +58,7 @@ class TinyOptions:
     def __post_init__(self) -> None:
         """Raises: ValueError naming key, value and remedy."""
         if self.task not in TARGETS:
-            raise ValueError(f"task={self.task!r} is unknown; use {' or '.join(TARGETS)}")
+            raise ValueError(f"task={self.task!r} is unknown; use {', '.join(TARGETS)}")
         low, high = self.band
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"target={low, high} must be two shares, the lower first, as in 0.15 0.40")
@@ -87,7 +88,11 @@ def make_tiny(options: TinyOptions) -> dict[str, Any]:
     model = build_model(tokenizer)
     examples = tiny_warmup.read_examples(pq.read_table(options.data).to_pylist(), tokenizer)
     train, held_out = split_examples(examples, options)
-    answers = tiny_warmup.gold_answers if options.task == "arithmetic" else tiny_warmup.word_sampler(train)
+    answers = {
+        "arithmetic": lambda _: tiny_warmup.gold_answers,
+        "yes-no": tiny_warmup.word_sampler,
+        "golds": tiny_warmup.gold_sampler,
+    }[options.task](train)
     recipe = tiny_warmup.Recipe(batch_size=64 if options.task == "arithmetic" else 16, max_seconds=options.max_seconds)
     result = tiny_warmup.warm_up(
         model, tokenizer, train, held_out, answers, options.band, options.seed, recipe, _report
@@ -122,7 +127,7 @@ def _report(step: int, loss: float, found: tiny_warmup.Measurement) -> None:
 def split_examples(
     examples: list[tiny_warmup.Example], options: TinyOptions
 ) -> tuple[list[tiny_warmup.Example], list[tiny_warmup.Example]]:
-    """(to learn from, to measure on): disjoint for arithmetic; the same prompts for yes-no, whose golds are not learnt.
+    """(to learn from, to measure on): disjoint for arithmetic; else the same prompts, whose own golds are not learnt.
 
     Args:
         examples: all rows of the data.
@@ -130,7 +135,7 @@ def split_examples(
 
     Raises: ValueError if there are too few rows, naming the file.
     """
-    if options.task == "yes-no":
+    if options.task != "arithmetic":
         if not examples:
             raise ValueError(f"{options.data}: has no rows")
         return examples, examples * -(-SAMPLES // len(examples))

@@ -83,6 +83,16 @@ def word_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], ra
     return lambda batch, rng: rng.choices(WORDS, weights=weights, k=len(batch))
 
 
+def gold_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], random.Random], list[str]]:
+    """Answers to learn for gold answers of any kind: the format, and one of them at random, not which prompt wants it.
+
+    Args:
+        examples: all examples.
+    """
+    golds = [example.gold for example in examples]
+    return lambda batch, rng: rng.choices(golds, k=len(batch))
+
+
 def collate(
     examples: Sequence[Example], answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[torch.Tensor, torch.Tensor]:

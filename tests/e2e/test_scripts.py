@@ -1,10 +1,14 @@
 """The run scripts, whole: verl's command with vLLM, FSDP2, Ray and TransferQueue on the CPU."""
 
+import contextlib
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from repo_verl.report import read_log
@@ -38,6 +42,36 @@ def test_main_job_on_real_deepmath_prompts(tmp_path):
     accuracy = json.loads((tmp_path / "base-42" / "tiny.json").read_text())["accuracy"]
     assert 0.2 <= accuracy <= 0.6
     assert steps[12]["repo/buffer_rows"] == 16 * 16
+
+
+def test_two_steps_on_real_prompts_with_gold_answers_of_any_kind(tmp_path):
+    """The model boxes golds of other prompts too, TeX among them, so the reward workers need the symbolic engine."""
+    graders, ended = set(), threading.Event()
+
+    def watch():
+        while not ended.wait(0.2):
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if "repo_verl.rewards.judge" in " ".join(process.cmdline()):
+                        graders.add(process.parent().name())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    done = script(
+        "deepmath_cpu.sh", str(DEEPMATH), "trainer.total_training_steps=2", OUTPUT=str(tmp_path), ANSWERS="golds"
+    )
+    ended.set()
+    watcher.join()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = pq.read_table(tmp_path / "data" / "deepmath_train.parquet").to_pylist()
+    golds = [row["reward_model"]["ground_truth"] for row in rows]
+    assert len(golds) == 16 and any("\\" in gold for gold in golds) and any(gold.isdigit() for gold in golds)
+    steps = dict(read_log(tmp_path))
+    assert sorted(steps) == [1, 2] and steps[2]["repo/buffer_rows"] == 2 * 4 * 8
+    for data in steps.values():
+        counts = [data[f"repo/reward_{status}"] for status in ("timeout", "error", "no_answer", "gold_unparseable")]
+        assert all(count >= 0 for count in counts) and sum(counts) < 16 and data["repo/reward_gold_unparseable"] == 0
+    assert "ray::RewardLoopWorker" in graders, graders
 
 
 def test_quickstart_ends_with_a_table_and_is_reused(tmp_path):
