@@ -24,6 +24,7 @@ MAX_SUM_POWER_BITS = 8
 MAX_FUNCTION_DEPTH = 4
 
 _DIGIT_RUN = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
+_ENVIRONMENT = re.compile(r"\\begin\s*\{(?![pbvBV]?(?:small)?matrix\}|cases\}|array\})")
 _EXPONENT_FLOAT = re.compile(r"\d[eE][+-]?\d{4,}")
 _EAGER = re.compile(r"\\(?:[dt]?binom|choose|gcd|lcm|det)(?![A-Za-z])|operatorname\{(?:gcd|lcm|det)\}")
 _LARGE_NUMBER = re.compile(r"\d{6,}")
@@ -49,6 +50,8 @@ def text_refusal(answer: str) -> str | None:
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         return f"nested {deepest} deep, limit {MAX_DEPTH}"
+    if _ENVIRONMENT.search(answer):
+        return "an environment that is no matrix and no cases"
     if _DIGIT_RUN.search(answer):
         return f"a number of more than {MAX_DIGITS} digits"
     if _EXPONENT_FLOAT.search(answer):

@@ -9,17 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from repo_verl.rewards.numbers import equal_numbers, exact_number
-from repo_verl.rewards.spelling import choice, clean, compact, unwrap
-from repo_verl.rewards.structure import Equation, Group, Node, Scalar, Words, leaves, read
+from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number
+from repo_verl.rewards.spelling import choice, clean, compact, unwrap, word
+from repo_verl.rewards.structure import Chain, Equation, Group, Node, Scalar, Words, leaves, read, vector
 from repo_verl.rewards.units import split_unit
 
 Symbolic = Callable[[str, str, float | None], bool]
 """``(gold, answer, tolerance)`` as LaTeX, units removed -> equal."""
 
+MAX_PAIRS = 4096
+"""Sets of more pairs of elements are left to the judge process, where a clock runs."""
+
 MAX_WORDS = 4
 """A gold answer of more words is prose, which no rule can judge but by its letters."""
 
+_TRUTH = frozenset({"yes", "no", "true", "false"})
+_ANY_WORD = re.compile(r"[A-Za-z]+")
+_SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -41,6 +47,8 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
     cleaned_gold, cleaned_answer = clean(gold), clean(answer)
     if compact(cleaned_gold) == compact(cleaned_answer):
         return True
+    if cleaned_gold.casefold() in _TRUTH or (word(cleaned_gold) or "") in _TRUTH:
+        return _truth(cleaned_answer) == word(cleaned_gold)
     letter = choice(cleaned_gold)
     if letter is not None:
         picked = choice(cleaned_answer, with_content=True)
@@ -80,7 +88,23 @@ def engine_texts(gold: str) -> list[str]:
     return [unwrap(text).removesuffix("%") for text in texts if exact_number(text) is None]
 
 
+def _truth(answer: str) -> str | None:
+    """The truth word that an answer is, or begins with before a comma or full stop ("No, not necessarily")."""
+    words = [found.casefold() for found in _ANY_WORD.findall(unwrap(answer))]
+    if not words or words[0] not in _TRUTH or _TRUTH & set(words[1:]):
+        return None
+    rest = unwrap(answer).lstrip(" (")[len(words[0]) :].lstrip(" )")
+    return words[0] if not rest or rest[0] in ",.;:!" else None
+
+
 def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    if isinstance(gold, Chain) or (isinstance(answer, Chain) and isinstance(gold, Equation)):
+        # a relation between expressions, of which no side is the answer
+        return _ask(gold, answer, None, symbolic) if isinstance(answer, Chain | Equation) else False
+    if isinstance(answer, Chain):
+        if isinstance(gold, Scalar) and "=" in gold.text:
+            return _ask(gold, answer, None, symbolic)
+        return _all(_same(gold, item, tolerance, symbolic) for item in answer.items)
     if isinstance(gold, Equation) and isinstance(answer, Equation):
         return _same_equation(gold, answer, tolerance, symbolic)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
@@ -90,12 +114,19 @@ def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic 
     if isinstance(gold, Words) or isinstance(answer, Words):
         return gold == answer
     if isinstance(gold, Group) and isinstance(answer, Group):
-        if gold.brackets != answer.brackets:
-            return False
-        return (_same_order if gold.brackets else _same_set)(gold, answer, tolerance, symbolic)
+        if gold.brackets == answer.brackets:
+            return (_same_order if gold.brackets else _same_set)(gold, answer, tolerance, symbolic)
+        if {gold.brackets, answer.brackets} == {"()", ""} and _names(gold) + _names(answer) == len(gold.items) > 1:
+            return _same_order(gold, answer, tolerance, symbolic)  # (2, 4) and x = 2, y = 4
+        return False
     if isinstance(gold, Group) or isinstance(answer, Group):
         return _same_mixed(gold, answer, tolerance, symbolic)
     return _same_scalar(gold.text, answer.text, tolerance, symbolic)
+
+
+def _names(group: Group) -> int:
+    """How many names the elements of a set have."""
+    return 0 if group.brackets else len({item.name for item in group.items if isinstance(item, Equation)})
 
 
 def _value(node: Node) -> Node:
@@ -120,19 +151,30 @@ def _same_order(gold: Group, answer: Group, tolerance: float | None, symbolic: S
 
 def _same_set(gold: Group, answer: Group, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
     """Every element of each is in the other; values of different names, where only one side names them, keep order."""
-    names = [{item.name for item in group.items if isinstance(item, Equation)} for group in (gold, answer)]
-    if (len(names[0]) > 1 and not names[1]) or (len(names[1]) > 1 and not names[0]):
+    names = _names(gold), _names(answer)
+    if (names[0] > 1 and not names[1]) or (names[1] > 1 and not names[0]):
         return _same_order(gold, answer, tolerance, symbolic)
-    table = [[_same(one, other, tolerance, symbolic) for other in answer.items] for one in gold.items]
+    golds, answers = tuple(dict.fromkeys(gold.items)), tuple(dict.fromkeys(answer.items))
+    if symbolic is None and len(golds) * len(answers) > MAX_PAIRS:
+        return None
+    table = [[_same(one, other, tolerance, symbolic) for other in answers] for one in golds]
     return _all(_any(line) for line in [*table, *zip(*table, strict=True)])
 
 
 def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
-    """Several against one. A number equals a set all of whose elements it equals, and no ordered group."""
+    """Several against one: a vector has the entries of its tuple, a number equals a set of nothing but its value."""
     group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
-    if not isinstance(other, Scalar) or exact_number(split_unit(other.text)[0]) is None:
+    if not isinstance(group, Group) or not isinstance(other, Scalar):
+        return False
+    entries = vector(other.text)
+    if entries is not None and group.brackets and len(entries) == len(group.items):
+        sides = (group.items, entries) if group is gold else (entries, group.items)
+        return _all(_same(one, another, tolerance, symbolic) for one, another in zip(*sides, strict=True))
+    if group.brackets == ":":
+        return False
+    if exact_number(split_unit(other.text)[0]) is None:
         return _ask(gold, answer, tolerance, symbolic)
-    if not isinstance(group, Group) or group.brackets:
+    if group.brackets or _names(group) > 1:
         return False
     pairs = [(item, other) if group is gold else (other, item) for item in group.items]
     return _all(_same(one, another, tolerance, symbolic) for one, another in pairs)
@@ -142,6 +184,9 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
     if gold_unit and answer_unit and gold_unit != answer_unit:
         return False
+    percents = gold.endswith("%"), answer.endswith("%")
+    if (gold_unit and percents[1]) or (answer_unit and percents[0]):
+        return False
     if compact(gold) == compact(answer):
         return True
     if gold.isalpha() and answer.isalpha() and gold.casefold() == answer.casefold():
@@ -149,10 +194,11 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
     gold_number, answer_number = exact_number(gold), exact_number(answer)
     if gold_number is not None and answer_number is not None:
         return equal_numbers(gold_number, answer_number, tolerance)
+    if _SUBSCRIPTED.match(gold) or _SUBSCRIPTED.match(answer):
+        return _same_based(gold, answer)
     if symbolic is None:
         return None
     gold, answer = unwrap(gold), unwrap(answer)
-    percents = gold.endswith("%"), answer.endswith("%")
     gold, answer = gold.removesuffix("%"), answer.removesuffix("%")
     if symbolic(gold, answer, tolerance):
         return True
@@ -161,6 +207,15 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
     if percents == (False, True):
         return symbolic(gold, rf"\frac{{{answer}}}{{100}}", tolerance)
     return False
+
+
+def _same_based(gold: str, answer: str) -> bool:
+    """Numbers in a base: the gold answer's digits, with its base or none; a base that it does not ask for counts."""
+    wanted, found = based_number(gold), based_number(answer)
+    if wanted is not None:
+        return wanted == found or (found is None and compact(answer).lstrip("0") == wanted[0])
+    number = exact_number(gold)
+    return number is not None and found is not None and number.value == int(*found)
 
 
 def _ask(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:

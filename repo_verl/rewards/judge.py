@@ -23,10 +23,13 @@ MAX_MESSAGE = 1 << 16
 def main() -> None:
     """Serve the control socket until it closes."""
     control = socket.socket(fileno=os.dup(0))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # no judge may keep the control socket open
     import repo_verl.rewards.symbolic  # noqa: F401 - imported here once, so that no judge has to
 
     warm_up()
     control.send(json.dumps({"pid": os.getpid()}).encode())
+    children: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
         if not message:
@@ -37,10 +40,13 @@ def main() -> None:
             if pid == 0:
                 control.close()
                 _become_judge(descriptors[0], request["memory"])
+            children.add(pid)
             os.close(descriptors[0])
             control.send(json.dumps({"pid": pid}).encode())
         else:
-            control.send(json.dumps({"signal": _end(request["pid"])}).encode())
+            mine = request["pid"] in children
+            children.discard(request["pid"])
+            control.send(json.dumps({"signal": _end(request["pid"]) if mine else 0}).encode())
 
 
 def warm_up() -> None:
@@ -59,7 +65,8 @@ def _become_judge(descriptor: int, memory: int) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     start = _address_space()
-    limit = start + memory
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = start + memory if hard == resource.RLIM_INFINITY else min(start + memory, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with socket.socket(fileno=descriptor) as channel:
@@ -68,9 +75,9 @@ def _become_judge(descriptor: int, memory: int) -> None:
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
             reply = judge(request)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            used = _address_space(peak=True) - start
+            used = _used(start, limit)
             reply["spent"] = used > memory // 2
-            if used > 0.9 * memory and not reply["right"]:  # Math-Verify swallows a MemoryError of its parser
+            if used > 0.9 * (limit - start) and not reply["right"]:  # Math-Verify swallows a MemoryError of its parser
                 reply.update(status="error", detail="out of memory")
             channel.send(json.dumps(reply).encode())
     os._exit(0)
@@ -99,6 +106,14 @@ def judge(request: dict[str, Any]) -> dict[str, Any]:
         return {"right": False, "status": "gold_unparseable", "detail": str(error)[:500]}
     except (Exception, RecursionError, MemoryError) as error:
         return {"right": False, "status": "error", "detail": f"{type(error).__name__}: {error}"[:500]}
+
+
+def _used(start: int, limit: int) -> int:
+    """Bytes that a judge has used at most; all of them where too few are left to look."""
+    try:
+        return _address_space(peak=True) - start
+    except MemoryError:
+        return limit - start
 
 
 def _address_space(peak: bool = False) -> int:

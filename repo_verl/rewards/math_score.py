@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import numbers
 from typing import Any, TypedDict
 
 from repo_verl.rewards.compare import judgeable_without_engine, verdict
@@ -81,7 +82,7 @@ def compute_score(
         1.0
     """
     limits = _settings(accuracy_weight, format_weight, template, cpu_seconds, clock_seconds, frozenset(kwargs))
-    gold = "" if ground_truth is None else str(ground_truth).strip()
+    gold, solution_str = _gold_text(ground_truth), _text(solution_str)
     answer = extract_answer(solution_str, template)
     judgement = _judgement(answer, gold, _tolerance(extra_info), limits)
     acc, kept = float(judgement.right), float(bool(answer) and well_formed(solution_str, template))
@@ -119,7 +120,7 @@ def gold_is_verifiable(gold: str | int | float | None) -> bool:
 
     Raises: JudgeError if the judge processes cannot start.
     """
-    text = "" if gold is None else str(gold).strip()
+    text = _gold_text(gold)
     if not text or len(text) > MAX_GOLD_CHARS:
         return False
     try:
@@ -127,6 +128,19 @@ def gold_is_verifiable(gold: str | int | float | None) -> bool:
     except TooDeep:
         return False
     return shared_pool().ask(text, None, None, Limits()).status == "ok" if plain is None else plain
+
+
+def _text(solution: object) -> str:
+    return solution.decode("utf-8", "replace") if isinstance(solution, bytes) else str(solution or "")
+
+
+def _gold_text(gold: object) -> str:
+    """A gold answer as text; "" for what can be none, as a mapping."""
+    if isinstance(gold, str):
+        return gold.strip()
+    if isinstance(gold, numbers.Real) and not (isinstance(gold, int) and gold.bit_length() > MAX_GOLD_CHARS):
+        return str(gold)
+    return ""
 
 
 class _NotCached(Exception):
@@ -164,10 +178,10 @@ def _judgement(answer: str | None, gold: str, tolerance: float | None, limits: L
 
 
 def _tolerance(extra_info: dict[str, Any] | None) -> float | None:
-    value = None if extra_info is None else extra_info.get("tolerance")
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    value = extra_info.get("tolerance") if isinstance(extra_info, dict) else None
+    if value is None or value != value:  # NaN is a null that went through pandas
         return None
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
         raise ValueError(f"extra_info.tolerance={value!r} must be a number of 0 or more: prepare the data again.")
     return float(value)
 

@@ -2,6 +2,7 @@ r"""Exact values of numbers as models write them: digits, thousands commas, frac
 
 from __future__ import annotations
 
+import functools
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -18,6 +19,9 @@ _FRACTION = re.compile(
 )
 _POWER_OF_TEN = re.compile(r"(.+?)(?:[eE]([+-]?[0-9]{1,3})|\\(?:times|cdot)10\^(?:\{([+-]?[0-9]{1,3})\}|([0-9])))")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?%?")
+
+
+_BASED = re.compile(r"([+-]?)\(?([0-9A-Za-z]+)\)?_(?:\{([0-9]+)\}|([0-9]+))")
 
 
 class ExactNumber(NamedTuple):
@@ -37,6 +41,7 @@ def is_thousands(text: str) -> bool:
     return _THOUSANDS.fullmatch(text) is not None
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def exact_number(text: str) -> ExactNumber | None:
     r"""The value of an integer, a decimal, a simple fraction or a decimal times a power of ten; None for all else.
 
@@ -67,6 +72,25 @@ def exact_number(text: str) -> ExactNumber | None:
         return ExactNumber(factor * Fraction(10) ** exponent, True, percent)
     value = _decimal(text)
     return None if value is None else ExactNumber(value, "." in text, percent)
+
+
+def based_number(text: str) -> tuple[str, int] | None:
+    r"""Digits and base of ``52_8``, ``(52)_{8}``; None for everything else, digits that the base lacks too.
+
+    Args:
+        text: a cleaned text.
+
+    Example:
+        >>> based_number("52_{8}"), based_number("92_8")
+        (('52', 8), None)
+    """
+    match = _BASED.fullmatch(text.replace(" ", ""))
+    if not match:
+        return None
+    sign, digits, base = match[1], match[2].upper().lstrip("0") or "0", int(match[3] or match[4])
+    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in digits):
+        return None
+    return sign.replace("+", "") + digits, base
 
 
 def _decimal(text: str) -> Fraction | None:

@@ -21,10 +21,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from repo_verl.rewards.judge import MAX_MESSAGE
+from repo_verl.rewards.places import Places
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
+CONTROL_SECONDS = 10.0
+"""For a fork, or for the end of a judge."""
+
 MAX_JUDGES = 4
 
 
@@ -58,8 +62,26 @@ class JudgeError(RuntimeError):
 
 @dataclass
 class _Judge:
+    """A judge process, its socket, a handle on the process that no other can get, and the template it comes from."""
+
     pid: int
     channel: socket.socket
+    handle: int | None
+    template: subprocess.Popen[bytes] | None
+    used: bool = False
+
+    def kill(self) -> None:
+        """End the process, if it is still there."""
+        self.channel.close()
+        if self.handle is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            os.close(self.handle)
+            self.handle = None
+
+
+class _Late(Exception):
+    """A judge did not reply in time."""
 
 
 class JudgePool:
@@ -73,7 +95,7 @@ class JudgePool:
     def __init__(self, size: int, memory_bytes: int = Limits.memory_bytes) -> None:
         """Starts nothing yet."""
         self.memory_bytes = memory_bytes
-        self._places = threading.BoundedSemaphore(size)
+        self._places = Places(size)
         self._lock = threading.Lock()
         self._idle: list[_Judge] = []
         self._template: subprocess.Popen[bytes] | None = None
@@ -90,20 +112,37 @@ class JudgePool:
 
         Raises: JudgeError if no judge can be started.
         """
-        question = {"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds}
+        question = json.dumps({"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds})
         with self._places:
-            judge = self._take()
-            reply = self._exchange(judge, json.dumps(question).encode(), limits.clock_seconds)
-            if reply is not None and not reply["spent"]:
-                with self._lock:
-                    self._idle.append(judge)
-            else:
-                ended_by = self._end(judge)
-            if reply is not None:
-                return Judgement(reply["right"], reply["status"], reply["detail"])
-        if ended_by in (signal.SIGPROF, signal.SIGKILL):
-            return Judgement(False, "timeout", f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s")
+            for _ in range(2):
+                judge = self._take()
+                again = judge.used
+                reply, late, ended_by = self._question(judge, question.encode(), limits.clock_seconds)
+                if reply is not None:
+                    return Judgement(reply["right"], reply["status"], reply["detail"])
+                if late or ended_by == signal.SIGPROF:
+                    return Judgement(
+                        False, "timeout", f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s"
+                    )
+                if not again:
+                    break  # else it may have died while it was idle, of which this answer is innocent
         return Judgement(False, "error", f"the judge process died of signal {ended_by}")
+
+    def _question(self, judge: _Judge, question: bytes, seconds: float) -> tuple[dict[str, Any] | None, bool, int]:
+        """(reply, whether it was late, the signal that ended the judge); the judge is idle again, or ended."""
+        judge.used = True
+        try:
+            reply = self._exchange(judge, question, seconds)
+        except _Late:
+            return None, True, self._end(judge)
+        if reply is None or reply["spent"]:
+            return reply, False, self._end(judge)
+        with self._lock:
+            if judge.template is self._template:
+                self._idle.append(judge)
+                return reply, False, 0
+        judge.kill()
+        return reply, False, 0
 
     def close(self) -> None:
         """End all processes of the pool; a later question starts it again."""
@@ -133,10 +172,12 @@ class JudgePool:
     def _fork(self) -> _Judge:
         assert self._control is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(CONTROL_SECONDS)
         with theirs:
             request = json.dumps({"op": "fork", "memory": self.memory_bytes}).encode()
             socket.send_fds(self._control, [request], [theirs.fileno()])
-        return _Judge(self._reply()["pid"], ours)
+        pid = int(self._reply()["pid"])
+        return _Judge(pid, ours, _handle(pid), self._template)
 
     def _reply(self) -> dict[str, Any]:
         assert self._control is not None
@@ -146,43 +187,46 @@ class JudgePool:
         return dict(json.loads(message))
 
     def _exchange(self, judge: _Judge, question: bytes, clock_seconds: float) -> dict[str, Any] | None:
-        """The reply of a judge, or None if it died or did not reply in time."""
+        """The reply of a judge, or None if it died. Raises _Late if it did not reply in time."""
         judge.channel.settimeout(clock_seconds - min(0.05, 0.05 * clock_seconds))  # what is left is for ending it
         try:
             judge.channel.send(question)
             message = judge.channel.recv(MAX_MESSAGE)
+        except TimeoutError as error:
+            raise _Late from error
         except OSError:
             return None
         return dict(json.loads(message)) if message else None
 
     def _end(self, judge: _Judge) -> int:
-        """End a judge and say by which signal it went."""
-        judge.channel.close()
+        """End a judge and say by which signal it went; 0 if nobody knows."""
+        judge.kill()
         with self._lock:
+            if self._control is None or judge.template is not self._template:
+                return 0
             try:
-                assert self._control is not None
                 self._control.send(json.dumps({"op": "end", "pid": judge.pid}).encode())
                 return int(self._reply()["signal"])
             except OSError:
                 self._stop()
-                return signal.SIGTERM
+                return 0
 
     def _start(self) -> None:
         if self._template is not None and self._template.poll() is None:
             return
         self._stop()
         started = time.monotonic()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        with theirs:
-            self._template = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=environment,
-            )
-        self._control.settimeout(START_SECONDS)
         try:
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._template = subprocess.Popen(
+                    [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=environment,
+                )
+            self._control.settimeout(START_SECONDS)
             self._reply()
         except OSError as error:
             self._stop()
@@ -194,7 +238,7 @@ class JudgePool:
 
     def _stop(self) -> None:
         for judge in self._idle:
-            judge.channel.close()
+            judge.kill()
         self._idle.clear()
         if self._control is not None:
             self._control.close()
@@ -202,6 +246,13 @@ class JudgePool:
             self._template.kill()
             self._template.wait()
         self._control = self._template = None
+
+
+def _handle(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # it is gone already, or the kernel is older than 5.3
+        return None
 
 
 class _Shared:

@@ -5,7 +5,9 @@ Pure functions on strings, standard library only, linear in the length of their 
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 
 _UNICODE = str.maketrans(
     {
@@ -16,16 +18,20 @@ _UNICODE = str.maketrans(
 )  # fmt: skip
 
 _END = r"(?![A-Za-z])"
-_REPLACEMENTS = tuple(
+_REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<!\\)(?:\\\$|\$|\\[()]|\\\[|\\\])", ""),
         (rf"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?){_END}\s*", ""),
+        (r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda match: "'" * match[1].count("prime")),
+        (r",\s*(?<!\\)\\!\s*", ","),
         (rf"\\[dtc]frac{_END}", r"\\frac"),
         (r"(?<!\\)\\!", ""),
         (rf"(?<!\\)\\[,;: ]|~|\\q?quad{_END}|\\(?:displaystyle|limits|textstyle){_END}", " "),
         (r"\{,\}", ","),
         (r"\\%|\bpercent\b", "%"),
+        (rf"\\langle{_END}\s*", "⟨"),
+        (rf"\\rangle{_END}", "⟩"),
         (rf"\\lbrace{_END}", r"\\{"),
         (rf"\\rbrace{_END}", r"\\}"),
         (rf"\\(?:geqslant|geq|ge){_END}", r"\\ge "),
@@ -35,8 +41,9 @@ _REPLACEMENTS = tuple(
         (rf"\\gt{_END}", ">"),
         (rf"\\varnothing{_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?|\\degrees?{_END}", r"^\\circ "),
-        (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity)\b", r"\\infty "),
+        (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
         (r"\s+", " "),
+        (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}).*", ""),
     )
 )
 
@@ -51,8 +58,9 @@ _SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne"})
 _TEXT_WORDS = re.compile(r"[A-Za-z][A-Za-z'-]+(?: [A-Za-z'-]+){0,4}")
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")
 _CHOICE_WITH_CONTENT = re.compile(
-    rf"(?:{TEXT_COMMAND}\s*\{{)?\s*\(([A-Z])\)\s*[:.]?\s*\}}?(?!.*\([A-Z]\))(?![\s]*[-+*/^_=(]).*"
+    rf"(?:{TEXT_COMMAND}\s*\{{)?\s*\(([A-Z])\)\s*[:.]?\s*\}}?(?!\s*[-+*/^_=(,])(.*)", re.DOTALL
 )
+_LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)")
@@ -82,6 +90,12 @@ def unwrap(text: str) -> str:
     return _TEXT_GROUP.sub(r"\1", text)
 
 
+def only_text(text: str) -> bool:
+    r"""Whether a text is nothing but ``\text{}`` groups."""
+    return _ONLY_TEXT.fullmatch(text) is not None
+
+
+@functools.lru_cache(maxsize=1 << 14)
 def compact(text: str) -> str:
     r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``, ``\frac12`` in braces.
 
@@ -124,4 +138,6 @@ def choice(text: str, with_content: bool = False) -> str | None:
     match = _CHOICE.fullmatch(unwrap(text).strip())
     if match is None and with_content:
         match = _CHOICE_WITH_CONTENT.fullmatch(text)
+        if match and _LONE_CAPITAL.search(unwrap(match[2])):
+            return None
     return match.group(1) if match else None

@@ -10,17 +10,20 @@ import re
 from dataclasses import dataclass
 
 from repo_verl.rewards.numbers import is_thousands
-from repo_verl.rewards.spelling import compact, unwrap, word
+from repo_verl.rewards.spelling import compact, only_text, unwrap, word
 
 MAX_DEPTH = 12
 
-_OPEN, _CLOSE = "([{", ")]}"
+_OPEN, _CLOSE = "([{⟨", ")]}⟩"
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _NAME = (
     r"(?:\\angle\s*)?(?:\\?[A-Za-z]+)(?:\s*_\s*(?:\{[^{}]*\}|\w))?'*(?:\^\s*\{?(?:-1|\\prime|\*)\}?)?"
-    r"(?:\s*\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)*\s*\))?"
+    r"(?:\s*(?:\([^()=]{1,24}\)|\[[^\[\]=]{1,24}\]))?"
 )
-_SIMPLE_NAME = re.compile(_NAME)
+_SIMPLE_NAME = re.compile(rf"{_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\)|\|\s*{_NAME}\s*\||\\?[A-Za-z]+\s+\\?[A-Za-z]")
+_FUNCTION = re.compile(r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}")
+_ARGUMENTS = re.compile(r"\(\\?[A-Za-z]+(?:,\\?[A-Za-z]+)*\)$")
+_MATRIX = re.compile(r"\\begin\s*\{([pbvBV]?matrix)\}(.*)\\end\s*\{\1\}", re.DOTALL)
 _MEMBER = re.compile(rf"({_NAME})\s*\\in(?![A-Za-z])(.*)", re.DOTALL)
 _RELATION = re.compile(
     r"(?<![<>!:])=(?!=)|[<>]|\\(?:le|ge|ne|equiv|approx|sim|in|subset|implies|to|Rightarrow|iff)(?![A-Za-z])"
@@ -66,7 +69,15 @@ class Equation:
     text: str
 
 
-Node = Scalar | Words | Group | Equation
+@dataclass(frozen=True)
+class Chain:
+    """Expressions said to be equal: ``2 + 3 = 5``."""
+
+    items: tuple[Node, ...]
+    text: str
+
+
+Node = Scalar | Words | Group | Equation | Chain
 
 
 def read(text: str, depth: int = 0) -> Node:
@@ -88,13 +99,16 @@ def read(text: str, depth: int = 0) -> Node:
     words = word(text)
     if words is not None:
         return Words(words)
+    if only_text(text):
+        text = unwrap(text).strip()  # \text{36 dollars}
     if is_thousands(text):
         return Scalar(text)
     parts = split_top(without_thousands_commas(text), ",;")
     if len(parts) > 1 and all(parts):
         return _set([read(part, depth + 1) for part in parts], text)
     text = parts[0] if len(parts) == 1 else text
-    return _bracketed(text, depth) or _spread(text, depth) or _named(text, depth) or Scalar(text)
+    found = _bracketed(text, depth) or _spread(text, depth) or _named(text, depth) or _ratio(text, depth)
+    return found or Scalar(text)
 
 
 def without_thousands_commas(text: str) -> str:
@@ -112,10 +126,10 @@ def without_thousands_commas(text: str) -> str:
 
 
 def _bracketed(text: str, depth: int) -> Node | None:
-    opened = next((b for b in ("\\{", "\\langle", "(", "[") if text.startswith(b)), None)
+    opened = next((b for b in ("\\{", "⟨", "(", "[") if text.startswith(b)), None)
     if opened is None:
         return None
-    closed = next((b for b in ("\\}", "\\rangle", ")", "]") if text.endswith(b)), None)
+    closed = next((b for b in ("\\}", "⟩", ")", "]") if text.endswith(b)), None)
     if closed is None or not _spans(text, len(opened), len(closed)):
         return None
     inner = text[len(opened) : len(text) - len(closed)].strip()
@@ -154,11 +168,36 @@ def _named(text: str, depth: int) -> Node | None:
     if member:
         return read(member[2], depth + 1)
     parts = split_top(text, "=")
-    if len(parts) < 2 or not all(parts) or not _SIMPLE_NAME.fullmatch(unwrap(parts[0]).strip()):
+    if len(parts) < 2 or not all(parts) or any(_RELATION.search(part) for part in parts):
         return None
-    if any(_RELATION.search(part) for part in parts):
+    if not _SIMPLE_NAME.fullmatch(_FUNCTION.sub(r"\1", unwrap(parts[0])).strip()):
+        return Chain(tuple(read(part, depth + 1) for part in parts), text)
+    rest = tuple(read(part, depth + 1) for part in parts[1:])
+    name = _ARGUMENTS.sub("", compact(parts[0]))
+    return Equation(name, rest[0] if len(rest) == 1 else Chain(rest, text), text)
+
+
+def _ratio(text: str, depth: int) -> Node | None:
+    """``3:4``, which is no quotient and no set builder."""
+    parts = split_top(text, ":")
+    if len(parts) < 2 or not all(parts) or "\\" in text and _SET_BUILDER.search(text.replace(":", "")):
         return None
-    return Equation(compact(parts[0]), read(parts[-1], depth + 1), text)
+    return Group(":", tuple(read(part, depth + 1) for part in parts), text)
+
+
+def vector(text: str) -> tuple[Node, ...] | None:
+    r"""The entries of a matrix of one row or one column; None for everything else.
+
+    Args:
+        text: a cleaned text.
+    """
+    match = _MATRIX.fullmatch(text.strip())
+    if not match:
+        return None
+    rows = [row.split("&") for row in match[2].split(r"\\") if row.strip()]
+    if len(rows) > 1 and any(len(row) > 1 for row in rows):
+        return None
+    return tuple(read(cell) for row in rows for cell in row)
 
 
 def split_top(text: str, separators: str) -> list[str]:
@@ -186,8 +225,6 @@ def split_top(text: str, separators: str) -> list[str]:
 
 def _spans(text: str, opened: int, closed: int) -> bool:
     """Whether the bracket that opens the text is the one that closes it."""
-    if text.startswith("\\langle"):
-        return text.count("\\langle") == 1 and text.count("\\rangle") == 1
     depth = 0
     for position, char in enumerate(text):
         depth += (char in _OPEN) - (char in _CLOSE)
@@ -199,5 +236,7 @@ def _spans(text: str, opened: int, closed: int) -> bool:
 def leaves(node: Node) -> list[Scalar | Words]:
     """The expressions and words of an answer, in order."""
     if isinstance(node, Group):
+        return [leaf for item in node.items for leaf in leaves(item)]
+    if isinstance(node, Chain):
         return [leaf for item in node.items for leaf in leaves(item)]
     return leaves(node.value) if isinstance(node, Equation) else [node]

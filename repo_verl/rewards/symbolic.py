@@ -21,9 +21,13 @@ for _name in ("math_verify.parser", "math_verify.grader"):
     # its notice that no time-out is set: the judge process has one
     logging.getLogger(_name).addFilter(lambda record: not str(record.msg).startswith("Timeout is disabled"))
 
-_EXTRACTION = math_verify.LatexExtractionConfig()
+# without an anchor it would take the last fraction of any text that it cannot parse
+_EXTRACTION = math_verify.LatexExtractionConfig(try_extract_without_anchor=False)
 _EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.normalization_config, units=False))
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
+_PRIMES = re.compile(r"([A-Za-z])('+)")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_CASELESS = frozenset("cC")
 _DIGITS = 30
 
 Expression: TypeAlias = "sympy.Basic | sympy.MatrixBase"
@@ -53,19 +57,50 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
             return True
         if any(_has_float(expression) for expression in (gold_expressions[-1], answer_expressions[-1])):
             return same_decimal(numbers[0], numbers[1])
-    if math_verify.verify(gold_expressions, answer_expressions, timeout_seconds=None, raise_on_error=True):
+    if _says_nothing(answer_expressions[-1]) or _other_case(gold, answer):
+        return False
+    if math_verify.verify(
+        gold_expressions, answer_expressions, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True
+    ):
         return True
     return _equal_complex(gold_expressions[-1], answer_expressions[-1])
 
 
+def _says_nothing(expression: Expression) -> bool:
+    """Whether an answer is a relation that always holds, as ``x = x``."""
+    if isinstance(expression, sympy.Eq):
+        return bool(expression.lhs == expression.rhs)
+    return expression == sympy.true
+
+
+def _other_case(gold: str, answer: str) -> bool:
+    """Whether the answer has a letter that the gold answer has in the other case alone; Math-Verify knows no cases.
+
+    ``c`` and ``C`` are not told apart: both are constants of integration.
+    """
+    wanted, found = (set(_COMMAND.sub("", text)) - _CASELESS for text in (gold, answer))
+    return any(c.isalpha() and c not in wanted and c.swapcase() in wanted - found for c in found)
+
+
 def _equal_complex(gold: Expression, answer: Expression) -> bool:
-    """Whether two constants are equal once ``i`` is the imaginary unit, which Math-Verify reads in some texts only."""
+    """Whether two expressions are equal once ``i`` is the imaginary unit, which Math-Verify reads in some texts only.
+
+    Compared at three points, where other symbols have arbitrary positive values.
+    """
     sides = [side for side in (gold, answer) if isinstance(side, sympy.Expr)]
-    symbols = set().union(*(side.free_symbols for side in sides))
-    if len(sides) < 2 or {str(symbol) for symbol in symbols} != {"i"}:
+    symbols = sorted(set().union(*(side.free_symbols for side in sides)), key=str)
+    if len(sides) < 2 or "i" not in {str(symbol) for symbol in symbols}:
         return False
-    difference = (sides[0] - sides[1]).subs({symbol: sympy.I for symbol in symbols})
-    return bool(abs(difference.evalf(_DIGITS, chop=True)) < sympy.Float("1e-12"))
+    difference, size = sides[0] - sides[1], abs(sides[0]) + 1
+    for number in range(3):
+        values = {
+            symbol: sympy.I if str(symbol) == "i" else sympy.Rational(17 + 31 * place + 7 * number, 23 + 5 * place)
+            for place, symbol in enumerate(symbols)
+        }
+        apart = (abs(difference) / size).subs(values).evalf(_DIGITS, chop=True)
+        if not apart.is_number or not apart.is_finite or apart > sympy.Float("1e-12"):
+            return False
+    return True
 
 
 def parse_gold(gold: str) -> list[Expression]:
@@ -97,6 +132,9 @@ def parse(text: str) -> list[Expression]:
     reason = text_refusal(text)
     if reason:
         raise Refused(reason)
+    text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
+    if "'" in text:
+        raise Refused("a prime behind something other than a letter")
     match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))
     if match:
         text = rf"{match[1]} \\times 10^{{{match[2]}}}".replace("\\\\", "\\")

@@ -2,6 +2,7 @@ r"""The unit at the end of an answer: ``5\text{ cm}^2`` is 5 with the unit cm^2.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from repo_verl.rewards.spelling import TEXT_COMMAND, unwrap
@@ -47,11 +48,10 @@ _ALIASES = {
 _CANONICAL = {spelling: unit for unit, spellings in _ALIASES.items() for spelling in spellings.split()}
 _MEANINGLESS = frozenset({"", "unit", "square unit", "cubic unit", "sq unit"})
 
-_POWER = r"(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?"
-_TEXT_UNIT = re.compile(
-    rf"(?P<body>.*?[\d)}}\]a-z])\s*(?P<unit>(?:(?:\s*(?:/|\\cdot|\\times)?\s*){TEXT_COMMAND}\s*\{{[^{{}}]*\}}{_POWER})+)",
-    re.DOTALL,
-)
+_POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
+_TEXT_PART = re.compile(rf"{TEXT_COMMAND}\s*\{{[^{{}}]*\}}{_POWER}")
+_BETWEEN_PARTS = re.compile(r"\s*(?:/|\\cdot|\\times)?\s*")
+_EXPONENT = re.compile(r"\^\s*\{?\s*-?\d\s*\}?")
 _DEGREES = re.compile(
     r"(?P<body>.*?\S)\s*(?:\^\\circ\s*(?:[CF]|\\text\{\s*[CF]\s*\}|\\mathrm\{\s*[CF]\s*\})?|\s(?:degrees?|deg))"
 )
@@ -59,11 +59,13 @@ _PLAIN_UNIT = re.compile(
     r"(?P<body>[+-]?[\d.,]*\d\.?|[+-]?\d+/\d+|[+-]?\\frac\{\d+\}\{\d+\})\s*(?P<unit>[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})"
     + _POWER
 )
-_UNIT_WORDS = re.compile(r"[A-Za-z./ ^\d{}-]*")
+_UNIT_WORDS = re.compile(r"[A-Za-z./ -]*")
+_BODY_END = re.compile(r"[0-9)}\]a-z]\s*")
 _VALUE = re.compile(r"\d|\\pi|\\sqrt")
 _SQUARES = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def split_unit(text: str) -> tuple[str, str]:
     r"""The answer without its unit, and the unit in one spelling ("" where there is none).
 
@@ -80,11 +82,19 @@ def split_unit(text: str) -> tuple[str, str]:
     match = _DEGREES.fullmatch(text)
     if match and _VALUE.search(match["body"]) and not re.search(r"\\circ|degree|,", match["body"]):
         return match["body"], "degree"
-    match = _TEXT_UNIT.fullmatch(text)
-    if match and _VALUE.search(match["body"]) and not re.search(TEXT_COMMAND, match["body"]):
-        words = unwrap(match["unit"]).strip()
-        if _UNIT_WORDS.fullmatch(words) and len(words.split()) <= 4 and not _has_sentence(words):
-            return match["body"].strip(), canonical_unit(words)
+    start = _unit_start(text)
+    body = text[:start].strip()
+    if (
+        start < len(text)
+        and body
+        and _VALUE.search(body)
+        and not re.search(TEXT_COMMAND, body)
+        and _BODY_END.match(body[-1])
+    ):
+        words = unwrap(text[start:]).strip()
+        plain = _EXPONENT.sub("", words)
+        if _UNIT_WORDS.fullmatch(plain) and len(words.split()) <= 4 and not _has_sentence(words):
+            return body, canonical_unit(words)
     match = _PLAIN_UNIT.fullmatch(text)
     if match:
         words = text[match.start("unit") :].strip()
@@ -94,6 +104,17 @@ def split_unit(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def _unit_start(text: str) -> int:
+    r"""Where the run of ``\text{}`` groups that ends the text begins, the signs between them included."""
+    start = len(text)
+    for part in reversed(list(_TEXT_PART.finditer(text))):
+        if not _BETWEEN_PARTS.fullmatch(text, part.end(), start):
+            break
+        start = part.start()
+    return start
+
+
+@functools.lru_cache(maxsize=1 << 14)
 def canonical_unit(words: str) -> str:
     """One spelling of a unit: ``square centimeters``, ``cm^{2}`` and ``sq cm`` are ``cm^2``; "" for mere "units".
 

@@ -1,12 +1,14 @@
 """Spellings, units, numbers and structures of answers."""
 
+import contextlib
+import time
 from fractions import Fraction
 
 import pytest
 
-from repo_verl.rewards.numbers import equal_numbers, exact_number, is_thousands, same_decimal
+from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number, is_thousands, same_decimal
 from repo_verl.rewards.spelling import choice, clean, compact, word
-from repo_verl.rewards.structure import Equation, Group, Scalar, TooDeep, Words, leaves, read, split_top
+from repo_verl.rewards.structure import Chain, Equation, Group, Scalar, TooDeep, Words, leaves, read, split_top, vector
 from repo_verl.rewards.units import canonical_unit, split_unit
 
 
@@ -211,12 +213,73 @@ def test_structures():
     assert read(r"12,000\pi") == Scalar(r"12000\pi")
     assert read(r"1 \pm \sqrt{2}").items == (Scalar(r"1 + \sqrt{2}"), Scalar(r"1 - \sqrt{2}"))
     assert len(read(r"\{1\pm\sqrt{5},-2\}").items) == 3
-    assert read("f(x) = 2x") == Equation("f(x)", Scalar("2x"), "f(x) = 2x")
+    assert read("f(x) = 2x") == Equation("f", Scalar("2x"), "f(x) = 2x")
     assert read(r"x \in [1,2]").brackets == "[]"
-    assert read("2x + y = 3") == Scalar("2x + y = 3")
+    assert read("2x + y = 3") == Chain((Scalar("2x + y"), Scalar("3")), "2x + y = 3")
+    assert read("x = 1 = 2").value == Chain((Scalar("1"), Scalar("2")), "x = 1 = 2")
+    assert read(r"\operatorname{rank}(A) = 2").value == read(r"\dim V = 2").value == Scalar("2")
+    assert read("3:4").brackets == ":" and read(r"\{x : x > 0\}") == Scalar(r"\{x : x > 0\}")
     assert read(r"(0,9) \cup (9,36)") == Scalar(r"(0,9) \cup (9,36)")
     assert read(r"\{x \mid x > 0, x < 1\}") == Scalar(r"\{x \mid x > 0, x < 1\}")
     assert leaves(read("(1, (2, even))")) == [Scalar("1"), Scalar("2"), Words("even")]
+
+
+def test_vectors():
+    assert vector(r"\begin{pmatrix} 7 \\ -2 \end{pmatrix}") == (Scalar("7"), Scalar("-2"))
+    assert vector(r"\begin{bmatrix} 7 & -2 \end{bmatrix}") == (Scalar("7"), Scalar("-2"))
+    assert vector(r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}") is None and vector("(1,2)") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("52_8", ("52", 8)),
+        ("(52)_{8}", ("52", 8)),
+        ("-0A_{16}", ("-A", 16)),
+        ("92_8", None),
+        ("x_1", None),
+        ("52", None),
+    ],
+)
+def test_numbers_in_a_base(text, found):
+    assert based_number(text) == found
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        r"\text{a}",
+        r"\rm{a}",
+        "a",
+        ",",
+        "(",
+        "$",
+        r"\!",
+        r"\,",
+        "1",
+        "x_",
+        "{",
+        "^\\circ",
+        "for all",
+        "=",
+        "~",
+        "'",
+        r"\prime",
+        "%",
+        ":",
+    ],
+)
+@pytest.mark.parametrize("glue", [" ", "", "/", r"\cdot "])
+def test_cleaning_is_quick_on_whatever_repeats(unit, glue):
+    """It runs before any limit: an exponential expression here would stop a whole worker."""
+    for start, end in (("1", "!"), ("", ""), ("(A) ", "B"), (r"\dim ", "=1")):
+        text = (start + (unit + glue) * 2048)[:2047] + end
+        begin = time.perf_counter()
+        cleaned = clean(text)
+        split_unit(cleaned), compact(cleaned), word(cleaned), choice(cleaned, with_content=True), exact_number(cleaned)
+        with contextlib.suppress(TooDeep):
+            read(cleaned)
+        assert time.perf_counter() - begin < 1.0, text[:40]
 
 
 def test_split_outside_brackets():

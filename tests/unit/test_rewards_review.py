@@ -1,0 +1,163 @@
+"""What a reviewer of the grader found: answers that were wrongly paid, right ones that were not, lost rows."""
+
+import os
+import signal
+import threading
+import time
+from decimal import Decimal
+
+import numpy as np
+import psutil
+import pytest
+
+from repo_verl.rewards import compute_score, gold_is_verifiable
+from repo_verl.rewards.places import Places
+from repo_verl.rewards.pool import JudgePool, Limits
+
+SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
+
+
+def right(answer, gold, **extra):
+    return compute_score("any", f"So \\boxed{{{answer}}}", gold, extra or None)["acc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"\ne \frac{8}{15}", r"< \frac{8}{15}", r"17 | \frac{8}{15}", r"- \frac{8}{15} |", r"\sqrt{\frac{8}{15}} \|",
+        r"e^{\frac{8}{15}} \sim q", r"x^2\frac{8}{15}+y \propto", r"\frac{1}{2} | \frac{2}{3} | \frac{8}{15}",
+        r"\begin{align}\frac{1}{2}\\\frac{8}{15}\end{align}",
+        r"\begin{equation}\pi\end{equation} \begin{equation}\frac{8}{15}\end{equation}",
+    ],
+)  # fmt: skip
+def test_a_fraction_within_something_else_is_not_the_answer(answer):
+    assert not right(answer, r"\frac{8}{15}") and right(r"\dfrac{8}{15}", r"\frac{8}{15}")
+
+
+PAIRS_NOT_EQUAL = [
+    # several letters
+    ("(C) or D, A, B, E", "C"), (r"(C) or D", r"\text{(C)}"), ("(C), B", r"\text{(C)}"), ("(C) D", r"\text{(C)}"),
+    # bases
+    ("52_9", "52_8"), ("52_{10}", "52_8"), ("4210_6", "4210_{5}"), ("100_{2}", "100"), ("100_{x}", "100"),
+    ("11_3, 11_4", "11"),
+    # derivatives
+    ("(3R^2)'", "3R^2"), ("(x^2)'", "x^2"), ("5''", "5"), ("y'+2y", "y+2y'"),
+    # thousands with a thin space
+    ("100, 11, 111", r"11,\! 111,\! 111,\! 100"),
+    # relations that say nothing, or another thing
+    ("x=x", "N=n"), ("1=1", "N=n"), ("99991 = 7", "7"), ("0 = 2n", "2n"), ("x = 99991 = 7", "7"), ("x=5, y=5", "5"),
+    ("8/7/3", "8:7:3"), ("p^{f-1}", "p^{F-1}"), (r"90\%", r"90^\circ"), (r"18\%", "18 hours"), (r"5\text{ 6 7}", "5"),
+    ("1, 2 and 3", "1,2"), (r"\text{Yes and no}", "Yes"), (r"\text{Yes, or no}", "Yes"), ("not yes", "Yes"),
+]  # fmt: skip
+
+PAIRS_EQUAL = [
+    ("52_8", "52_{8}"), ("(52)_8", "52_8"), ("52", "52_8"), ("100_2", "4"),
+    ("11111111100", r"11,\! 111,\! 111,\! 100"), ("11,111,111,100", r"11,\! 111,\! 111,\! 100"),
+    ("y' + 2y", r"2y + y^{\prime}"), ("2+3=5", "5"), ("x = 2+3 = 5", "5"), ("8:7:3", "8 : 7 : 3"),
+    (r"(7,-2,-5)", r"\begin{pmatrix}7\\-2\\-5\end{pmatrix}"),
+    (r"\langle 7,-2,-5\rangle", r"\begin{pmatrix}7\\-2\\-5\end{pmatrix}"),
+    ("x=2, y=4", "(2,4)"), (r"x=7 \text{ and } y=3", "(7,3)"), (r"f(x)=2x \text{ for all } x", "f(x)=2x"),
+    (r"f(x)=2x \quad \text{for all } x\in\mathbb{R}", "f(x)=2x"), (r"\text{Yes, it converges}", "Yes"),
+    (r"\text{No, not necessarily}", "No"), (r"\dim V = 2", "2"), (r"\operatorname{rank}(A)=2", "2"),
+    ("y(x)=2x+3", "y=2x+3"), ("f(1) = 2", "2"), ("|G| = 2", "2"), (r"P(A|B) = \frac12", r"\frac{1}{2}"),
+    (r"\Pr[X] = \frac12", "0.5"), (r"\text{36 dollars}", r"\$36"), ("infinite", r"\infty"),
+    ("x > 3", r"(3,\infty)"), (r"x \le 0", r"(-\infty,0]"), (r"3 < x \le 4", "(3,4]"),
+    (r"\frac{1-i}{4}e^{2it}", r"\frac{e^{2 i t}}{(2+2 i)}"), (r"\textbf{(C)} 12", "C"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "gold"), PAIRS_NOT_EQUAL)
+def test_not_paid(answer, gold):
+    assert not right(answer, gold)
+
+
+@pytest.mark.parametrize(("answer", "gold"), PAIRS_EQUAL)
+def test_paid(answer, gold):
+    assert right(answer, gold)
+
+
+def test_long_lists_are_compared_quickly():
+    begin = time.perf_counter()
+    for gold in (", ".join(map(str, range(500))), ", ".join(["x"] * 700), ", ".join(f"x+{n}" for n in range(250))):
+        assert not right(",".join("1" * 256), gold) and not right(", ".join(f"{n}" for n in range(120)), gold)
+    assert time.perf_counter() - begin < 10
+
+
+@pytest.mark.parametrize("tolerance", [0.1, np.float32(0.1), np.float64(0.1)])
+def test_tolerances_of_any_number_type(tolerance):
+    assert right("2.55", "2.5", tolerance=tolerance) and not right("2.7", "2.5", tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("solution", "gold", "status"),
+    [
+        (None, "1", "no_answer"),
+        (rb"\boxed{1}", "1", "ok"),
+        (r"\boxed{1}", {"a": 1}, "gold_unparseable"),
+        (r"\boxed{1}", ["1"], "gold_unparseable"),
+        (r"\boxed{1}", b"1", "gold_unparseable"),
+        pytest.param(r"\boxed{1}", 10**5000, "gold_unparseable", id="huge"),
+        (r"\boxed{1}", np.int64(1), "ok"),
+        (r"\boxed{1}", Decimal(1), "gold_unparseable"),
+    ],
+)
+def test_odd_types_raise_nothing(solution, gold, status):
+    assert compute_score("any", solution, gold, "no mapping")["status"] == status
+    assert gold_is_verifiable(gold) is (status != "gold_unparseable")
+
+
+def test_a_judge_that_died_while_idle_costs_no_row():
+    judges = JudgePool(1)
+    try:
+        for number in (signal.SIGKILL, signal.SIGSEGV):
+            assert judges.ask("x+1", "1+x", None, Limits()).right
+            os.kill(judges.processes()[1], number)
+            assert judges.ask("x+1", "1+x", None, Limits()) == (True, "ok", "")
+    finally:
+        judges.close()
+
+
+def test_an_old_templates_judge_cannot_harm_the_new_one():
+    """A stopped judge outlives its template; when its question times out, the next template knows no such child."""
+    judges, outcome = JudgePool(2), []
+    try:
+        assert judges.ask("x+1", "1+x", None, Limits()).right
+        template, judge = judges.processes()
+        os.kill(judge, signal.SIGSTOP)
+        asked = threading.Thread(target=lambda: outcome.append(judges.ask("x+1", "1+x", None, Limits(clock_seconds=3))))
+        asked.start()
+        time.sleep(0.3)
+        os.kill(template, signal.SIGKILL)
+        begin = time.perf_counter()
+        assert judges.ask("y+1", "1+y", None, Limits()).right, "another template is started"
+        asked.join()
+        assert time.perf_counter() - begin < 30 and outcome[0].status == "timeout"
+        assert judges.ask("z+1", "1+z", None, Limits()).right
+        deadline = time.monotonic() + 20
+        while psutil.pid_exists(judge) and psutil.Process(judge).status() != "zombie":
+            assert time.monotonic() < deadline, "the stopped judge is still there"
+            time.sleep(0.05)
+    finally:
+        judges.close()
+
+
+def test_places_are_handed_to_who_waits_longest():
+    places, order, started = Places(1), [], threading.Barrier(2)
+
+    def wait(name):
+        started.wait()
+        with places:
+            order.append(name)
+
+    threads = []
+    with places:
+        for name in range(5):
+            threads.append(threading.Thread(target=wait, args=(name,)))
+            threads[-1].start()
+            started.wait()
+            time.sleep(0.05)
+    with places:
+        order.append("late")
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4, "late"]
