@@ -173,10 +173,14 @@ class JudgePool:
         assert self._control is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(CONTROL_SECONDS)
-        with theirs:
-            request = json.dumps({"op": "fork", "memory": self.memory_bytes}).encode()
-            socket.send_fds(self._control, [request], [theirs.fileno()])
-        pid = int(self._reply()["pid"])
+        request = json.dumps({"op": "fork", "memory": self.memory_bytes}).encode()
+        try:
+            with theirs:
+                socket.send_fds(self._control, [request], [theirs.fileno()])
+            pid = int(self._reply()["pid"])
+        except OSError:
+            ours.close()
+            raise
         return _Judge(pid, ours, _handle(pid), self._template)
 
     def _reply(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Evaluation of checkpoints: metrics with intervals, and comparisons of runs."""

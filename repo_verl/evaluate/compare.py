@@ -1,0 +1,238 @@
+"""Differences between evaluations of the same problems: interval and p-value per benchmark and for the macro average.
+
+A run is ``benchmark -> problem id -> value``. A setting is one run or several, one a training seed. What is resampled:
+
+* problems, within each benchmark and the same ones for both settings (the comparison is paired); with fewer than 30
+  problems p < 0.05 is too frequent under the null (``benchmarks/interval_coverage.py`` measures 30 and 500);
+* seeds, within each setting and the same ones in every benchmark (a seed is one trained model). Seeds and problems are
+  crossed, not nested: every drawn seed answers every drawn problem. S - 1 of S seeds are drawn, which makes the
+  variance unbiased; a setting with one seed keeps it, and its interval then says nothing about other seeds.
+
+Several benchmarks or settings are several tests: no correction is made for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from repo_verl.evaluate.resample import bca_limits, resampled_means, with_edges
+
+MACRO = "macro"
+EDGE_WEIGHT = 0.5  # of a problem at either bound, see resample.py
+ROUNDING = 1e-12
+
+Run = Mapping[str, Mapping[str, float]]
+
+
+class Estimate(NamedTuple):
+    """A value and the limits of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """The difference ``b - a`` of two settings on a benchmark, or of their macro averages."""
+
+    problems: int
+    a: float
+    b: float
+    difference: Estimate
+    p_value: float
+
+
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> Difference:
+    """The difference mean(b) - mean(a) of two runs; ``a`` and ``b`` are (P,), the same problems in the same order.
+
+    As :func:`macro_difference` of one benchmark and one seed each, whose arguments, interval and errors it has.
+    """
+    return grouped_difference(np.asarray(a)[None], np.asarray(b)[None], level, draws, seed)
+
+
+def grouped_difference(
+    a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> Difference:
+    """The difference of two settings on one benchmark; ``a`` is (S_a, P) and ``b`` (S_b, P), a row a seed.
+
+    As :func:`macro_difference` of one benchmark, whose arguments, interval and errors it has.
+    """
+    return macro_difference({"values": a}, {"values": b}, level, draws, seed)
+
+
+def macro_difference(
+    a: Mapping[str, np.ndarray],
+    b: Mapping[str, np.ndarray],
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Difference:
+    """The difference of two settings' macro averages.
+
+        D  = 1/B Σ_b [ mean_{s,i} b_si - mean_{s,i} a_si ],     D* = D of resampled seeds and problems
+
+    The limits are quantiles of D*, see :mod:`repo_verl.evaluate.resample`. Its half problems lie at ± the benchmark's
+    largest |d_i|, the difference on a problem (at ±1 where all are 0), so that the interval scales with d.
+
+    Args:
+        a: benchmark -> (S_a, P_b) float, a row a seed, a column a problem.
+        b: the same benchmarks -> (S_b, P_b), the same problems in the same order.
+        level: the interval's nominal coverage.
+        draws: bootstrap resamples.
+        seed: of the resampling; the same seed gives the same result.
+
+    Returns:
+        Means, difference, interval and the p-value of :func:`null_p_value`.
+
+    Raises:
+        ValueError: for benchmarks or shapes that differ, values that are not finite, or draws < 1.
+    """
+    rows_a, rows_b = _checked(a, b, draws)
+    rng = np.random.default_rng(seed)
+    seeds_a, seeds_b = (_seed_shares(len(next(iter(rows.values()))), draws, rng) for rows in (rows_a, rows_b))
+    total = np.zeros(draws)
+    for name, x in rows_a.items():
+        total += _resample(x, rows_b[name], seeds_a, seeds_b, rng) / len(rows_a)
+    mean_a, mean_b = (float(np.mean([x.mean() for x in rows.values()])) for rows in (rows_a, rows_b))
+    value = mean_b - mean_a
+    limits = bca_limits(total, value, 0.0, level)
+    problems = sum(x.shape[1] for x in rows_a.values())
+    return Difference(problems, mean_a, mean_b, Estimate(value, *limits), null_p_value(total, value))
+
+
+def null_p_value(draws: np.ndarray, value: float) -> float:
+    """The two-sided p-value of no difference: the draws, shifted to mean 0, as the distribution under the null.
+
+        p = (1 + #{ r : |D*_r - D| >= |D| }) / (1 + R)
+
+    Args:
+        draws: (R,) float, D*, the resampled differences, whose mean is D.
+        value: D.
+
+    Returns:
+        p in [1 / (1 + R), 1]; 1 for D = 0. It may disagree with the interval, which is not shifted, where p is close
+        to 1 - level.
+
+    References:
+        Davison and Hinkley 1997, Bootstrap methods and their application, section 4.4.
+    """
+    beyond = np.abs(draws - value) >= abs(value) - ROUNDING
+    return (1 + int(beyond.sum())) / (1 + draws.size)
+
+
+def compare_runs(a: Run, b: Run, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> dict[str, Difference]:
+    """Compare two runs: :func:`compare_groups` of one seed each."""
+    return compare_groups([a], [b], level, draws, seed)
+
+
+def compare_groups(
+    a: Sequence[Run], b: Sequence[Run], level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> dict[str, Difference]:
+    """Compare two settings on every benchmark and, for several, on their average under ``macro``.
+
+    Args:
+        a: the baseline's runs, one a seed.
+        b: the other setting's runs; seeds are not paired, and their numbers may differ.
+        level: the interval's nominal coverage.
+        draws: bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        benchmark -> difference, in the order of the first run, ``macro`` last.
+
+    Raises:
+        ValueError: for no run, or naming the first benchmark or problem that not every run has.
+    """
+    if not a or not b:
+        raise ValueError(f"{len(a)} and {len(b)} runs to compare: give at least 1 of each setting.")
+    first = a[0]
+    for group, runs in (("a", a), ("b", b)):
+        for number, run in enumerate(runs):
+            _check_same(first, run, f"run {number} of {group}")
+    arrays_a, arrays_b = (
+        {name: np.array([[run[name][key] for key in first[name]] for run in runs]) for name in first} for runs in (a, b)
+    )
+    found = {name: grouped_difference(arrays_a[name], arrays_b[name], level, draws, seed) for name in first}
+    if len(first) > 1:
+        found[MACRO] = macro_difference(arrays_a, arrays_b, level, draws, seed)
+    return found
+
+
+def table(found: Mapping[str, Difference], a: str = "a", b: str = "b", level: float = 0.95) -> str:
+    """The differences as text, a line a benchmark, in per cent and percentage points.
+
+    Args:
+        found: of :func:`compare_groups`.
+        a: heading of the baseline.
+        b: heading of the other setting.
+        level: of the intervals, for the heading.
+    """
+    rows = [["benchmark", "problems", a, b, "difference", f"{100 * level:g} % interval", "p"]]
+    for name, row in found.items():
+        value, low, high = (f"{100 * number:+.1f}" for number in row.difference)
+        means = [f"{100 * number:.1f}" for number in (row.a, row.b)]
+        rows.append([name, str(row.problems), *means, value, f"{low} to {high}", f"{row.p_value:.4f}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
+
+
+def _seed_shares(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draws, seeds) shares of every seed in a resample of S - 1 of S; all 1 for one seed, without a draw."""
+    if seeds == 1:
+        return np.ones((draws, 1))
+    return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws) / (seeds - 1)
+
+
+def _resample(
+    x: np.ndarray, y: np.ndarray, seeds_a: np.ndarray, seeds_b: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """One benchmark's D*, (draws,)."""
+    columns, weights = with_edges(np.concatenate((x, y)), _edges(x, y), EDGE_WEIGHT)
+    means = resampled_means(columns, weights, len(seeds_a), rng)
+    return (seeds_b * means[:, len(x) :]).sum(axis=1) - (seeds_a * means[:, : len(x)]).sum(axis=1)
+
+
+def _edges(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(S_a + S_b, 2) half problems at -e and +e, e the largest difference on a problem, or 1."""
+    most = float(np.abs(y.mean(axis=0) - x.mean(axis=0)).max()) or 1.0
+    half = np.array([most / 2, -most / 2])
+    return np.concatenate((np.tile(half, (len(x), 1)), np.tile(-half, (len(y), 1))))
+
+
+def _checked(
+    a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], draws: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    if not a or a.keys() != b.keys() or draws < 1:
+        raise ValueError(f"benchmarks {sorted(a)} and {sorted(b)}, draws={draws}: give the same, and draws >= 1.")
+    rows_a, rows_b = ({name: np.asarray(x, dtype=np.float64) for name, x in given.items()} for given in (a, b))
+    for name, x in rows_a.items():
+        y = rows_b[name]
+        if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not x.size or not y.size:
+            raise ValueError(f"{name}: shapes {x.shape} and {y.shape} must be (seeds, problems), problems equal.")
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError(f"{name} has values that are not finite: grade every problem before comparing.")
+    if any(len({len(x) for x in rows.values()}) > 1 for rows in (rows_a, rows_b)):
+        raise ValueError("seeds differ between benchmarks: evaluate every seed on every benchmark.")
+    return rows_a, rows_b
+
+
+def _check_same(first: Run, run: Run, where: str) -> None:
+    if MACRO in run:
+        raise ValueError(f"{where} has a benchmark {MACRO!r}, the name of the average: rename it.")
+    for kind, expected, given in (
+        ("benchmark", first.keys(), run.keys()),
+        *((f"problem of {name}", first[name].keys(), run.get(name, {}).keys()) for name in first),
+    ):
+        for missing, has, lacks in ((expected - given, "run 0 of a", where), (given - expected, where, "run 0 of a")):
+            if missing:
+                raise ValueError(f"{kind} {min(missing)!r} is in {has} and not in {lacks}: evaluate both on the same.")

@@ -1,0 +1,86 @@
+"""The model to evaluate: a hub id, a folder, or a checkpoint of verl's FSDP engine, which is merged first."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+LATEST = "latest_checkpointed_iteration.txt"
+_WEIGHTS = ("*.safetensors", "*.bin")
+_SHARDS = "model_world_size_*_rank_*.pt"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that vLLM can load.
+
+    Attributes:
+        path: hub id or folder.
+        identity: what tells it from others, for ``settings.json``: names, sizes and hashes of its files.
+    """
+
+    path: str
+    identity: dict[str, Any]
+
+
+def resolve(name: str, work: Path) -> Model:
+    """Find the model, and merge it if it is a checkpoint of verl's.
+
+    Args:
+        name: hub id; folder with ``config.json``; ``global_step_N`` or its ``actor``; or a folder of checkpoints, the
+            latest of which is taken.
+        work: where a merged model is kept (``WORK/merged``), so that a resume need not merge again.
+
+    Raises: ValueError for a folder that is none of these; RuntimeError if verl's merger fails, with its last lines.
+    """
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        if name.count("/") > 1 or name.startswith((".", "/", "~")):
+            raise ValueError(f"model {name} does not exist: name a folder, a checkpoint of verl's or a hub id.")
+        return Model(name, {"hub": name})
+    if (folder / LATEST).is_file():
+        folder = folder / f"global_step_{(folder / LATEST).read_text().strip()}"
+    if (folder / "actor").is_dir():
+        folder = folder / "actor"
+    if list(folder.glob(_SHARDS)):
+        return Model(str(_merged(folder, work)), _identity(folder, (_SHARDS,)))
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model {folder} has neither a config.json nor FSDP shards ({_SHARDS}): name such a folder.")
+    return Model(str(folder), _identity(folder, _WEIGHTS))
+
+
+def _identity(folder: Path, patterns: tuple[str, ...]) -> dict[str, Any]:
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    return {file.name: f"{file.stat().st_size} bytes, sha256 {_digest(file)}" for file in files}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:32]
+
+
+def _merged(shards: Path, work: Path) -> Path:
+    target = work / "merged"
+    mark = target / "merged_from.txt"
+    source = "\n".join(f"{name} {found}" for name, found in _identity(shards, (_SHARDS,)).items())
+    if mark.is_file() and mark.read_text(encoding="utf-8") == source:
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    logger.info("merging the FSDP shards in %s", shards)
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    done = subprocess.run(
+        [*command, "--local_dir", str(shards), "--target_dir", str(target)], capture_output=True, text=True, check=False
+    )
+    if done.returncode or not (target / "config.json").is_file():
+        raise RuntimeError(f"verl's model merger failed on {shards}: {done.stderr.strip()[-1500:]}")
+    mark.write_text(source, encoding="utf-8")
+    return target

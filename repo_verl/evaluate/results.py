@@ -1,0 +1,196 @@
+"""What came out of an evaluation: metrics with intervals, a table of completions, a table to read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from repo_verl.evaluate.grading import Graded
+from repo_verl.evaluate.stats import avg_at_k, bootstrap_interval, macro_interval, maj_at_k, pass_at_k
+from repo_verl.evaluate.store import TOO_LONG
+
+SCHEMA = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("problem", pa.string()),
+        ("sample", pa.int32()),
+        ("completion", pa.string()),
+        ("tokens", pa.int32()),
+        ("finish", pa.string()),
+        ("extracted", pa.string()),
+        ("gold", pa.string()),
+        ("status", pa.string()),
+        ("correct", pa.bool_()),
+    ]
+)
+
+Values = dict[str, np.ndarray]
+"""Measures by name, (P,) values of the problems each."""
+
+
+def metrics(graded: Mapping[str, Sequence[Graded]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``metrics.json``: per benchmark and macro average.
+
+    Args:
+        graded: the samples of every benchmark, ordered by problem.
+        settings: of the evaluation, repeated in the file.
+
+    Returns: per benchmark ``problems``, ``samples``, the measures (``avg@n``, ``pass@k`` for powers of two up to n,
+        ``maj@n``) with value and 95 % interval, the shares ``truncated``, ``unanswered`` and ``prompt_too_long`` of all
+        samples, ``mean_tokens``, ``statuses``; and ``macro``, the plain means over benchmarks of the averages, of
+        pass@1 and of maj@n (a single sample is its own majority).
+    """
+    values = {name: measures(samples) for name, samples in graded.items()}
+    content: dict[str, Any] = {"benchmarks": {}, "macro": {}, "settings": dict(settings)}
+    for name, samples in graded.items():
+        content["benchmarks"][name] = {
+            "problems": len(next(iter(values[name].values()))),
+            "samples": max(sample.sample for sample in samples) + 1,
+            **{measure: estimate(found) for measure, found in values[name].items()},
+            **_shares(samples),
+        }
+    for title, measure in (("avg", "avg@"), ("maj", "maj@")):
+        chosen = {name: _measure(found, measure) for name, found in values.items()}
+        low, high = macro_interval(chosen)
+        mean = float(np.mean([found.mean() for found in chosen.values()]))
+        content["macro"][title] = {"value": mean, "low": low, "high": high}
+    return content
+
+
+def measures(samples: Sequence[Graded]) -> Values:
+    """The measures of one benchmark, problem by problem.
+
+    Args:
+        samples: all samples of all problems, ordered by problem, as many of each.
+    """
+    by_problem: dict[str, list[Graded]] = {}
+    for sample in samples:
+        by_problem.setdefault(sample.problem.id, []).append(sample)
+    right = np.array([[sample.correct for sample in group] for group in by_problem.values()], dtype=bool)
+    n = right.shape[1]
+    found: Values = {f"avg@{n}": avg_at_k(right)}
+    counts = [k for k in (2**power for power in range(n.bit_length())) if k <= n]
+    for k in sorted({*counts, n}) if n > 1 else ():
+        found[f"pass@{k}"] = pass_at_k(right.sum(axis=1), n, k)
+    if n > 1:
+        votes = [[sample.vote for sample in group] for group in by_problem.values()]
+        found[f"maj@{n}"] = maj_at_k(votes, right.tolist(), n)
+    return found
+
+
+def estimate(values: np.ndarray) -> dict[str, float]:
+    """Mean and 95 % interval over problems.
+
+    Args:
+        values: (P,) of the problems.
+    """
+    low, high = bootstrap_interval(values)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def write_completions(graded: Mapping[str, Sequence[Graded]], path: Path) -> None:
+    """Write all samples as parquet, whole or not at all.
+
+    Args:
+        graded: the samples of every benchmark.
+        path: the file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for samples in graded.values():
+            writer.write_table(pa.Table.from_pylist([_row(sample) for sample in samples], SCHEMA))
+    os.replace(temporary, path)
+
+
+def read_values(folder: Path) -> dict[str, dict[str, float]]:
+    """Share of right samples of every problem of an evaluation, by benchmark.
+
+    Args:
+        folder: that ``repo-verl evaluate`` wrote.
+
+    Raises: ValueError where it has no ``completions.parquet``.
+    """
+    path = folder / "completions.parquet"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no completions.parquet: let `repo-verl evaluate --output {folder}` end first.")
+    found: dict[str, dict[str, list[bool]]] = {}
+    for row in pq.read_table(path, columns=["benchmark", "problem", "correct"]).to_pylist():
+        found.setdefault(row["benchmark"], {}).setdefault(row["problem"], []).append(row["correct"])
+    return {name: {key: float(np.mean(values)) for key, values in rows.items()} for name, rows in found.items()}
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """The metrics as text, a line a benchmark, in per cent.
+
+    Args:
+        content: of ``metrics.json``.
+    """
+    rows = [
+        ["benchmark", "problems", "samples", "avg", "95 % interval", "pass@n", "maj@n", "cut", "no answer", "tokens"]
+    ]
+    for name, found in content["benchmarks"].items():
+        n = found["samples"]
+        many = [_percent(found[f"{measure}@{n}"]["value"]) if n > 1 else "-" for measure in ("pass", "maj")]
+        tokens = "-" if found["mean_tokens"] is None else f"{found['mean_tokens']:.0f}"
+        shares = [_percent(found["truncated"]), _percent(found["unanswered"])]
+        rows.append([name, str(found["problems"]), str(n), *_interval(found[f"avg@{n}"]), *many, *shares, tokens])
+    rows.append(["macro average", "", "", *_interval(content["macro"]["avg"]), "", "", "", "", ""])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _measure(values: Values, prefix: str) -> np.ndarray:
+    names = [name for name in values if name.startswith(prefix)]
+    return values[names[0]] if names else next(iter(values.values()))
+
+
+def _shares(samples: Sequence[Graded]) -> dict[str, Any]:
+    tokens = [sample.completion.tokens for sample in samples if sample.completion.tokens is not None]
+    return {
+        "truncated": float(np.mean([sample.truncated for sample in samples])),
+        "unanswered": float(np.mean([not sample.answered for sample in samples])),
+        "prompt_too_long": float(np.mean([sample.completion.finish == TOO_LONG for sample in samples])),
+        "mean_tokens": float(np.mean(tokens)) if tokens else None,
+        "statuses": dict(sorted(Counter(sample.status for sample in samples).items())),
+    }
+
+
+def _row(sample: Graded) -> dict[str, Any]:
+    return {
+        "benchmark": sample.problem.benchmark,
+        "problem": sample.problem.id,
+        "sample": sample.sample,
+        "completion": _storable(sample.completion.text),
+        "tokens": sample.completion.tokens,
+        "finish": sample.completion.finish,
+        "extracted": _storable(sample.extracted),
+        "gold": sample.problem.gold,
+        "status": sample.status,
+        "correct": sample.correct,
+    }
+
+
+def _storable(text: str) -> str:
+    """The text with lone surrogates written out, which no file in UTF-8 can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _interval(found: Mapping[str, float]) -> list[str]:
+    return [_percent(found["value"]), f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

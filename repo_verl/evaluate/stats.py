@@ -1,0 +1,199 @@
+"""avg@k, pass@k, maj@k of every problem, and intervals of benchmark means and of their macro average."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from repo_verl.evaluate.resample import acceleration, bca_limits, resampled_means, with_edges
+
+EDGE_WEIGHT = 0.25  # of a problem at either bound, see resample.py
+MOST_SAMPLES = 1000  # C(1000, 500) is the last that a float holds with room
+
+
+def avg_at_k(right: np.ndarray) -> np.ndarray:
+    """avg@k: the share of right samples of every problem, k = n.
+
+    Args:
+        right: (P, n) bool or float, n >= 1.
+
+    Returns:
+        (P,) float.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    right = np.asarray(right, dtype=np.float64)
+    if right.ndim != 2 or right.shape[1] < 1:
+        raise ValueError(f"right has shape {right.shape}: give (P, n) with at least 1 sample a problem.")
+    return right.mean(axis=1)
+
+
+def pass_at_k(correct: np.ndarray, n: int | np.ndarray, k: int) -> np.ndarray:
+    """The unbiased pass@k of every problem, from n >= k samples.
+
+        1 - C(n - c, k) / C(n, k) = 1 - Π_{i<k} (n - c - i) / (n - i)
+
+    Args:
+        correct: (P,) int, c, right samples of a problem, 0 <= c <= n.
+        n: samples of a problem, one number or (P,).
+        k: samples that may be tried.
+
+    Returns:
+        (P,) float. The product form neither overflows nor cancels; it is exactly 0 at c = 0 and 1 at n - c < k.
+
+    Raises:
+        ValueError: for k < 1, k > n, or c outside 0..n.
+
+    References:
+        Chen et al. 2021, arXiv 2107.03374, eq. 1.
+    """
+    correct = np.asarray(correct, dtype=np.float64)
+    samples = np.broadcast_to(np.asarray(n, dtype=np.float64), correct.shape)
+    fewest = int(samples.min()) if samples.size else k
+    if not 1 <= k <= fewest:
+        raise ValueError(f"k={k} must lie in 1..{fewest}: sample more answers or lower k.")
+    if np.any(correct < 0) or np.any(correct > samples):
+        raise ValueError(f"correct={correct.tolist()} must lie in 0..n: count the right samples of each problem.")
+    failing = np.ones(correct.shape)
+    for i in range(k):
+        failing *= np.maximum(samples - correct - i, 0) / (samples - i)
+    return 1 - failing
+
+
+def maj_at_k(
+    answers: Sequence[Sequence[Hashable | None]], right: Sequence[Sequence[bool | float]], k: int
+) -> np.ndarray:
+    """maj@k: the chance that the majority of k of the n samples, drawn without replacement, is right.
+
+    A tie is broken uniformly among the tied answers. The chance is exact, by counting subsets, not by drawing them.
+
+    Args:
+        answers: P sequences of n answers; equal answers must be equal objects, None is no answer: it does not vote,
+            and a vote in which nothing else was drawn is wrong.
+        right: same shape; where the members of one answer disagree, its share of right members counts.
+        k: votes, 1 <= k <= n; for k < n, n may be 1000 at most.
+
+    Returns:
+        (P,) float.
+
+    Raises:
+        ValueError: for lengths that differ, or k or n out of range.
+
+    References:
+        Wang et al. 2023, arXiv 2203.11171 (self-consistency).
+    """
+    if len(answers) != len(right):
+        raise ValueError(f"answers has {len(answers)} problems and right {len(right)}: give the same problems.")
+    values = np.empty(len(answers))
+    for index, (names, marks) in enumerate(zip(answers, right, strict=True)):
+        if len(names) != len(marks):
+            raise ValueError(f"problem {index} has {len(names)} answers and {len(marks)} marks: give one of each.")
+        if not 1 <= k <= len(names) or (k < len(names) and len(names) > MOST_SAMPLES):
+            raise ValueError(f"k={k} of n={len(names)} in problem {index}: use 1 <= k <= n, n <= {MOST_SAMPLES}.")
+        counts = Counter(names)
+        marked: dict[Hashable | None, float] = {}
+        for name, mark in zip(names, marks, strict=True):
+            marked[name] = marked.get(name, 0.0) + mark
+        silent = counts.pop(None, 0)
+        groups = tuple(sorted((count, marked[name] / count) for name, count in counts.items()))
+        values[index] = majority_right(groups, silent, k)
+    return values
+
+
+@lru_cache(maxsize=4096)
+def majority_right(groups: tuple[tuple[int, float], ...], silent: int, k: int) -> float:
+    """Chance that the majority of a random k-subset is right: Σ_g share_g · P(g wins).
+
+    Args:
+        groups: (count, share of right members) of every answer.
+        silent: samples without an answer.
+        k: votes.
+    """
+    n = silent + sum(count for count, _ in groups)
+    if k == n:
+        most = max((count for count, _ in groups), default=0)
+        shares = [share for count, share in groups if count == most]
+        return sum(shares) / len(shares) if shares else 0.0
+    counts = [count for count, _ in groups]
+    chance = 0.0
+    for g, (count, share) in enumerate(groups):
+        if share:
+            chance += share * _ways_to_win(count, counts[:g] + counts[g + 1 :], silent, k) / math.comb(n, k)
+    return chance
+
+
+def _ways_to_win(count: int, others: Sequence[int], silent: int, k: int) -> float:
+    """k-subsets in which an answer given ``count`` times wins; a tie of t + 1 answers counts 1 / (t + 1)."""
+    ways = 0.0
+    for votes in range(1, min(count, k) + 1):
+        left = k - votes
+        table = np.zeros((left + 1, left // votes + 1))  # [s, t]: ways to draw s of the others, t of them with a tie
+        table[0, 0] = 1
+        for other in others:
+            grown = np.zeros_like(table)
+            for drawn in range(min(other, votes - 1, left) + 1):
+                grown[drawn:] += math.comb(other, drawn) * table[: left + 1 - drawn]
+            if votes <= min(other, left):
+                grown[votes:, 1:] += math.comb(other, votes) * table[: left + 1 - votes, :-1]
+            table = grown
+        silence = np.array([math.comb(silent, left - drawn) for drawn in range(left + 1)], dtype=np.float64)
+        ways += math.comb(count, votes) * float((silence @ table) @ (1 / np.arange(1, table.shape[1] + 1)))
+    return ways
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> tuple[float, float]:
+    """The interval of a benchmark's mean, :func:`macro_interval` of one benchmark; ``values`` is (P,)."""
+    return macro_interval({"values": values}, level, draws, seed, bounds)
+
+
+def macro_interval(
+    values_by_benchmark: Mapping[str, np.ndarray],
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> tuple[float, float]:
+    """The interval of the macro average 1/B Σ_b mean(x_b): problems are resampled within each benchmark.
+
+    Args:
+        values_by_benchmark: benchmark -> (P_b,) one value a problem, within ``bounds``.
+        level: the interval's nominal coverage.
+        draws: bootstrap resamples.
+        seed: of the resampling; the same seed gives the same interval.
+        bounds: the smallest and the largest possible value; limits lie within.
+
+    Returns:
+        (low, high); never of width 0 where low bound < high bound.
+
+    Raises:
+        ValueError: for no benchmark, no problem, values that are not finite or out of bounds, or draws < 1.
+    """
+    if not values_by_benchmark or draws < 1:
+        raise ValueError(f"{len(values_by_benchmark)} benchmarks and draws={draws}: at least 1 of each is needed.")
+    rng = np.random.default_rng(seed)
+    total, value = np.zeros(draws), 0.0
+    influence, weights = [], []
+    for name, values in values_by_benchmark.items():
+        values = np.asarray(values, dtype=np.float64)
+        if values.ndim != 1 or not values.size or not np.all((values >= bounds[0]) & (values <= bounds[1])):
+            raise ValueError(f"{name} (shape {values.shape}) needs one value a problem, each in {bounds}: check it.")
+        columns, weight = with_edges(values[None], np.array([bounds]), EDGE_WEIGHT)
+        part = 1 / len(values_by_benchmark)
+        total += part * resampled_means(columns, weight, draws, rng)[:, 0]
+        value += part * float(values.mean())
+        influence.append(part * (columns[0] - values.mean()) / values.size)
+        weights.append(weight)
+    skew = acceleration(np.concatenate(influence), np.concatenate(weights))
+    low, high = bca_limits(total, value, skew, level)
+    return max(low, bounds[0]), min(high, bounds[1])

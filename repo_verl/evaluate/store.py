@@ -1,0 +1,110 @@
+"""Completions on disk: a line a finished problem, written once and kept, whatever happens to the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+TOO_LONG = "prompt_too_long"
+"""``finish`` of a sample that was not generated, because its prompt leaves no room for a response."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sample.
+
+    Attributes:
+        text: the response.
+        tokens: of the response.
+        finish: why it ended: ``stop``, ``length``, or ``prompt_too_long``; "" where a file does not say.
+    """
+
+    text: str
+    tokens: int | None
+    finish: str
+
+
+class Store:
+    """Finished problems of one evaluation, in ``FOLDER/completions/BENCHMARK.jsonl``.
+
+    Args:
+        folder: of the evaluation; made if missing.
+        settings: what completions depend on; kept in ``settings.json``.
+
+    Raises: ValueError where the folder holds completions of other settings, naming the first that differs, or a line
+        that is broken in the middle of a file.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Opens the folder, and reads what is finished."""
+        self.folder = folder / "completions"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _settle(folder / "settings.json", settings)
+        self.finished: dict[tuple[str, str], list[Completion]] = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for problem, samples in _read(path):
+                self.finished[path.stem, problem] = samples
+
+    def add(self, benchmark: str, problem: str, samples: Sequence[Completion]) -> None:
+        """Put a finished problem on disk; it is there when this returns, also if the machine then stops.
+
+        Args:
+            benchmark: of the problem.
+            problem: its id.
+            samples: all of its samples, in order.
+
+        Raises: ValueError if the problem is there already.
+        """
+        if (benchmark, problem) in self.finished:
+            raise ValueError(f"problem {problem!r} of {benchmark!r} is finished already.")
+        line = json.dumps({"problem": problem, "samples": [asdict(sample) for sample in samples]}) + "\n"
+        with (self.folder / f"{benchmark}.jsonl").open("ab", buffering=0) as file:
+            file.write(line.encode("ascii"))
+            os.fsync(file.fileno())
+        self.finished[benchmark, problem] = list(samples)
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file whole or not at all.
+
+    Args:
+        content: of the file.
+        path: its place.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _settle(path: Path, settings: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(settings))
+    if not path.is_file():
+        write_json(wanted, path)
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    for key in sorted(set(there) | set(wanted)):
+        if there.get(key) != wanted.get(key):
+            raise ValueError(
+                f"{path.parent} holds completions made with {key}={there.get(key)!r}, now it is {wanted.get(key)!r}: "
+                "take another --output, or the settings of before."
+            )
+
+
+def _read(path: Path) -> list[tuple[str, list[Completion]]]:
+    """The lines of a file; one cut short at its end, by a stop in mid-write, is removed."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    found = []
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            found.append((str(entry["problem"]), [Completion(**sample) for sample in entry["samples"]]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}, line {number} is no finished problem ({error}): delete the line.") from error
+    return found

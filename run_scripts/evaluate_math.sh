@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The paper's evaluation of a model on the seven benchmarks: evaluate_math.sh MODEL [FLAGS of repo-verl evaluate].
+# MODEL is a hub id, a folder or a checkpoint of verl's. BENCHMARKS and OUTPUT name folders. A stopped one goes on.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+model=${1:?usage: evaluate_math.sh MODEL [FLAGS]} && shift
+use_any_environment
+benchmarks=${BENCHMARKS:-$ROOT/runs/benchmarks}
+[ -f "$benchmarks/benchmarks.json" ] || { say "benchmarks"; python -m data_prep benchmarks --output "$benchmarks"; }
+output=${OUTPUT:-$ROOT/runs/evaluations/$(basename "$model")}
+say "evaluation of $model into $output"
+repo-verl evaluate --model "$model" --benchmarks "$benchmarks" --output "$output" "$@"
