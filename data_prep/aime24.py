@@ -12,5 +12,6 @@ SET = DataSet(
     hub_name="HuggingFaceH4/aime_2024",
     hub_splits={"test": "train"},
     hub_default=("test",),
+    test_rows=30,
 )
 to_row = SET.to_row

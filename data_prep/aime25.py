@@ -12,5 +12,6 @@ SET = DataSet(
     hub_name="math-ai/aime25",
     hub_splits={"test": "test"},
     hub_default=("test",),
+    test_rows=30,
 )
 to_row = SET.to_row

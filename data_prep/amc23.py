@@ -33,5 +33,6 @@ SET = DataSet(
     hub_name="math-ai/amc23",
     hub_splits={"test": "test"},
     hub_default=("test",),
+    test_rows=40,
 )
 to_row = SET.to_row

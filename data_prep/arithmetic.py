@@ -22,6 +22,9 @@ MIXTURES = {
 
 FORMS = ("a+b", "a-b", "a+b-c", "a*b", "a*b+c", *MIXTURES)
 
+MAX_DIGITS = 1000
+"""Products of more could have more digits than Python turns into text."""
+
 _TERMS = re.compile(r"(\d+)((?:[+\-*]\d+)+)=\?")
 
 
@@ -34,12 +37,12 @@ def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
         count: how many.
         seed: of the drawing; the first n of a larger drawing are the drawing of n.
 
-    Raises: ValueError if the form is unknown, digits or count is below 1, or there are not ``count`` problems.
+    Raises: ValueError if the form is unknown, digits or count is out of range, or there are not ``count`` problems.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; use one of {', '.join(FORMS)}")
-    if digits < 1 or count < 1:
-        raise ValueError(f"digits={digits} and count={count} must be 1 or more")
+    if not 1 <= digits <= MAX_DIGITS or count < 1:
+        raise ValueError(f"digits={digits} must be from 1 to {MAX_DIGITS}, and count={count} 1 or more")
     forms = MIXTURES.get(form, (form,))
     operands = 10**digits - 10 ** (digits - 1)
     existing = min(operands ** (1 + len(re.findall(r"[+*-]", name))) for name in forms) * len(forms)
@@ -87,7 +90,12 @@ def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> Iter
         digits: see :func:`problems`.
         sizes: rows of each split, in the order in which they are cut.
         seed: of the drawing.
+
+    Raises: ValueError naming the flag of a negative size, and as :func:`problems`.
     """
+    for split, size in sizes.items():
+        if size < 0:
+            raise ValueError(f"--{split}-size {size}: must be 0 or more")
     drawn = iter(problems(form, digits, sum(sizes.values()), seed))
     for split, size in sizes.items():
         for _ in range(size):

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep import arithmetic, jobs
+from data_prep.dataset import DataSet
 from data_prep.schema import TEMPLATES
+from repo_verl.rewards.pool import JudgeError
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0 if all went well, 2 with one line on stderr if the input or a setting is wrong.
+    """Runs the command line.
 
     Args:
         argv: the arguments, ``sys.argv[1:]`` if None.
+
+    Returns: 0 if all went well; with one line on stderr 2 if the input or a setting is wrong, 130 or 143 after
+        Ctrl-C or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     try:
-        account = jobs.run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"data_prep {arguments.set}: {error}", file=sys.stderr)
-        return 2
-    print(table(account))
+        with _terminable():
+            account = jobs.run(arguments)
+    except (ValueError, OSError, JudgeError) as error:
+        return _failed(arguments.set, str(error), 2)
+    except KeyboardInterrupt:
+        return _failed(arguments.set, "interrupted; unfinished files were removed", 130)
+    except Terminated:
+        return _failed(arguments.set, "ended by SIGTERM; unfinished files were removed", 143)
+    try:
+        print(table(account), flush=True)
+    except BrokenPipeError:  # the reader has seen enough; without this Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def table(account: dict[str, Any]) -> str:
-    """The closing table: one line a file, one a reason for which rows were dropped, one a benchmark match.
+    """The closing table: one line a file, one a reason for which rows were dropped, one a benchmark file and match.
 
     Args:
         account: the content of the JSON file.
@@ -44,10 +64,34 @@ def table(account: dict[str, Any]) -> str:
     if len(account["files"]) > 1:
         came, left = (sum(c[key] for c in account["files"].values()) for key in ("records_in", "rows_out"))
         lines.append(f"{'total':<32} {came:>8} {came - left:>8} {left:>8}")
+    for name, counts in (account["decontaminate"] or {}).items():
+        lines.append(f"compared with {name}: {counts['rows_used']} rows used, {counts['rows_skipped']} skipped")
     for name, counts in account["files"].items():
         for match in counts["benchmark_matches"]:
             lines.append(f"{name}: record {match['record']} matches {match['data_source']} {match['index']}")
     return "\n".join(lines)
+
+
+def _failed(name: str, message: str, code: int) -> int:
+    print(f"data_prep {name}: {message}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM an exception, so that unfinished files are removed; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
     for name, data_set in jobs.SETS.items():
         local = sets.add_parser(name, help=f"the hub's {data_set.hub_name}, or a file of it")
-        local.add_argument("--input", type=Path, help="a jsonl, json or parquet file, or a folder of its shards; "
-                           "default: the hub's set")  # fmt: skip
-        local.add_argument("--split", choices=["train", "test"], help=f"default for a file: {data_set.default_split}")
+        local.add_argument("--input", type=Path, help="a jsonl, json or parquet file, or a folder with one such file, "
+                           "SET_SPLIT.parquet or the hub's shards; default: the hub's set")  # fmt: skip
+        local.add_argument("--split", choices=["train", "test"], help=_split_help(data_set))
         if name == "deepmath":
             local.add_argument("--gold", default="final", choices=["final", "r1"],
                                help="final: final_answer; r1: the last box of r1_solution_1")  # fmt: skip
@@ -66,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     tests = sets.add_parser("benchmarks", help=f"the paper's test sets: {', '.join(jobs.BENCHMARKS)}")
     tests.add_argument("--input", action="append", metavar="DIR or SET=FILE",
                        help="may be given several times; default: the hub's sets")  # fmt: skip
+    tests.add_argument("--any-count", action="store_true", help="take sets with more or fewer records than the paper's")
     _common(tests)
     _sampling(tests)
     made = sets.add_parser("arithmetic", help="synthetic problems for laptop runs")
@@ -79,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _split_help(data_set: DataSet) -> str:
+    if len(data_set.hub_default) > 1:
+        return f"default for a file: what its name says, or {data_set.default_split}"
+    return f"default for a file: {data_set.default_split}"
+
+
 def _sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample-size", type=int, help="rows drawn at random of what the filters leave; default all")
 
@@ -89,10 +140,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", default="none", choices=sorted(TEMPLATES), help="none: the bare problem")
     parser.add_argument("--answers", choices=["yes-no"], help="keep only rows with such a gold answer")
     parser.add_argument("--max-prompt-chars", type=int, help="drop longer prompts")
-    parser.add_argument("--max-prompt-tokens", type=int, help="drop longer prompts; needs --tokenizer")
+    parser.add_argument("--max-prompt-tokens", type=int, help="drop longer prompts; needs --tokenizer, and it this")
     parser.add_argument("--tokenizer", help="folder or hub name of the tokenizer that counts")
     parser.add_argument("--filter-unverifiable", action="store_true",
-                        help="drop rows whose gold answer the grader cannot read")  # fmt: skip
+                        help="drop rows whose gold answer the grader cannot read, or cannot judge within its limits of "
+                        "time and memory")  # fmt: skip
     parser.add_argument("--deduplicate", action="store_true", help="keep the first of equal problems")
     parser.add_argument("--decontaminate", type=Path, metavar="BENCH_DIR",
                         help="drop problems that match one of these verl parquet files, and say which")  # fmt: skip

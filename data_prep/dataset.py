@@ -22,6 +22,7 @@ class DataSet:
         hub_config: the hub set's configuration; None for its only one.
         hub_splits: our split to the hub's.
         hub_default: the splits that are read from the hub if none is said.
+        test_rows: records of the paper's test set; None if it is none.
     """
 
     name: str
@@ -31,6 +32,7 @@ class DataSet:
     hub_config: str | None = None
     hub_splits: Mapping[str, str] = field(default_factory=dict)
     hub_default: tuple[str, ...] = ()
+    test_rows: int | None = None
 
     def to_row(self, record: Mapping[str, Any], index: int, split: str, template: str) -> Row:
         """One record as verl's row.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.schema import SCHEMA, Row, validate_row
+
+_TEMPORARY = re.compile(r"\.\w+\.(parquet|arrow|json)\.([1-9]\d{0,8})\.tmp")
 
 ROW_GROUP = 4096
 """Rows of a parquet row group, and of a table in memory."""
@@ -65,7 +68,7 @@ class Staging:
     """Files that appear together or not at all.
 
     They are written beside their names and renamed when the ``with`` block ends; if it ends with an error, or an
-    interrupt, they are removed.
+    interrupt, they are removed. What a process that is no more left in the folder is removed at the start.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,13 +110,21 @@ class Staging:
         self.path(name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def __enter__(self) -> Staging:
-        """Itself."""
+        """Itself; removes what dead processes left."""
+        for path in self._folder.glob(".*.tmp"):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and not _is_alive(int(match.group(2))):
+                path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Renames what was written if all went well, and removes the rest."""
+        """Renames what was written if all went well, and removes the rest; ValueError if a folder is in the way."""
         try:
             if kind is None:
+                for temporary, final in self._finals.items():
+                    if final.is_dir():
+                        raise ValueError(f"{final}: is a folder where a file is to be written; remove it")
+                    _sync(temporary)
                 for temporary, final in self._finals.items():
                     os.replace(temporary, final)
         finally:
@@ -123,3 +134,19 @@ class Staging:
     def _beside(self, name: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f".{name}.{os.getpid()}.tmp"
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk, so that its new name never stands for less than the whole."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.dataset import DataSet
 from data_prep.schema import RowError
-from data_prep.shapes import Item, read_item
+from data_prep.shapes import Item, answer_field, read_item
 
 _NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
 
@@ -29,7 +29,10 @@ def read(record: Mapping[str, Any]) -> Item:
     item = read_item(record)
     answer = item.answer.rpartition("####")[2].strip()
     if not _NUMBER.fullmatch(answer):
-        raise RowError("no number after ####", f"the answer ends in {answer[-80:]!r}, want '#### ' and a number")
+        raise RowError(
+            "no number after ####",
+            f"field {answer_field(record)!r} ends in {answer[-80:]!r}, want '#### ' and a number alone",
+        )
     return replace(item, answer=answer)
 
 
@@ -41,5 +44,6 @@ SET = DataSet(
     hub_config="main",
     hub_splits={"train": "train", "test": "test"},
     hub_default=("train", "test"),
+    test_rows=1319,
 )
 to_row = SET.to_row

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 from data_prep.dataset import DataSet
+
+CONNECT_SECONDS = 4.0
 
 
 def hub_records(data_set: DataSet, split: str, source: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -28,6 +33,7 @@ def hub_records(data_set: DataSet, split: str, source: dict[str, Any]) -> Iterat
         raise ValueError(f"the hub set {name} has no split {split}; it has {', '.join(data_set.hub_splits)}")
     digest = hashlib.sha256()
     try:
+        reach(datasets.config.HF_ENDPOINT)
         for record in datasets.load_dataset(
             name, data_set.hub_config, split=data_set.hub_splits[split], streaming=True
         ):
@@ -41,3 +47,30 @@ def hub_records(data_set: DataSet, split: str, source: dict[str, Any]) -> Iterat
             "shards, with --input"
         ) from error
     source["records_sha256"] = digest.hexdigest()
+
+
+def reach(address: str) -> None:
+    """Fails at once without network, where ``datasets`` and ``transformers`` would try for half a minute.
+
+    Behind a proxy, which may reach what this machine cannot, nothing is tried.
+
+    Args:
+        address: of the hub.
+
+    Raises: OSError if there is no way to it.
+    """
+    url = urllib.parse.urlsplit(address)
+    if url.hostname and not {url.scheme, "all"} & set(urllib.request.getproxies()):
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
+
+
+def is_reachable() -> bool:
+    """Whether the hub can be asked, as far as :func:`reach` can tell."""
+    import datasets
+
+    try:
+        reach(datasets.config.HF_ENDPOINT)
+    except OSError:
+        return False
+    return True

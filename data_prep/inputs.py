@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_prep.dataset import DataSet
 from data_prep.reading import SUFFIXES
+from data_prep.splits import split_in_name
 
-_SHARD = re.compile(r"\w+-\d+-of-\d+\.")
+_SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)\.\w+")
+_ACCOUNT_START = b'{\n  "set": "'
+_HUB_NOTES = ("dataset_info.json", "dataset_infos.json", "state.json")
 
 
-def source_files(path: Path, shards: str) -> list[Path]:
-    """The files of one data set.
+def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
+    """The files of one split of a data set.
 
     Args:
-        path: a file, or a folder of them, read in order of their names.
-        shards: the hub's name of the split; if files are named as the hub names shards (``train-00000-of-00010``),
-            only those of this split count.
+        path: a file, or a folder. In a folder, or in ``data`` or the hub configuration's name below it, the files are
+            the hub's shards of the split (``train-00000-of-00010.parquet``), or ``SET_SPLIT.parquet`` (or jsonl,
+            json), or the only data file.
+        data_set: knows the hub's names.
+        split: ``train`` or ``test``.
 
-    Raises: ValueError naming the path if it is not there or a folder without such files.
+    Raises: ValueError naming the path if it is not there, or the folder and its files if they are not one source.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise ValueError(f"{path}: there is no such file; check --input")
-    found = _data_files(path)
-    if any(_SHARD.match(file.name) for file in found):
-        found = [file for file in found if file.name.startswith(f"{shards}-")]
-    if not found:
-        raise ValueError(
-            f"{path}: the folder has no {', '.join(SUFFIXES)} file of the split {shards}; pass the file with --input"
-        )
-    return found
+    shards = data_set.hub_splits.get(split, split)
+    for folder in _places(path, data_set):
+        every = data_files(folder)
+        found = [file for file in every if _shard_of(file) in (None, shards)]
+        named = [file for file in found if file.stem == f"{data_set.name}_{split}"]
+        if found and all(_shard_of(file) for file in found):
+            return _complete(found, folder)
+        if len(named or found) == 1:
+            return named or found
+        if every:
+            names = ", ".join(file.name for file in every[:12]) + (", ..." if len(every) > 12 else "")
+            raise ValueError(
+                f"{folder}: its files ({names}) are not one file or the hub's shards of the split {shards}; pass the "
+                f"file with --input, or name it {data_set.name}_{split} (then .parquet, .jsonl or .json)"
+            )
+    raise ValueError(
+        f"{path}: the folder has no {', '.join(SUFFIXES)} file of the split {shards}; pass the file with --input"
+    )
 
 
-def benchmark_files(inputs: Sequence[str], names: Collection[str]) -> dict[str, Path]:
+def benchmark_files(inputs: Sequence[str], sets: Mapping[str, DataSet]) -> dict[str, Path]:
     """A file for every benchmark.
 
     Args:
         inputs: folders and ``SET=FILE``; the latter rule. In a folder, the file of a set is ``SET.jsonl`` or
-            ``SET_test.jsonl`` (or json, parquet), the only data file in the sub-folder SET, or the only one there
-            whose name ends in ``test.jsonl`` (or json, parquet).
-        names: the benchmarks.
+            ``SET_test.jsonl`` (or json, parquet), the only data file in the sub-folder SET (or its ``data``), or the
+            only one there whose name ends in ``test.jsonl`` (or json, parquet); files named as training data are
+            left out.
+        sets: the benchmarks by name.
 
     Raises: ValueError naming the set for which there is no file or more than one, and what to pass.
     """
@@ -50,22 +67,35 @@ def benchmark_files(inputs: Sequence[str], names: Collection[str]) -> dict[str, 
     folders = []
     for text in inputs:
         name, equals, file = text.partition("=")
-        if equals and name in names:
+        if equals and name in sets:
+            if name in files:
+                raise ValueError(f"--input {text}: {name} was given before ({files[name]}); pass one file for a set")
             files[name] = Path(file)
         elif Path(text).is_dir():
             folders.append(Path(text))
         else:
-            raise ValueError(f"--input {text} is neither a folder nor SET=FILE with SET one of {', '.join(names)}")
-    for name in names:
-        if name not in files:
-            files[name] = _find(name, folders)
-    return {name: files[name] for name in names}
+            raise ValueError(f"--input {text} is neither a folder nor SET=FILE with SET one of {', '.join(sets)}")
+    return {name: files[name] if name in files else _find(data_set, name, folders) for name, data_set in sets.items()}
 
 
-def _find(name: str, folders: Sequence[Path]) -> Path:
+def data_files(folder: Path) -> list[Path]:
+    """The data files of a folder, in order of their names; accounts of this package and hidden files are none.
+
+    Args:
+        folder: need not be there.
+    """
+    files = (file for file in folder.glob("*") if file.suffix in SUFFIXES and not file.name.startswith("."))
+    return sorted(file for file in files if file.is_file() and not _is_note(file))
+
+
+def _find(data_set: DataSet, name: str, folders: Sequence[Path]) -> Path:
+    left_out: list[Path] = []
     for folder in folders:
-        found = [file for file in _data_files(folder) if file.stem in (name, f"{name}_test")]
-        found = found or _data_files(folder / name)
+        found = [file for file in data_files(folder) if file.stem in (name, f"{name}_test")]
+        for place in _places(folder / name, data_set):
+            found = found or data_files(place)
+        left_out += [file for file in found if _is_training(file, data_set)]
+        found = [file for file in found if file not in left_out]
         if len(found) > 1:
             found = [file for file in found if file.stem.endswith("test")] or found
         if len(found) > 1:
@@ -74,8 +104,37 @@ def _find(name: str, folders: Sequence[Path]) -> Path:
         if found:
             return found[0]
     places = ", ".join(map(str, folders)) or "--input"
-    raise ValueError(f"{places}: no file for {name}; pass --input {name}=FILE")
+    named = f" ({', '.join(str(file) for file in left_out)} is named as training data)" if left_out else ""
+    raise ValueError(f"{places}: no file for {name}{named}; pass --input {name}=FILE")
 
 
-def _data_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES and not file.name.startswith("."))
+def _places(folder: Path, data_set: DataSet) -> list[Path]:
+    """A folder, and those in it where hub downloads have their shards."""
+    return [folder, folder / "data", *([folder / data_set.hub_config] if data_set.hub_config else [])]
+
+
+def _complete(shards: list[Path], folder: Path) -> list[Path]:
+    parts = [match.groups()[1:] for match in (_SHARD.fullmatch(file.name) for file in shards) if match]
+    totals = {int(total) for _, total in parts}
+    if len(totals) != 1 or sorted(int(number) for number, _ in parts) != list(range(totals.pop())):
+        names = ", ".join(file.name for file in shards)
+        raise ValueError(f"{folder}: the shards ({names}) are not each of one set once; download what is missing")
+    return shards
+
+
+def _shard_of(file: Path) -> str | None:
+    match = _SHARD.fullmatch(file.name)
+    return match.group(1) if match else None
+
+
+def _is_training(file: Path, data_set: DataSet) -> bool:
+    return split_in_name(file) == "train" and data_set.hub_splits.get("test") != "train"
+
+
+def _is_note(file: Path) -> bool:
+    if file.suffix != ".json":
+        return False
+    if file.name in _HUB_NOTES:
+        return True
+    with file.open("rb") as stream:
+        return stream.read(len(_ACCOUNT_START)) == _ACCOUNT_START

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-import repo_verl
 from data_prep import (
     aime24,
     aime25,
@@ -29,12 +25,15 @@ from data_prep import (
     reading,
 )
 from data_prep.account import Account
+from data_prep.checks import check_flags, check_outputs
+from data_prep.content import make_content, merged
 from data_prep.dataset import DataSet
 from data_prep.hub import hub_records
 from data_prep.inputs import benchmark_files, source_files
 from data_prep.matching import read_benchmarks
 from data_prep.prepare import Filters, convert
 from data_prep.sampling import draw
+from data_prep.splits import check_names, checked, split_in_name
 from data_prep.tokens import prompt_counter
 
 SETS = {
@@ -57,6 +56,7 @@ class Job:
         records: from the source.
         label: file, folder or hub name, for messages.
         source: what the account says about where the records come from; may be completed while they are read.
+        paths: the local files it reads.
     """
 
     data_set: DataSet
@@ -64,6 +64,7 @@ class Job:
     records: Iterable[Mapping[str, Any]]
     label: str
     source: dict[str, Any]
+    paths: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -77,20 +78,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Args:
         arguments: the parsed command line.
 
-    Returns: the content of the JSON file.
+    Returns: what the JSON file says of this run's files.
 
     Raises: ValueError or OSError with one sentence naming what is wrong.
     """
-    filters = _filters(arguments)
+    check_flags(arguments)
     jobs = _jobs(arguments)
+    account_name = f"{arguments.set}.json"
+    read = [path for job in jobs for path in job.paths]
+    read += sorted(arguments.decontaminate.glob("*.parquet")) if arguments.decontaminate else []
+    check_outputs(arguments.output, [*(job.name for job in jobs), account_name], read)
+    filters = _filters(arguments)
     accounts: dict[str, Account] = {}
     with files.Staging(arguments.output) as staging:
         for job in jobs:
             accounts[job.name] = _prepare(job, arguments, filters, staging)
-        content = _content(arguments, jobs, accounts, filters)
-        content["sha256"] = {job.name: reading.sha256(staging.path(job.name)) for job in jobs}
-        staging.write_json(content, f"{arguments.set}.json")
-    return json.loads(json.dumps(content))
+        hashes = {job.name: reading.sha256(staging.path(job.name)) for job in jobs}
+        content = make_content(arguments, accounts, {job.name: job.source for job in jobs}, filters.benchmarks, hashes)
+        staging.write_json(merged(content, arguments.output / account_name), account_name)
+    return content
 
 
 def _prepare(job: Job, arguments: argparse.Namespace, filters: Filters, staging: files.Staging) -> Account:
@@ -102,8 +108,13 @@ def _prepare(job: Job, arguments: argparse.Namespace, filters: Filters, staging:
     if arguments.sample_size is not None:
         kept = staging.scratch(f"{title}.arrow")
         files.write_arrow(tables, kept)
-        tables = draw(kept, arguments.sample_size, arguments.seed, account)
+        tables = draw(kept, arguments.sample_size, arguments.seed, account, title)
     files.write_parquet(tables, staging.path(job.name))
+    if arguments.set == "benchmarks" and not arguments.any_count and account.records_in != job.data_set.test_rows:
+        raise ValueError(
+            f"{job.label}: has {account.records_in} records, but {job.data_set.name} has {job.data_set.test_rows}; "
+            f"pass its file with --input {job.data_set.name}=FILE, or --any-count to take it as it is"
+        )
     return account
 
 
@@ -113,24 +124,39 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
     if arguments.set == "benchmarks":
         if not arguments.input:
             return [_hub_job(SETS[name], "test") for name in BENCHMARKS]
-        found = benchmark_files(arguments.input, BENCHMARKS)
-        return [_local_job(SETS[name], "test", path) for name, path in found.items()]
+        found = benchmark_files(arguments.input, {name: SETS[name] for name in BENCHMARKS})
+        return [
+            _local_job(SETS[name], "test", path, f"pass another with --input {name}=FILE")
+            for name, path in found.items()
+        ]
     data_set = SETS[arguments.set]
     if arguments.set == "deepmath" and arguments.gold == "r1":
         data_set = deepmath.R1_SET
     if arguments.input is not None:
-        return [_local_job(data_set, arguments.split or data_set.default_split, arguments.input)]
+        split = arguments.split or _split_of(arguments.input, data_set)
+        return [_local_job(data_set, split, arguments.input, "pass --split {split}")]
     splits = (arguments.split,) if arguments.split else data_set.hub_default
     return [_hub_job(data_set, split) for split in splits]
 
 
-def _local_job(data_set: DataSet, split: str, path: Path) -> Job:
-    paths = source_files(path, data_set.hub_splits.get(split, split))
-    if paths == [path]:
-        source: dict[str, Any] = {"file": path.name, "sha256": reading.sha256(path)}
+def _split_of(path: Path, data_set: DataSet) -> str:
+    """The split of a source if none is said: the file's name decides where the set is used for both."""
+    if len(data_set.hub_default) < 2:
+        return data_set.default_split
+    said = {split_in_name(file) for file in source_files(path, data_set, data_set.default_split)}
+    return (said.pop() if len(said) == 1 else None) or data_set.default_split
+
+
+def _local_job(data_set: DataSet, split: str, path: Path, remedy: str) -> Job:
+    paths = source_files(path, data_set, split)
+    check_names(paths, split, data_set.hub_splits.get(split, split), remedy)
+    if len(paths) == 1:
+        source: dict[str, Any] = {"file": paths[0].name, "sha256": reading.sha256(paths[0])}
     else:
         source = {"folder": path.name, "sha256": {shard.name: reading.sha256(shard) for shard in paths}}
-    return Job(data_set, split, reading.read_records(paths), str(path), source)
+    label = str(paths[0] if len(paths) == 1 else path)
+    records = checked(reading.read_records(paths), split, label, remedy)
+    return Job(data_set, split, records, label, source, tuple(paths))
 
 
 def _hub_job(data_set: DataSet, split: str) -> Job:
@@ -162,25 +188,3 @@ def _filters(arguments: argparse.Namespace) -> Filters:
         benchmarks=read_benchmarks(arguments.decontaminate) if arguments.decontaminate else None,
         strict=arguments.strict,
     )
-
-
-def _content(
-    arguments: argparse.Namespace, jobs: list[Job], accounts: dict[str, Account], filters: Filters
-) -> dict[str, Any]:
-    left_out = ("output", "input", "quiet", "decontaminate")
-    flags = {key: value for key, value in vars(arguments).items() if key not in left_out}
-    sources = {job.name: job.source for job in jobs}
-    shared = jobs[0].source if all(source == jobs[0].source for source in sources.values()) else None
-    return {
-        "set": arguments.set,
-        "files": {name: account.as_json() for name, account in accounts.items()},
-        "source": shared or sources,
-        "flags": flags,
-        "decontaminate": filters.benchmarks.files if filters.benchmarks else None,
-        "versions": {
-            "repo_verl": repo_verl.__version__,
-            "pyarrow": metadata.version("pyarrow"),
-            "datasets": metadata.version("datasets"),
-            "python": platform.python_version(),
-        },
-    }

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.reading import read_records, sha256
 from data_prep.schema import RowError
-from data_prep.shapes import read_item
+from data_prep.shapes import extra_info, read_item
 
 MIN_LOOSE = 8
 """Shorter loose forms say too little ("find" is all that is left of some problems)."""
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_OTHER = re.compile(r"[^a-z0-9]+")
 
 
 def exact_form(problem: str) -> str:
@@ -35,7 +35,8 @@ def exact_form(problem: str) -> str:
 
 
 def loose_form(problem: str) -> str:
-    r"""Lower-case letters and digits only, after deleting TeX commands; the exact form if that leaves fewer than 8.
+    r"""Letters and digits of any script only, their case and width aside, after deleting TeX commands; the exact form
+    if that leaves fewer than 8.
 
     Args:
         problem: a bare problem.
@@ -44,7 +45,8 @@ def loose_form(problem: str) -> str:
         >>> loose_form(r"What is $\frac{1}{2}$ of 10?"), loose_form(r"Find $\sec 120^\circ.$")
         ('whatis12of10', 'Find $\\sec 120^\\circ.$')
     """
-    loose = _OTHER.sub("", _COMMAND.sub("", problem).lower())
+    folded = unicodedata.normalize("NFKC", _COMMAND.sub("", problem)).casefold()
+    loose = "".join(filter(str.isalnum, folded))
     return loose if len(loose) >= MIN_LOOSE else exact_form(problem)
 
 
@@ -63,11 +65,11 @@ class Benchmarks:
 
     Attributes:
         problems: loose form to the rows that have it, each by ``data_source`` and ``index``.
-        files: file names and their SHA-256.
+        files: by file name its SHA-256, and how many rows count and how many do not.
     """
 
     problems: dict[str, list[dict[str, Any]]]
-    files: dict[str, str]
+    files: dict[str, dict[str, Any]]
 
     def matches(self, problem: str) -> list[dict[str, Any]]:
         """The benchmark rows that a problem repeats.
@@ -84,22 +86,33 @@ def read_benchmarks(folder: Path) -> Benchmarks:
     Args:
         folder: as ``python -m data_prep benchmarks`` writes it.
 
-    Raises: ValueError naming the folder if there is no such row, or file and row of one that is not verl's.
+    Raises: ValueError naming the folder if it has no parquet file, a file without a row that counts, or file and row
+        of one that is not verl's.
     """
     problems: dict[str, list[dict[str, Any]]] = {}
     files = {}
     for path in sorted(folder.glob("*.parquet")):
+        used = skipped = 0
         for number, record in enumerate(read_records([path])):
-            extra = record.get("extra_info") or {}
-            if extra.get("split") in ("train", "warmup"):
-                continue
             try:
+                extra = extra_info(record)
+                if extra.get("split") in ("train", "warmup"):
+                    skipped += 1
+                    continue
                 item = read_item(record, ("prompt",), ("reward_model",))
             except RowError as error:
                 raise ValueError(f"{path}: row {number}: {error}; want verl's columns") from error
             place = {"data_source": record.get("data_source", path.stem), "index": extra.get("index", number)}
             problems.setdefault(loose_form(item.problem), []).append(place)
-            files[path.name] = ""
-    if not problems:
-        raise ValueError(f"{folder}: no benchmark rows; make them with `python -m data_prep benchmarks --output DIR`")
-    return Benchmarks(problems, {name: sha256(folder / name) for name in files})
+            used += 1
+        if not used:
+            raise ValueError(
+                f"{path}: no benchmark rows ({skipped} of the split train or warmup); take it out of the folder of "
+                "--decontaminate, or prepare it as test"
+            )
+        files[path.name] = {"sha256": sha256(path), "rows_used": used, "rows_skipped": skipped}
+    if not files:
+        raise ValueError(
+            f"{folder}: no benchmark files (*.parquet); make them with `python -m data_prep benchmarks --output DIR`"
+        )
+    return Benchmarks(problems, files)

@@ -12,5 +12,6 @@ SET = DataSet(
     hub_name="HuggingFaceH4/MATH-500",
     hub_splits={"test": "test"},
     hub_default=("test",),
+    test_rows=500,
 )
 to_row = SET.to_row

@@ -15,5 +15,6 @@ SET = DataSet(
     hub_name="zwhe99/simplerl-minerva-math",
     hub_splits={"test": "test"},
     hub_default=("test",),
+    test_rows=272,
 )
 to_row = SET.to_row

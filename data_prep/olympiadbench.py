@@ -41,5 +41,6 @@ SET = DataSet(
     hub_name="zwhe99/simplerl-OlympiadBench",
     hub_splits={"test": "test"},
     hub_default=("test",),
+    test_rows=675,
 )
 to_row = SET.to_row

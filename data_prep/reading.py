@@ -8,10 +8,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from data_prep.json_window import Window
+from data_prep.singles import has_singles, shortened
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 CHUNK = 1 << 20
@@ -20,7 +23,6 @@ MAX_RECORD = 1 << 26
 
 PARQUET_BATCH = 256
 
-_BLANK = re.compile(r"[ \t\r\n]*")
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
@@ -30,13 +32,15 @@ def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     Args:
         paths: the files, read one after another; the suffix says which kind a file is.
 
-    Raises: ValueError naming the file, and the row where there is one, for another suffix, broken JSON, an encoding
-        other than UTF-8 and records that are no objects; OSError if a file cannot be read.
+    Raises: ValueError naming the file, and the row where there is one, for another suffix, an empty file, broken
+        JSON or parquet, an encoding other than UTF-8 and records that are no objects; OSError if a file cannot be
+        opened.
     """
     readers = {".jsonl": _jsonl_records, ".json": _json_records, ".parquet": _parquet_records}
     for path in paths:
         if path.suffix not in readers:
             raise ValueError(f"{path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}")
+        _require_text(path)
         for number, record in enumerate(readers[path.suffix](path)):
             if not isinstance(record, dict):
                 raise ValueError(f"{path}: row {number}: is a {type(record).__name__}, want an object")
@@ -53,15 +57,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _require_text(path: Path) -> None:
+    """ValueError for a file that is empty, or in UTF-16 or UTF-32, which have NUL bytes at the start of any JSON."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if not start:
+        raise ValueError(f"{path}: is empty")
+    if b"\0" in start and path.suffix != ".parquet":
+        raise ValueError(f"{path}: row 0: not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8")
+
+
 def _parquet_records(path: Path) -> Iterator[Any]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            single = [field for field in file.schema_arrow if has_singles(field.type)]
             for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-                yield from batch.to_pylist()
-                number += batch.num_rows
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+                for record in batch.to_pylist():
+                    for field in single:
+                        record[field.name] = shortened(record[field.name], field.type)
+                    yield record
+                    number += 1
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: row {number} or after: no readable parquet: {reason}") from error
 
 
@@ -83,78 +101,56 @@ def _jsonl_records(path: Path) -> Iterator[Any]:
                 raise ValueError(
                     f"{path}: row {number}: broken JSON: {error.msg} (line {line_number}, column {error.colno})"
                 ) from error
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}: row {number}: {_too_much(error)} (line {line_number})") from error
             yield record
             number += 1
 
 
 def _json_records(path: Path) -> Iterator[Any]:
     with path.open("rb") as stream:
-        window = _Window(stream)
+        window = Window(stream, CHUNK, MAX_RECORD)
         if window.peek() != "[":
             _require_utf8(window.peek(), path, 0)
             raise ValueError(f"{path}: holds no list of objects; if it has one object a line, name it .jsonl")
         window.position += 1
         number, separator = 0, ","
         while separator == "," and not (number == 0 and window.peek() == "]"):
-            try:
-                record, text = window.value()
-            except json.JSONDecodeError as error:
-                _require_utf8(window.text[window.position :], path, number)
-                raise ValueError(f"{path}: row {number}: broken JSON: {error.msg}") from error
-            _require_utf8(text, path, number)
+            record = _json_record(window, path, number)
             yield record
             separator = window.peek()
             if separator not in (",", "]"):
                 _require_utf8(separator, path, number)
-                raise ValueError(f"{path}: row {number}: broken JSON: want ',' or ']' after it")
+                place = window.place(window.position)
+                raise ValueError(f"{path}: row {number}: broken JSON: want ',' or ']' after it ({place})")
             window.position += separator == ","
             number += 1
         window.position += 1
         if window.peek():
-            raise ValueError(f"{path}: broken JSON: there is text after the list of {number} rows")
+            place = window.place(window.position)
+            raise ValueError(f"{path}: broken JSON: there is text after the list of {number} rows ({place})")
+
+
+def _json_record(window: Window, path: Path, number: int) -> Any:
+    try:
+        record, text = window.value()
+    except json.JSONDecodeError as error:
+        _require_utf8(window.text[window.position :], path, number)
+        raise ValueError(f"{path}: row {number}: broken JSON: {error.msg} ({window.place(error.pos)})") from error
+    except (ValueError, RecursionError) as error:
+        place = window.place(window.position)
+        raise ValueError(f"{path}: row {number}: {_too_much(error)} (at {place})") from error
+    _require_utf8(text, path, number)
+    return record
+
+
+def _too_much(error: ValueError | RecursionError) -> str:
+    """What JSON that is well written can still have too much of: levels, or digits of an integer."""
+    if isinstance(error, RecursionError):
+        return "its lists and objects are nested too deeply"
+    return f"it has a number that is too long: {str(error).partition(';')[0]}"
 
 
 def _require_utf8(text: str, path: Path, number: int) -> None:
     if _UNDECODED.search(text):
         raise ValueError(f"{path}: row {number}: not UTF-8")
-
-
-class _Window:
-    """The part of a JSON file that is being read: ``text`` from ``position`` on, bytes that are no UTF-8 escaped."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.text, self.position = "", 0
-        self._stream, self._ended = stream, False
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
-        self._parse = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is no blank, "" at the end of the file."""
-        while True:
-            blank = _BLANK.match(self.text, self.position)
-            self.position = blank.end() if blank else self.position
-            if self.position < len(self.text) or not self._more():
-                return self.text[self.position : self.position + 1]
-
-    def value(self) -> tuple[Any, str]:
-        """The next JSON value and its text; raises JSONDecodeError if it is broken or longer than MAX_RECORD."""
-        self.peek()
-        while True:
-            start = self.position
-            try:
-                value, self.position = self._parse(self.text, start)
-            except json.JSONDecodeError:
-                if len(self.text) - start > MAX_RECORD or not self._more():
-                    raise
-            else:
-                return value, self.text[start : self.position]
-
-    def _more(self) -> bool:
-        """Reads on, at least as much as is waiting; False if the file has ended."""
-        if self._ended:
-            return False
-        chunk = self._stream.read(max(CHUNK, len(self.text) - self.position))
-        self._ended = not chunk
-        self.text = self.text[self.position :] + self._decode(chunk, final=not chunk)
-        self.position = 0
-        return True

@@ -6,6 +6,8 @@ source, and the gold answer.
 
 from __future__ import annotations
 
+import reprlib
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -20,6 +22,12 @@ TEMPLATES = {
     ),
 }
 """Prompt templates by name. ``none`` is the paper's: the bare question as one user message."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
+_BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
 
 SPLITS = ("train", "test", "warmup")
 
@@ -94,6 +102,24 @@ class RowError(ValueError):
         self.reason = reason
 
 
+def shown(value: object) -> str:
+    """A value as it is written in a message: ``repr``, with the middle left out where that is long.
+
+    Args:
+        value: of a field.
+    """
+    return _SHORT.repr(value)
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see: blanks, control and zero-width characters, invisible letters, or nothing.
+
+    Args:
+        text: a problem or an answer.
+    """
+    return all(unicodedata.category(c) in _BLANK or c in _BLANK_LETTERS for c in text)
+
+
 def make_row(
     data_source: str,
     problem: str,
@@ -118,16 +144,19 @@ def make_row(
         tolerance: see :class:`ExtraInfo`.
         unit: see :class:`ExtraInfo`.
 
-    Raises: ValueError if the template is unknown, naming the ones there are; RowError if a text cannot be written as
-        UTF-8 (half of a surrogate pair, which JSON can spell).
+    Raises: ValueError if the template is unknown, naming the ones there are; RowError if the problem or the answer
+        has nothing to see, or a text cannot be written as UTF-8 (half of a surrogate pair, which JSON can spell).
     """
     if template not in TEMPLATES:
         raise ValueError(f"template={template!r} is unknown; use one of {', '.join(TEMPLATES)}")
+    for name, text in (("problem", problem), ("answer", answer)):
+        if is_blank(text):
+            raise RowError(f"{name} empty", f"the {name} {shown(text)} has nothing to see")
     for name, text in (("problem", problem), ("answer", answer), ("id", id), ("unit", unit)):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise RowError(f"{name} not UTF-8", f"the {name} {text[:80]!r} holds half of a surrogate pair") from error
+            raise RowError(f"{name} not UTF-8", f"the {name} {shown(text)} holds half of a surrogate pair") from error
     return Row(
         data_source=data_source,
         prompt=[Message(role="user", content=TEMPLATES[template].format(problem=problem))],
@@ -149,7 +178,7 @@ def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
     """
 
     def refuse(field: str, found: object, wanted: str) -> None:
-        raise ValueError(f"{file}: row {number}: field {field!r} is {found!r}, want {wanted}")
+        raise ValueError(f"{file}: row {number}: field {field!r} is {shown(found)}, want {wanted}")
 
     for field in SCHEMA.names:
         if row.get(field) is None:
@@ -163,12 +192,12 @@ def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
     for message in prompt:
         if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
             refuse("prompt", message, "messages of role and content")
-        if message["role"] not in ("system", "user", "assistant") or not str(message["content"]).strip():
+        if message["role"] not in ("system", "user", "assistant") or is_blank(str(message["content"])):
             refuse("prompt", message, "a known role and some content")
     if row["reward_model"].get("style") != "rule":
         refuse("reward_model.style", row["reward_model"].get("style"), "'rule'")
     gold = row["reward_model"].get("ground_truth")
-    if not isinstance(gold, str) or not gold.strip():
+    if not isinstance(gold, str) or is_blank(gold):
         refuse("reward_model.ground_truth", gold, "text")
     index = row["extra_info"].get("index")
     if not isinstance(index, int) or index < 0:

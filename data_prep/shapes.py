@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.schema import TEMPLATES, RowError
+from data_prep.chats import parsed_chat, user_message
+from data_prep.schema import TEMPLATES, RowError, is_blank, shown
 from repo_verl.rewards.extract import extract_boxed
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
@@ -21,9 +22,10 @@ ID_FIELDS = ("unique_id", "id", "idx", "url")
 INSTRUCTIONS = (
     *(text for text in (template.format(problem="").strip() for template in TEMPLATES.values()) if text),
     "Let's think step by step and output the final answer within \\boxed{}.",
+    'Let\'s think step by step and output the final answer after "####".',
 )
 """Sentences at the end of a prompt that are no part of the problem: our templates' (QwQ's files carry ``boxed``'s),
-and the one of Skywork-OR1 and One-Shot-RLVR."""
+the one of Skywork-OR1 and One-Shot-RLVR, and that of verl's GSM8K."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,33 @@ def read_item(
 def _verl_item(record: Mapping[str, Any]) -> Item:
     problem, removed = _problem(record, "prompt")
     answer = answer_text(record["reward_model"].get("ground_truth"), "reward_model.ground_truth")
-    extra = record.get("extra_info") or {}
+    extra = extra_info(record)
     return Item(problem, answer, _id(extra), tolerance_of(extra, "tolerance"), unit_of(extra), removed)
+
+
+def extra_info(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ``extra_info`` of one of verl's records; empty if it is missing or null.
+
+    Args:
+        record: a record of the source.
+
+    Raises: RowError if it is no mapping.
+    """
+    extra = record.get("extra_info")
+    if extra is not None and not isinstance(extra, Mapping):
+        raise RowError("extra_info no mapping", f"field 'extra_info' is {shown(extra)}, want a mapping or null")
+    return extra or {}
+
+
+def answer_field(record: Mapping[str, Any]) -> str:
+    """The name of the field that :func:`read_item` takes the answer from, for messages.
+
+    Args:
+        record: a record that has one.
+    """
+    if "prompt" in record and isinstance(record.get("reward_model"), Mapping):
+        return "reward_model.ground_truth"
+    return present(record, ANSWER_FIELDS)
 
 
 def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -94,7 +121,7 @@ def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
         if field in record:
             return field
     names = " or ".join(fields)
-    raise RowError(f"{names} missing", f"field {names} is missing (there are: {', '.join(record)})")
+    raise RowError(f"{names} missing", f"field {names} is missing (there are: {_listed(record)})")
 
 
 def answer_text(value: Any, field: str) -> str:
@@ -112,13 +139,13 @@ def answer_text(value: Any, field: str) -> str:
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        raise RowError(f"{field} empty", f"field {field!r} is {value!r}, want an answer")
+    if value is None or value == [] or (isinstance(value, str) and is_blank(value)):
+        raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want an answer")
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(int(value)) if value == int(value) else repr(value)
-    raise RowError(f"{field} no text", f"field {field!r} is {value!r}, want a text, a number or a list of one")
+    raise RowError(f"{field} no text", f"field {field!r} is {shown(value)}, want a text, a number or a list of one")
 
 
 def boxed(record: Mapping[str, Any], field: str) -> str:
@@ -132,7 +159,7 @@ def boxed(record: Mapping[str, Any], field: str) -> str:
     """
     solution = answer_text(record[present(record, (field,))], field)
     answer = extract_boxed(solution, max_chars=len(solution))
-    if not answer:
+    if not answer or is_blank(answer):
         raise RowError(f"no answer in a box in {field}", f"field {field!r} has no closed \\boxed{{}} with an answer")
     return answer
 
@@ -169,7 +196,7 @@ def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
     except (TypeError, ValueError):
         tolerance = math.nan
     if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise RowError(f"{field} no number", f"field {field!r} is {value!r}, want a number above 0 or null")
+        raise RowError(f"{field} no number", f"field {field!r} is {shown(value)}, want a number above 0 or null")
     return tolerance
 
 
@@ -184,27 +211,23 @@ def unit_of(record: Mapping[str, Any]) -> str:
 
 
 def _problem(record: Mapping[str, Any], field: str) -> tuple[str, bool]:
-    value, removed = record[field], False
+    value, removed = parsed_chat(record[field]), False
     if isinstance(value, list) and value:
-        value, removed = _user_message(value, field)
-    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        raise RowError(f"{field} empty", f"field {field!r} is {value!r}, want a problem")
+        value, removed = user_message(value, field)
+    if value is None or value == [] or (isinstance(value, str) and is_blank(value)):
+        raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want a problem")
     if not isinstance(value, str):
-        raise RowError(f"{field} no text", f"field {field!r} is {value!r}, want text or a chat")
+        raise RowError(f"{field} no text", f"field {field!r} is {shown(value)}, want text or a chat")
     problem, shortened = bare(value)
-    if not problem.strip():
+    if is_blank(problem):
         raise RowError(f"{field} empty", f"field {field!r} holds an instruction alone, want a problem")
     return problem, removed or shortened
 
 
-def _user_message(chat: list[Any], field: str) -> tuple[Any, bool]:
-    """The content of a chat's one user message, and whether a system message stood beside it."""
-    roles = [m.get("role", m.get("from")) if isinstance(m, Mapping) else None for m in chat]
-    if roles.count("user") != 1 or set(roles) - {"user", "system"}:
-        raise RowError(f"{field} no single question", f"field {field!r} has the roles {roles}, want one user message")
-    message = chat[roles.index("user")]
-    return message.get("content", message.get("value")), len(chat) > 1
-
-
 def _id(record: Mapping[str, Any]) -> str:
     return next((str(record[field]) for field in ID_FIELDS if record.get(field) not in (None, "")), "")
+
+
+def _listed(record: Mapping[str, Any]) -> str:
+    names = [str(name)[:40] for name in record]
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")

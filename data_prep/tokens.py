@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from data_prep.hub import is_reachable
 from data_prep.schema import Row
 
 
@@ -12,10 +14,21 @@ def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
 
     Args:
         tokenizer: folder or hub name, as for ``AutoTokenizer.from_pretrained``.
+
+    Raises: ValueError naming --tokenizer if it cannot be loaded or has no chat template.
     """
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    try:
+        local = Path(tokenizer).exists() or not is_reachable()
+        loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=local)
+        loaded.apply_chat_template([{"role": "user", "content": "1"}], add_generation_prompt=True, tokenize=False)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"--tokenizer {tokenizer}: cannot be used ({type(error).__name__}: {reason}); pass the folder or the hub "
+            "name of a model with a chat template"
+        ) from error
 
     def count(row: Row) -> int:
         text = loaded.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)

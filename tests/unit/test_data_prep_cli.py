@@ -165,7 +165,8 @@ def test_no_rows_left_names_the_file_and_the_commonest_reason(capsys, tmp_path, 
 
 
 def test_an_empty_file_is_refused(capsys, tmp_path, source):
-    assert "source.jsonl: has no records" in refused(capsys, tmp_path, "deepmath", "--input", source())
+    assert "source.jsonl: is empty" in refused(capsys, tmp_path, "deepmath", "--input", source())
+    assert "source.jsonl: has no records" in refused(capsys, tmp_path, "deepmath", "--input", source(" "))
 
 
 def test_a_missing_file_is_named(capsys, tmp_path):

@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import reading
+from data_prep import json_window, reading
 from data_prep.files import ROW_GROUP, Staging, tables, write_arrow, write_parquet
-from data_prep.inputs import benchmark_files, source_files
 from data_prep.reading import read_records
 from data_prep.schema import SCHEMA, make_row
 
@@ -54,9 +52,9 @@ def test_a_broken_record_is_not_searched_for_its_end_through_the_whole_file(tmp_
     monkeypatch.setattr(reading, "CHUNK", 100)
     monkeypatch.setattr(reading, "MAX_RECORD", 1000)
     longest = []
-    more = reading._Window._more
+    more = json_window.Window._more
     monkeypatch.setattr(
-        reading._Window, "_more", lambda self: (more(self), longest.append(len(self.text)))[0]
+        json_window.Window, "_more", lambda self: (more(self), longest.append(len(self.text)))[0]
     )  # fmt: skip
     path = written(tmp_path / "x.json", '[{"a": 1}, {"a": "' + "x" * 100_000)
     with pytest.raises(ValueError, match="x.json: row 1: broken JSON: Unterminated string"):
@@ -67,14 +65,15 @@ def test_a_broken_record_is_not_searched_for_its_end_through_the_whole_file(tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"a": 1} {"a": 2}]', "row 0: broken JSON: want ',' or ']' after it"),
+        ('[{"a": 1} {"a": 2}]', "row 0: broken JSON: want ',' or ']' after it (line 1, column 11)"),
         ('[{"a": 1}, ]', "row 1: broken JSON: Expecting value"),
         ('[{"a": 1}, {"a": 2}', "row 1: broken JSON: want ',' or ']' after it"),
         ('[{"a": 1}, {"a": ', "row 1: broken JSON: Expecting value"),
         ('[{"a": 1}] x', "broken JSON: there is text after the list of 1 rows"),
         ('[{"a": 1}, 5]', "row 1: is a int, want an object"),
         ('{"a": 1}\n{"a": 2}\n', "holds no list of objects; if it has one object a line, name it .jsonl"),
-        ("", "holds no list of objects"),
+        ("", "is empty"),
+        (" ", "holds no list of objects"),
         (b'[{"a": 1}, {"a": "\xe9"}]', "row 1: not UTF-8"),
         (b'[{"a": 1}, {"a": \xe9}]', "row 1: not UTF-8"),
         ('[{"a": 1}]'.encode("utf-16"), "row 0: not UTF-8"),
@@ -91,7 +90,7 @@ def test_broken_json_files_are_named_with_the_row(tmp_path, text, message):
     [
         ('{"a": 1}\n\n{"a": }\n', "row 1: broken JSON: Expecting value (line 3, column 7)"),
         (b'\n{"a": 1}\n{"a": "\xe9t"}\n', "row 1: not UTF-8 (invalid continuation byte, line 3, byte 8)"),
-        ('{"a": 1}\n'.encode("utf-16"), "row 0: not UTF-8 (invalid start byte, line 1, byte 1)"),
+        ('{"a": 1}\n'.encode("utf-16"), "row 0: not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8"),
         ('{"a": 1}\n\n[1]\n', "row 1: is a list, want an object"),
     ],
 )
@@ -110,65 +109,6 @@ def test_jsonl_with_a_byte_order_mark_blank_lines_and_no_last_newline(tmp_path):
 def test_broken_parquet_is_named(tmp_path):
     with pytest.raises(ValueError, match="x.parquet: row 0 or after: no readable parquet: Parquet magic bytes"):
         read(written(tmp_path / "x.parquet", b"PAR1 and no more"))
-
-
-def test_shards_are_read_in_order_of_their_names(tmp_path):
-    for number in (2, 0, 1):
-        pq.write_table(pa.Table.from_pylist([{"n": number}]), tmp_path / f"train-0000{number}-of-00003.parquet")
-    pq.write_table(pa.Table.from_pylist([{"n": 9}]), tmp_path / "test-00000-of-00001.parquet")
-    written(tmp_path / "README.md", "x")
-    assert [r["n"] for r in read_records(source_files(tmp_path, "train"))] == [0, 1, 2]
-    assert [r["n"] for r in read_records(source_files(tmp_path, "test"))] == [9]
-    assert source_files(tmp_path / "README.md", "test") == [tmp_path / "README.md"]
-    (tmp_path / "empty").mkdir()
-    for folder, split in ((tmp_path / "empty", "train"), (tmp_path, "validation")):
-        with pytest.raises(ValueError, match=f"{folder}: the folder has no .jsonl, .json, .parquet file of the split"):
-            source_files(folder, split)
-
-
-def test_files_that_are_not_named_as_shards_are_all_read(tmp_path):
-    for name in ("part-b.json", "a.jsonl"):
-        written(tmp_path / name, "[]" if name.endswith("json") else "")
-    assert source_files(tmp_path, "train") == [tmp_path / "a.jsonl", tmp_path / "part-b.json"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for name in (
-        "a.json",
-        "e_test.parquet",
-        "b/one.parquet",
-        "b/notes.txt",
-        "c/x__test.jsonl",
-        "c/y.jsonl",
-        "d/x_test.jsonl",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    return tmp_path
-
-
-def test_benchmark_files_are_found_by_name_alone_or_as_test(folder):
-    found = benchmark_files([str(folder), f"d={folder}/z"], ("d", "a", "b", "c", "e"))
-    assert list(found.items()) == [
-        ("d", folder / "z"),
-        ("a", folder / "a.json"),
-        ("b", folder / "b/one.parquet"),
-        ("c", folder / "c/x__test.jsonl"),
-        ("e", folder / "e_test.parquet"),
-    ]
-
-
-def test_benchmark_files_that_are_unclear_or_missing_are_asked_for(folder):
-    (folder / "d/y_test.json").write_text("")
-    with pytest.raises(
-        ValueError, match=r"several files could be d \(x_test.jsonl, y_test.json\); pass --input d=FILE"
-    ):
-        benchmark_files([str(folder)], ("a", "d"))
-    with pytest.raises(ValueError, match="no file for f; pass --input f=FILE"):
-        benchmark_files([str(folder)], ("a", "f"))
-    with pytest.raises(ValueError, match="--input q=x is neither a folder nor SET=FILE with SET one of a, b"):
-        benchmark_files(["q=x"], ("a", "b"))
 
 
 def test_parquet_has_equal_row_groups_and_no_notes_of_pandas_or_datasets(tmp_path):

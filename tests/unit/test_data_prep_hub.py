@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import socket
+import time
 
 import datasets
 import pyarrow.parquet as pq
@@ -32,6 +34,7 @@ def test_without_hub_and_input_one_sentence_says_what_to_do(capsys, tmp_path, mo
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(hub, "reach", lambda address: None)
     message = refused(capsys, tmp_path, "deepmath")
     assert "hub set zwhe99/DeepMath-103K could not be loaded (ConnectionError: no network)" in message
     assert "hf download zwhe99/DeepMath-103K --repo-type dataset" in message and "--input" in message
@@ -60,6 +63,7 @@ def fake_hub(monkeypatch):
         return iter([{"question": f"{name}?", "answer": "5", "final_answer": "5"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub, "reach", lambda address: None)
     return asked
 
 
@@ -97,7 +101,7 @@ def test_one_split_of_a_hub_set(tmp_path, fake_hub, capsys):
 
 
 def test_benchmarks_without_input_are_the_seven_hub_sets(tmp_path, fake_hub):
-    account = prepare(tmp_path, "benchmarks")
+    account = prepare(tmp_path, "benchmarks", "--any-count")
     assert fake_hub == [HUB[name][-1] for name in jobs.BENCHMARKS]
     assert len(account["files"]) == 7 and len(list(tmp_path.glob("*.parquet"))) == 7
 
@@ -107,3 +111,36 @@ def test_the_digest_of_hub_records_is_that_of_their_json(fake_hub):
     assert len(list(hub.hub_records(jobs.SETS["aime25"], "test", source))) == 1
     line = b'{"answer": "5", "final_answer": "5", "question": "math-ai/aime25?"}\n'
     assert source == {"records_sha256": hashlib.sha256(line).hexdigest()}
+
+
+def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch, capsys):
+    def no_name(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", no_name)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    start = time.monotonic()
+    message = refused(capsys, tmp_path, "aime24")
+    assert "could not be loaded (gaierror: [Errno -2] Name or service not known); on a machine with" in message
+    message = refused(capsys, tmp_path, "aime24", "--tokenizer", "nobody/nothing", "--max-prompt-tokens", "5")
+    assert "--tokenizer nobody/nothing: cannot be used (OSError: " in message
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(("proxies", "asked"), [({}, 1), ({"https": "p"}, 0), ({"all": "p"}, 0), ({"http": "p"}, 1)])
+def test_behind_a_proxy_the_hub_is_not_asked_directly(monkeypatch, proxies, asked):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        calls = []
+        connect = socket.create_connection
+        monkeypatch.setattr(
+            socket, "create_connection", lambda place, timeout: (calls.append(place), connect(place, timeout))[1]
+        )
+        monkeypatch.setattr("urllib.request.getproxies", lambda: proxies)
+        port = server.getsockname()[1]
+        hub.reach(f"https://127.0.0.1:{port}")
+    assert calls == [("127.0.0.1", port)] * asked
+
+
+def test_a_hub_set_of_another_count_is_no_benchmark(tmp_path, fake_hub, capsys):
+    message = refused(capsys, tmp_path, "benchmarks")
+    assert "HuggingFaceH4/MATH-500: has 1 records, but math500 has 500" in message and "--any-count" in message

@@ -184,7 +184,10 @@ def test_deepmaths_sample_has_4_repeats_and_no_benchmark_problem(benchmarks, tmp
     assert account["files"]["deepmath_train.parquet"]["dropped"] == {
         "repeats an earlier problem": {"count": 4, "records": "1637,2152,2154,4444"}
     }
-    assert account["decontaminate"] == benchmarks[1]["sha256"]
+    hashes, rows = benchmarks[1]["sha256"], benchmarks[1]["files"]
+    assert account["decontaminate"] == {
+        name: {"sha256": hashes[name], "rows_used": rows[name]["rows_out"], "rows_skipped": 0} for name in hashes
+    }
 
 
 def test_problems_that_differ_in_blanks_alone_are_repeats_and_others_are_not(tmp_path):

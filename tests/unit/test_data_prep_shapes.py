@@ -120,12 +120,16 @@ def test_benchmarks_are_compared_without_their_template(tmp_path):
     places = [{"data_source": "math500", "index": 4}, {"data_source": "amc23", "index": 9}]
     assert found.matches("What is $one$ half?") == places
     assert found.matches("What is one third?") == []
-    assert list(found.files) == ["x.parquet"] and len(found.files["x.parquet"]) == 64
+    assert list(found.files) == ["x.parquet"] and len(found.files["x.parquet"]["sha256"]) == 64
+    assert (found.files["x.parquet"]["rows_used"], found.files["x.parquet"]["rows_skipped"]) == (2, 1)
 
 
 def test_a_folder_without_benchmarks_is_refused(tmp_path):
     folder = bench(tmp_path / "b", make_row("deepmath", "What is one third?", "1", "train", 0, "none"))
-    with pytest.raises(ValueError, match="b: no benchmark rows; make them with `python -m data_prep benchmarks"):
+    with pytest.raises(ValueError, match=r"x.parquet: no benchmark rows \(1 of the split train or warmup\); take it"):
+        read_benchmarks(folder)
+    (folder / "x.parquet").unlink()
+    with pytest.raises(ValueError, match="b: no benchmark files .*; make them with `python -m data_prep benchmarks"):
         read_benchmarks(folder)
     pq.write_table(pa.Table.from_pylist([{"problem": "p", "answer": "1"}]), folder / "y.parquet")
     with pytest.raises(ValueError, match="y.parquet: row 0: field prompt is missing .*; want verl's columns"):
