@@ -8,8 +8,11 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from repo_verl.evaluate import cli as evaluation
 
 Line = tuple[bool, str, str]
 """Good or a problem, what was looked at, what was found."""
@@ -44,30 +47,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="versions, registration and devices; exit status 1 on a problem")
     commands.add_parser("config-dir", help="print the folder for main_ppo's --config-dir")
-    report = commands.add_parser("report", help="summary.json, report.png and a table of finished or running runs")
+    report = commands.add_parser("report", help="report.html, pictures and a table of finished or running runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with a metrics.jsonl")
     report.add_argument("--output", type=Path, default=Path("."), help="folder to write to (default: here)")
     report.add_argument("--seed", type=int, help="noted in the summary")
+    report.add_argument(
+        "--watch", type=_seconds, nargs="?", const=30.0, metavar="SECONDS",
+        help="write it again every SECONDS (default: 30) until Ctrl-C; the page reads itself again",
+    )  # fmt: skip
+    evaluation.add_evaluate(commands)
+    evaluation.add_compare(commands)
     chosen = parser.parse_args(arguments)
     if chosen.command == "config-dir":
         print(config_dir())
         return 0
+    if chosen.command in ("evaluate", "compare"):
+        return evaluation.main(chosen)
     if chosen.command == "report":
-        return make_report(chosen.runs, chosen.output, chosen.seed)
+        return make_report(chosen.runs, chosen.output, chosen.seed, chosen.watch)
     return check()
 
 
-def make_report(runs: Sequence[Path], output: Path, seed: int | None) -> int:
-    """Write the report and print its table; 1 and one sentence if a log can't be read."""
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 1 to 86400: put RUN_DIRs before --watch")
+    return seconds
+
+
+def make_report(runs: Sequence[Path], output: Path, seed: int | None, watch: float | None = None) -> int:
+    """Write the report and print its table, once or every ``watch`` seconds; 1 and one sentence if it can't be written.
+
+    Args:
+        runs: folders, each with a ``metrics.jsonl``.
+        output: folder to write to.
+        seed: noted in the summary.
+        watch: seconds between two reports, until Ctrl-C.
+
+    Returns:
+        The exit status.
+    """
     from repo_verl.report import write_report
 
+    shown = None
     try:
-        print(write_report(runs, output, seed))
+        while True:
+            text = write_report(runs, output, seed, watch)
+            if text != shown:
+                print(text)
+                beside = "" if watch else ", with report.png, charts/ and summary.json beside it"
+                print(f"written: {output / 'report.html'}{beside}", flush=True)
+            shown = text
+            if watch is None:
+                return 0
+            time.sleep(watch)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"written: {output / 'summary.json'}, {output / 'report.png'}")
-    return 0
+    except KeyboardInterrupt:
+        return 0
 
 
 def check() -> int:

@@ -3,6 +3,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"
+# the report's page is looked at in a browser
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$(id -u)" != 0 ] ||
+  { say "installing chromium" && apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; } ||
+  fail "chromium could not be installed: apt-get install chromium, or put google-chrome on the PATH"
 say "lint and types"
 ruff check .
 ruff format --check .

@@ -1,4 +1,4 @@
-"""The summary of a run, from a log written by hand."""
+"""The report of runs as the command makes it, from logs written by hand."""
 
 import json
 
@@ -9,7 +9,7 @@ from repo_verl.report import read_log, summarize, write_report
 
 
 def write_log(folder, entries, tail=""):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     lines = [json.dumps({"step": step, "data": data}) for step, data in entries]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n" + tail)
     return folder
@@ -41,13 +41,15 @@ def test_summary_by_hand(tmp_path):
     }
 
 
-def test_report_writes_summary_picture_and_table(tmp_path, capsys):
+def test_report_writes_page_pictures_summary_and_table(tmp_path, capsys):
     runs = [write_log(tmp_path / name, entries()) for name in ("grpo", "repo")]
     assert main(["report", *map(str, runs), "--output", str(tmp_path / "out"), "--seed", "3"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["grpo"]["val_accuracy_last"] == 0.5 and summary["seed"] == 3
     assert {"commit", "versions", "machine"} <= summary.keys()
-    assert (tmp_path / "out" / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for picture in ("report.png", "charts/accuracy.png"):
+        assert (tmp_path / "out" / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / "out" / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert "50.0%" in capsys.readouterr().out
 
 
@@ -69,12 +71,14 @@ def test_parts_of_a_resumed_run_are_read_together(tmp_path):
     assert dict(read_log(run))[1] == {"timing_s/step": 9.0}, "the later part wins"
 
 
-def test_two_runs_of_one_name_are_refused(tmp_path, capsys):
-    for seed in ("s0", "s1"):
-        (tmp_path / seed).mkdir()
-        write_log(tmp_path / seed / "repo", entries())
-    assert main(["report", str(tmp_path / "s0" / "repo"), str(tmp_path / "s1" / "repo")]) == 1
-    assert "has a name twice" in capsys.readouterr().err
+def test_runs_of_one_name_are_kept_apart_in_the_summary_and_one_folder_twice_is_refused(tmp_path, capsys):
+    runs = [str(write_log(tmp_path / f"seed{seed}" / "repo", entries())) for seed in (0, 1)]
+    assert main(["report", *runs, "--output", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["seed0/repo"] == summary["seed1/repo"] and summary["seed0/repo"]["steps"] == 2
+    assert "seed1/repo" in capsys.readouterr().out
+    assert main(["report", runs[0], runs[0] + "/../repo"]) == 1
+    assert "is given twice" in capsys.readouterr().err
 
 
 def test_missing_and_empty_logs_are_one_sentence(tmp_path, capsys):

@@ -1,0 +1,248 @@
+"""Drawing charts with Matplotlib, as SVG for the page and as PNG."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from repo_verl.report.charts import Chart
+from repo_verl.report.curves import Curve
+from repo_verl.report.runs import Group, shorten
+from repo_verl.report.style import DASHES, FONT_POINTS, HATCHES, INCH, LIGHT, WIDTH, Palette, mark_of, settings
+from repo_verl.report.times import ALL_PARTS, shown_parts
+
+AXES_HEIGHT, TITLE_HEIGHT, LEGEND_HEIGHT = 2.45, 0.25, 1.45 * FONT_POINTS / INCH
+"""Inches of a chart without title and legend, of its title, and of a row of its legend."""
+LEGEND_POINTS, CHARACTER_POINTS = 34, 5.6
+"""Width of a legend's entry: line and gaps, and a character."""
+LOG_FROM = 20
+"""Ratios that span more than this factor are drawn on a logarithmic axis."""
+HUGE = 1e7
+"""Numbers from here on are written with an exponent."""
+TICKS = (1, 2, 5, 10)
+MARKS_SHOWN = 8
+"""Marks on a line, about."""
+
+
+def svg(chart: Chart, groups: Sequence[Group], palette: Palette) -> str | None:
+    """A chart for the page, without title: the page has it as text.
+
+    Args:
+        chart: what to show.
+        groups: of runs.
+        palette: light or dark.
+
+    Returns:
+        An ``<svg>`` element whose ids are no other chart's; None if the logs have nothing of it.
+    """
+    stream = io.StringIO()
+    with _figure(palette, **{"svg.hashsalt": f"{chart.name}-{palette.name}"}) as figure:
+        if not (rows := _draw(figure, chart, groups, palette, WIDTH)):
+            return None
+        figure.set_size_inches(WIDTH, AXES_HEIGHT + rows * LEGEND_HEIGHT)
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(stream.getvalue(), chart.title)
+
+
+def png(chart: Chart, groups: Sequence[Group]) -> bytes | None:
+    """A chart with its title as a picture of 1,104 pixels' width, light; None if the logs have nothing of it.
+
+    Args:
+        chart: what to show.
+        groups: of runs.
+    """
+    stream = io.BytesIO()
+    with _figure(LIGHT) as figure:
+        if not (rows := _draw(figure, chart, groups, LIGHT, WIDTH, title=True)):
+            return None
+        figure.set_size_inches(WIDTH, AXES_HEIGHT + TITLE_HEIGHT + rows * LEGEND_HEIGHT)
+        figure.savefig(stream, format="png", dpi=240)
+    return stream.getvalue()
+
+
+def overview(charts: Sequence[Chart], groups: Sequence[Group]) -> bytes:
+    """Up to four charts as one picture of 1,980 pixels' width, light.
+
+    Args:
+        charts: that the logs have something of.
+        groups: of runs.
+    """
+    stream = io.BytesIO()
+    with _figure(LIGHT) as figure:
+        figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.05)
+        parts: Any = figure.subfigures(2, 2, wspace=0.02, hspace=0.06)
+        rows = [
+            _draw(part, chart, groups, LIGHT, 1.2 * WIDTH, title=True)
+            for part, chart in zip(parts.flat, charts[:4], strict=False)
+        ]
+        height = 1.2 * AXES_HEIGHT + TITLE_HEIGHT + max(rows, default=0) * LEGEND_HEIGHT
+        figure.set_size_inches(2.4 * WIDTH, 2 * height)
+        figure.savefig(stream, format="png", dpi=180)
+    return stream.getvalue()
+
+
+@contextmanager
+def _figure(palette: Palette, **more: object) -> Iterator[Figure]:
+    with matplotlib.rc_context({**settings(palette), **more}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of names in other scripts
+        yield Figure(layout="constrained")
+
+
+def _draw(
+    container: Any, chart: Chart, groups: Sequence[Group], palette: Palette, width: float, title: bool = False
+) -> int:
+    """Draw into a figure or a part of one, ``width`` inches wide; the rows of the legend, 0 if there is nothing."""
+    axis = container.subplots()
+    drawn = _bars(axis, groups, palette) if chart.kind == "bars" else _curves(axis, chart, groups, palette)
+    if not drawn:
+        return 0
+    if title:
+        container.suptitle(chart.title, x=0.012, ha="left", weight="bold", size=FONT_POINTS + 1.5)
+    widest = LEGEND_POINTS + CHARACTER_POINTS * max(len(label) for _, label in drawn)
+    columns = max(1, min(len(drawn), int(width * INCH / widest)))
+    container.legend(
+        *zip(*drawn, strict=True), loc="outside lower left", ncols=columns, borderpad=0.2, columnspacing=1,
+        handlelength=2.2, handletextpad=0.6, labelspacing=0.35,
+    )  # fmt: skip
+    return math.ceil(len(drawn) / columns)
+
+
+def _curves(axis: Any, chart: Chart, groups: Sequence[Group], palette: Palette) -> list[tuple[Any, str]]:
+    curves = chart.curves(groups)
+    legend: list[tuple[Any, str]] = []
+    for curve in curves:
+        color = palette.groups[curve.group % len(palette.groups)]
+        look = {
+            "color": color,
+            "marker": mark_of(curve.group),
+            "markerfacecolor": palette.background if curve.kind else color,
+        }
+        if chart.kind == "points":
+            (line,) = axis.plot(curve.x, curve.y, linestyle="", alpha=0.75, clip_on=False, **look)
+        else:
+            every = max(1, len(curve.x) // MARKS_SHOWN)
+            start = min(curve.group * every // 2 % every, len(curve.x) - 1)  # so that marks of equal lines are seen
+            (line,) = axis.plot(
+                curve.x, curve.y, linestyle=DASHES[curve.kind], markevery=(start, every), clip_on=False, **look
+            )
+        if curve.low:
+            axis.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
+        legend.append((_sample(line), curve.label))
+    if curves:
+        _scale(axis, chart, curves)
+        if chart.mark is not None:
+            axis.axhline(chart.mark, color=palette.soft, linewidth=0.8, linestyle=DASHES[2], zorder=1)
+    return legend
+
+
+def _sample(line: Line2D) -> Line2D:
+    """The line as its legend shows it."""
+    names = ("color", "marker", "markerfacecolor", "linestyle")
+    return Line2D([], [], **{name: getattr(line, f"get_{name}")() for name in names})
+
+
+def _scale(axis: Any, chart: Chart, curves: Sequence[Curve]) -> None:
+    low = min(min(curve.low or curve.y) for curve in curves)
+    high = max(max(curve.high or curve.y) for curve in curves)
+    low, high = (low, high) if chart.mark is None else (min(low, chart.mark), max(high, chart.mark))
+    points = chart.kind == "points"
+    axis.set(xlabel="mean age of the step's replayed rows (steps)" if points else "training step", ylabel=chart.up)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=TICKS))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, 0)))
+    if chart.mark is not None and 0 < LOG_FROM * low < high:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(numticks=6))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return
+    axis.set_ylim(*limits(low, high, chart))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=TICKS))
+    ticks = axis.get_yticks()
+    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+    if chart.percent:
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(100 * value, max(0, digits - 2)) + " %"))
+    else:
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, digits)))
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}" if abs(value) < HUGE and digits < 9 else f"{value:.3g}"
+
+
+def limits(low: float, high: float, chart: Chart) -> tuple[float, float]:
+    """An axis's ends: the values with a margin, at least the chart's span, inside the chart's bounds if the values are.
+
+    Args:
+        low: smallest value.
+        high: largest value.
+        chart: whose axis it is; with a lower bound alone it begins there.
+
+    Returns:
+        Bottom and top.
+    """
+    least, most = chart.bounds
+    least = None if least is None or low < least else least
+    most = None if most is None or high > most else most
+    if least is not None and chart.bounds[1] is None:
+        return least, max(high, least + 1e-9) * 1.08
+    missing = max(0.0, (chart.span or abs(high) * 0.1 or 1.0) - (high - low))
+    bottom, top = low - missing / 2, high + missing / 2
+    if least is not None and bottom < least:
+        bottom, top = least, max(high, least + (top - bottom))
+    if most is not None and top > most:
+        bottom, top = min(low, most - (top - bottom)), most
+    margin = 0.06 * (top - bottom)
+    return (bottom if bottom == least else bottom - margin), top + margin
+
+
+def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> list[tuple[Any, str]]:
+    steps, parts = shown_parts(groups)
+    starts = [0.0] * len(steps)
+    places = range(len(steps))
+    legend: list[tuple[Any, str]] = []
+    for part, seconds in parts:
+        look: dict[str, Any] = {
+            "facecolor": palette.parts[ALL_PARTS.index(part)],
+            "edgecolor": palette.background,
+            "linewidth": 0.6,
+            "hatch": HATCHES[ALL_PARTS.index(part)],
+        }
+        axis.barh(places, seconds, left=starts, height=0.62, **look)
+        starts = [start + value for start, value in zip(starts, seconds, strict=True)]
+        legend.append((Patch(**look), part))
+    if not legend:
+        return []
+    for place, end, step in zip(places, starts, steps.values(), strict=True):
+        axis.text(end + 0.015 * max(starts), place, f"{_number(step, 2)} s", va="center")
+    axis.set_xlim(0, 1.2 * max(starts))
+    axis.set_ylim(max(len(steps), 2) - 0.5, -0.5)
+    axis.yaxis.set_major_locator(FixedLocator(list(places)))
+    axis.set_yticklabels([shorten(name, 16) for name in steps])
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=TICKS))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.grid(visible=False, axis="y")
+    axis.set(xlabel="seconds (median step)")
+    return legend
+
+
+def _inline(text: str, title: str) -> str:
+    """Matplotlib's SVG file as an element of a page: no prolog, metadata, comments, style or unused ids."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    label = html.escape(title, quote=True)
+    text = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text)
+    return re.sub(r"\n\s*", "\n", text).strip()

@@ -1,0 +1,113 @@
+"""Reading verl's file log: parts of a resumed run, lines cut short, values that are no numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Log = list[tuple[int, dict[str, float]]]
+"""Steps in order, each with its metrics."""
+
+LARGEST = 1e30
+"""Values at least this large can't be drawn and count as no number."""
+
+
+class NoEntryYet(ValueError):
+    """A log that has not begun: the run may still be starting."""
+
+
+def read_log(folder: Path) -> Log:
+    """Steps and values of ``metrics.jsonl`` (verl's logger ``file``), after what was logged before a resume.
+
+    verl begins the file anew on a resume; run_qwen25_math.sh keeps the earlier parts as ``metrics.TIME.jsonl``. A later
+    part replaces the steps that it repeats and all after its first; validation before its first step is added to the
+    step it validates. In a part the last entry of a step counts. A last line cut short is left out, and so are values
+    that are no finite numbers.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The steps in order.
+
+    Raises:
+        ValueError: if the file is missing, empty or broken elsewhere, naming file and line.
+    """
+    return read_with_notes(folder)[0]
+
+
+def read_with_notes(folder: Path) -> tuple[Log, list[str]]:
+    """`read_log`, and what a reader should know about the log, in sentences.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The steps in order, and the sentences.
+
+    Raises:
+        ValueError: as `read_log`; its subclass `NoEntryYet` if there is no file or no entry.
+    """
+    path = folder / "metrics.jsonl"
+    parts = [*sorted(folder.glob("metrics.*.jsonl")), *([path] if path.is_file() else [])]
+    if not parts:
+        raise NoEntryYet(f"{path} does not exist: run with trainer.logger including file and VERL_FILE_LOGGER_PATH.")
+    steps: dict[int, dict[str, float]] = {}
+    left_out: Counter[str] = Counter()
+    for part in parts:
+        _join(steps, _read_part(part, left_out))
+    if not steps:
+        raise NoEntryYet(f"{path} has no entry yet: wait for the run's first step.")
+    return sorted(steps.items()), _sentences(left_out)
+
+
+def _join(steps: dict[int, dict[str, float]], part: Log) -> None:
+    """Add a part: what an earlier one logged after this one's first step was undone by the resume."""
+    if not part:
+        return
+    start = part[0][0]
+    for step in [step for step in steps if step > start]:
+        del steps[step]
+    for step, data in part:
+        trained = "timing_s/step" in data
+        steps[step] = data if trained or step not in steps else {**steps[step], **data}
+
+
+def _read_part(path: Path, left_out: Counter[str]) -> Log:
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror}): give the file to this user.") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    log: Log = []
+    for number, line in lines:
+        try:
+            entry = json.loads(line)
+            log.append((int(entry["step"]), _numbers(dict(entry["data"]), left_out)))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            if number == lines[-1][0]:
+                break
+            raise ValueError(f"{path}, line {number} is no log entry ({error}): delete the line.") from error
+    return log
+
+
+def _numbers(data: Mapping[str, Any], left_out: Counter[str]) -> dict[str, float]:
+    numbers = {}
+    for key, value in data.items():
+        if isinstance(value, int | float) and abs(value) < LARGEST:
+            numbers[key] = value
+        else:
+            left_out[key] += 1
+    return numbers
+
+
+def _sentences(left_out: Counter[str]) -> list[str]:
+    """What was left out: verl writes NaN and infinity as null."""
+    if not left_out:
+        return []
+    named = [f"{key} in {count} step{'s' * (count > 1)}" for key, count in left_out.most_common(3)]
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return [f"no finite number, left out: {', '.join(named)}{more}"]

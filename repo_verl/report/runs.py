@@ -1,0 +1,158 @@
+"""Runs and their names; runs of one setting with different seeds are a group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from repo_verl.report.logs import Log, NoEntryYet, read_with_notes
+
+SEED = re.compile(r"[-_.]?(?<![A-Za-z])seed[-_=]?\d+", re.IGNORECASE)
+RESERVED = {"commit", "versions", "seed", "machine"}
+"""Keys that summary.json has beside the runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One log."""
+
+    name: str
+    folder: Path
+    log: Log
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one setting."""
+
+    name: str
+    runs: list[Run]
+
+    @property
+    def replays(self) -> bool:
+        """Whether any run has replayed a row so far."""
+        return any(replayed(data) for run in self.runs for _, data in run.log)
+
+
+def replayed(data: dict[str, float]) -> bool:
+    """Whether a step replayed rows."""
+    return data.get("repo/replayed_rows", data.get("repo/age_mean", 0)) > 0
+
+
+def setting_name(folder: Path) -> str:
+    """The folder's name without its seed: ``repo_seed1`` is ``repo``, and so is ``repo/seed1``.
+
+    Args:
+        folder: of a run, absolute.
+
+    Returns:
+        A printable name.
+    """
+    for part in (folder.name, folder.parent.name):
+        if name := SEED.sub("", part).strip("-_. "):
+            return printable(name)
+    return printable(folder.name)
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for each character that can't be shown."""
+    return "".join(c if c.isprintable() else "?" for c in text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def name_runs(folders: Sequence[Path]) -> list[str]:
+    """A name a run: its folder's, with as many folders above it as tell it from the others.
+
+    Args:
+        folders: of the runs.
+
+    Returns:
+        Different names, in order.
+
+    Raises:
+        ValueError: if one folder is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path} is given twice: name each run once.")
+    sizes = [1] * len(paths)
+    while True:
+        names = ["/".join(path.parts[-size:]) for path, size in zip(paths, sizes, strict=True)]
+        longer = [
+            min(size + 1, len(path.parts)) if names.count(name) > 1 or name in RESERVED else size
+            for name, path, size in zip(names, paths, sizes, strict=True)
+        ]
+        if longer == sizes:
+            return [printable(name) for name in names]
+        sizes = longer
+
+
+def read_runs(folders: Sequence[Path], wait: bool = False) -> tuple[list[Run], list[str]]:
+    """The logs of the folders.
+
+    Args:
+        folders: of the runs.
+        wait: whether a log that does not exist is one that will.
+
+    Returns:
+        The runs that have an entry, and a sentence for each that has none yet.
+
+    Raises:
+        ValueError: if a log is missing or broken, or if none has an entry.
+    """
+    runs, waiting = [], []
+    for name, folder in zip(name_runs(folders), folders, strict=True):
+        try:
+            log, notes = read_with_notes(folder)
+        except NoEntryYet as error:
+            if not wait and not (folder / "metrics.jsonl").is_file():
+                raise
+            waiting.append(str(error))
+        else:
+            runs.append(Run(name, folder.resolve(), log, notes))
+    if not runs:
+        raise NoEntryYet(" ".join(waiting))
+    return runs, waiting
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Runs of one `setting_name` together, in the order of their first.
+
+    Args:
+        runs: with different names.
+
+    Returns:
+        The groups.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(setting_name(run.folder), []).append(run)
+    return [Group(name, members) for name, members in groups.items()]
+
+
+def shorten(name: str, most: int) -> str:
+    """A name for a chart: its middle left out where it is long; Matplotlib hides names that begin with ``_``."""
+    name = name.lstrip("_") or "run"
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"
+
+
+def with_short_names(groups: Sequence[Group], most: int) -> list[Group]:
+    """The groups with names that fit into a legend and differ.
+
+    Args:
+        groups: of runs.
+        most: characters of a name, a number aside.
+
+    Returns:
+        The groups, in order.
+    """
+    names = [shorten(group.name, most) for group in groups]
+    alike = [names[:number].count(name) for number, name in enumerate(names)]
+    return [
+        replace(group, name=f"{name} ({before + 1})" if before else name)
+        for group, name, before in zip(groups, names, alike, strict=True)
+    ]

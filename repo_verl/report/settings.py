@@ -1,0 +1,126 @@
+"""A run's settings, from what lies beside its log."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from repo_verl.report.runs import Group, Run, printable
+
+Settings = Mapping[str, str]
+"""Values by key, dotted."""
+
+FILES = ("config.yaml", ".hydra/config.yaml")
+PRINTED = "train.log"
+"""What verl printed: its configuration, as a Python literal, is the first dictionary of these sections."""
+PRINTED_START = re.compile(r"\{'(?:actor_rollout_ref|algorithm|data|trainer)': ")
+RAY_PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m)*\([\w.]+ pid=\d+[^)]*\)(?:\x1b\[[\d;]*m)* ?")
+PRINTED_LINES = 5000
+"""A configuration longer than that is not looked for."""
+
+SHOWN = (
+    "algorithm.adv_estimator", "algorithm.repo.", "actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.temperature", "actor_rollout_ref.rollout.top_k", "actor_rollout_ref.rollout.top_p",
+    "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.actor.optim.lr",
+    "actor_rollout_ref.actor.clip_ratio_low", "actor_rollout_ref.actor.clip_ratio_high",
+    "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.use_kl_loss", "data.train_files",
+    "data.val_files", "data.train_batch_size", "data.max_prompt_length", "data.max_response_length",
+    "trainer.total_training_steps", "trainer.total_epochs", "trainer.n_gpus_per_node", "trainer.nnodes",
+)  # fmt: skip
+"""Settings that a report shows always; one that ends in a dot stands for its section."""
+MOST_DIFFERENCES = 30
+
+
+def find_settings(folder: Path) -> Settings | None:
+    """The settings in ``config.yaml``, ``.hydra/config.yaml`` or printed in ``train.log``.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        All settings; None if none of these files has any.
+    """
+    for name in FILES:
+        try:
+            loaded = yaml.safe_load((folder / name).read_text(encoding="utf-8", errors="replace"))
+        except (OSError, yaml.YAMLError, ValueError, RecursionError):
+            continue
+        if isinstance(loaded, dict) and loaded:
+            return dict(_flat(loaded))
+    printed = _printed(folder / PRINTED)
+    return dict(_flat(printed)) if printed else None
+
+
+def _printed(path: Path) -> dict[str, Any] | None:
+    buffer: list[str] = []
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                text = RAY_PREFIX.sub("", line)
+                if not buffer and not PRINTED_START.match(text):
+                    continue
+                buffer.append(text)
+                if text.rstrip().endswith("}}") and (found := _literal("".join(buffer))):
+                    return found
+                if len(buffer) > PRINTED_LINES:
+                    return None
+    except OSError:
+        return None
+    return None
+
+
+def _literal(text: str) -> dict[str, Any] | None:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", printable("null" if value is None else str(value))
+
+
+def compare_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
+    """The settings that matter or differ, a column a group.
+
+    Args:
+        groups: of runs.
+
+    Returns:
+        Keys, each with a value a group (several where its runs differ); the runs without settings; and a sentence for
+        each group whose runs differ in more than the seed.
+    """
+    found = {run.name: find_settings(run.folder) for group in groups for run in group.runs}
+    missing = [name for name, settings in found.items() if settings is None]
+    known = [settings for settings in found.values() if settings is not None]
+    keys = dict.fromkeys(key for settings in known for key in settings)
+    shown = [key for key in keys if any(key == name or name[-1] == "." and key.startswith(name) for name in SHOWN)]
+    differing = [key for key in _differing(known) if key not in shown][:MOST_DIFFERENCES]
+    mixed = []
+    for group in groups:
+        members = [settings for run in group.runs if (settings := found[run.name]) is not None]
+        if odd := [key for key in _differing(members) if not key.endswith(("seed", "experiment_name"))]:
+            mixed.append(f"{group.name}: its runs differ in more than the seed, in {', '.join(odd[:3])}")
+    return [(key, [_values(group.runs, found, key) for group in groups]) for key in shown + differing], missing, mixed
+
+
+def _differing(known: Sequence[Settings]) -> list[str]:
+    """Keys with different values; those of paths, which name the run's folder, are left out."""
+    keys = dict.fromkeys(key for settings in known for key in settings)
+    values = {key: {settings.get(key, "-") for settings in known} for key in keys}
+    return [key for key, found in values.items() if len(found) > 1 and not any("/" in value for value in found)]
+
+
+def _values(runs: Sequence[Run], found: Mapping[str, Settings | None], key: str) -> str:
+    values = [settings.get(key, "-") for run in runs if (settings := found[run.name]) is not None]
+    return ", ".join(dict.fromkeys(values)) or "-"
