@@ -27,4 +27,4 @@ train --config-dir "$CONFIG" --config-name "${CONFIG_NAME:-repo_gpu}" \
   trainer.n_gpus_per_node="${NUM_GPUS:-8}" trainer.nnodes="${NUM_NODES:-1}" trainer.total_epochs="${EPOCHS:-3}" \
   trainer.save_freq="${SAVE_FREQ:-256}" trainer.val_before_train=False trainer.test_freq=-1 \
   trainer.project_name=repo_qwen25_math trainer.experiment_name="${ADV_ESTIMATOR:-repo}" \
-  trainer.default_local_dir="$output/checkpoints" "$@"
+  trainer.default_local_dir="$output/checkpoints" hydra.run.dir="$output" "$@"
