@@ -61,7 +61,7 @@ PAIRS_EQUAL = [
     (r"\text{No, not necessarily}", "No"), (r"\dim V = 2", "2"), (r"\operatorname{rank}(A)=2", "2"),
     ("y(x)=2x+3", "y=2x+3"), ("f(1) = 2", "2"), ("|G| = 2", "2"), (r"P(A|B) = \frac12", r"\frac{1}{2}"),
     (r"\Pr[X] = \frac12", "0.5"), (r"\text{36 dollars}", r"\$36"), ("infinite", r"\infty"),
-    ("x > 3", r"(3,\infty)"), (r"x \le 0", r"(-\infty,0]"), (r"3 < x \le 4", "(3,4]"),
+    ("5\\ \\ ", "5"), (r"{5}", "5"), ("x > 3", r"(3,\infty)"), (r"x \le 0", r"(-\infty,0]"), (r"3 < x \le 4", "(3,4]"),
     (r"\frac{1-i}{4}e^{2it}", r"\frac{e^{2 i t}}{(2+2 i)}"), (r"\textbf{(C)} 12", "C"),
 ]  # fmt: skip
 
