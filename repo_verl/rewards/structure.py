@@ -94,6 +94,8 @@ def read(text: str, depth: int = 0) -> Node:
         ('()', '')
     """
     text = text.strip()
+    while text.startswith("{") and text.endswith("}") and _spans(text, 1, 1):
+        text = text[1:-1].strip()
     if depth > MAX_DEPTH:
         raise TooDeep(f"brackets nested more than {MAX_DEPTH} deep")
     words = word(text)

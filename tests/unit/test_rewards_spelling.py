@@ -208,6 +208,11 @@ def test_structures():
     assert read("2,1") == Group("", (Scalar("2"), Scalar("1")), "2,1")
     assert read(r"\{2,1\}").items == read("2,1").items
     assert read(r"\{5\}") == Scalar("5") and read("(x+1)") == Scalar("x+1")
+    assert (
+        read("{{5}}") == Scalar("5")
+        and read("{a}+{b}") == Scalar("{a}+{b}")
+        and read("{1,2}").items == read("1,2").items
+    )
     assert read("1,234") == Scalar("1,234") and read("1,000, 2,000").items == (Scalar("1000"), Scalar("2000"))
     assert read("(1,234)").items == (Scalar("1"), Scalar("234"))
     assert read(r"12,000\pi") == Scalar(r"12000\pi")
