@@ -127,6 +127,6 @@ def _check_int(name: str, value: object, least: int, note: str = "") -> None:
 
 def _check_float(name: str, value: object, bound: float, *, inclusive: bool) -> None:
     good = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not good or float(value) < bound or (not inclusive and float(value) == bound):  # type: ignore[arg-type]
+    if not good or float(value) < bound or (not inclusive and float(value) == bound):  # type: ignore[arg-type]  # good: a number
         relation = "at least" if inclusive else "greater than"
         raise RepoConfigError(f"{PREFIX}{name}={value!r} must be a finite number {relation} {bound:g}.")

@@ -50,7 +50,7 @@ class _PostImportFinder(importlib.abc.MetaPathFinder):
             for callback in _callbacks.pop(fullname, ()):
                 callback(module)
 
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # the hook itself
         return spec
 
 

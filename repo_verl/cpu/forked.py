@@ -80,7 +80,7 @@ def end(status: int) -> NoReturn:
 
     Taking it down would visit, and so copy, all the memory that is shared with the server: 4 s of a core.
     """
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # CPython's own, not in its stubs
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -95,7 +95,7 @@ class CPUDeviceModule:
 
     def mem_get_info(self, device: object = None) -> tuple[int, int]:
         """Free and total memory of the machine, bytes."""
-        import psutil  # type: ignore[import-untyped]
+        import psutil  # type: ignore[import-untyped]  # ships no types
 
         memory = psutil.virtual_memory()
         return memory.available, memory.total

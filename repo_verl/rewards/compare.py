@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number
-from repo_verl.rewards.spelling import choice, clean, compact, unwrap, word
+from repo_verl.rewards.spelling import TRUTH_WORDS, choice, clean, compact, unwrap, word
 from repo_verl.rewards.structure import Chain, Equation, Group, Node, Scalar, Words, leaves, read, vector
 from repo_verl.rewards.units import split_unit
 
@@ -23,7 +23,6 @@ MAX_PAIRS = 4096
 MAX_WORDS = 4
 """A gold answer of more words is prose, which no rule can judge but by its letters."""
 
-_TRUTH = frozenset({"yes", "no", "true", "false"})
 _ANY_WORD = re.compile(r"[A-Za-z]+")
 _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -47,8 +46,9 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
     cleaned_gold, cleaned_answer = clean(gold), clean(answer)
     if compact(cleaned_gold) == compact(cleaned_answer):
         return True
-    if cleaned_gold.casefold() in _TRUTH or (word(cleaned_gold) or "") in _TRUTH:
-        return _truth(cleaned_answer) == word(cleaned_gold)
+    gold_word = word(cleaned_gold)
+    if gold_word in TRUTH_WORDS:
+        return _truth(cleaned_answer) == gold_word
     letter = choice(cleaned_gold)
     if letter is not None:
         picked = choice(cleaned_answer, with_content=True)
@@ -91,7 +91,7 @@ def engine_texts(gold: str) -> list[str]:
 def _truth(answer: str) -> str | None:
     """The truth word that an answer is, or begins with before a comma or full stop ("No, not necessarily")."""
     words = [found.casefold() for found in _ANY_WORD.findall(unwrap(answer))]
-    if not words or words[0] not in _TRUTH or _TRUTH & set(words[1:]):
+    if not words or words[0] not in TRUTH_WORDS or TRUTH_WORDS & set(words[1:]):
         return None
     rest = unwrap(answer).lstrip(" (")[len(words[0]) :].lstrip(" )")
     return words[0] if not rest or rest[0] in ",.;:!" else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from repo_verl.rewards.spelling import clean, word
+from repo_verl.rewards.spelling import TRUTH_WORDS, clean, word
 
 MAX_ANSWER_CHARS = 512
 """Longer answers are not judged: the longest gold answer of DeepMath's sample has 161 characters."""
@@ -18,7 +18,6 @@ TEMPLATES = ("boxed", "think")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _COMMANDS = ("\\boxed", "\\fbox")
 _BARE_ANSWER = re.compile(r"[^\s$]+")
-_TRUTH = frozenset({"yes", "no", "true", "false"})
 
 
 def extract_answer(solution: str, template: str = "boxed", max_chars: int = MAX_ANSWER_CHARS) -> str | None:
@@ -118,4 +117,4 @@ def truth_word(answer: str) -> str | None:
     "Yes" and "True" are different words: a gold answer names the one that its question asked for.
     """
     found = word(clean(answer))
-    return found if found in _TRUTH else None
+    return found if found in TRUTH_WORDS else None

@@ -55,6 +55,7 @@ _CONNECTIVE = re.compile(
     rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
 )
 _PLAIN_WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+){0,4}|[A-Za-z]{2,}(?:[ -][A-Za-z]+){1,4}")
+TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
 _SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne"})
 _TEXT_WORDS = re.compile(r"[A-Za-z][A-Za-z'-]+(?: [A-Za-z'-]+){0,4}")
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")

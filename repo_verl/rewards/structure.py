@@ -237,8 +237,6 @@ def _spans(text: str, opened: int, closed: int) -> bool:
 
 def leaves(node: Node) -> list[Scalar | Words]:
     """The expressions and words of an answer, in order."""
-    if isinstance(node, Group):
-        return [leaf for item in node.items for leaf in leaves(item)]
-    if isinstance(node, Chain):
+    if isinstance(node, Group | Chain):
         return [leaf for item in node.items for leaf in leaves(item)]
     return leaves(node.value) if isinstance(node, Equation) else [node]

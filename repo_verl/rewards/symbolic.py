@@ -137,7 +137,7 @@ def parse(text: str) -> list[Expression]:
         raise Refused("a prime behind something other than a letter")
     match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))
     if match:
-        text = rf"{match[1]} \\times 10^{{{match[2]}}}".replace("\\\\", "\\")
+        text = rf"{match[1]} \times 10^{{{match[2]}}}"
     found = math_verify.parse(
         f"\\boxed{{{text}}}", extraction_config=[_EXTRACTION], parsing_timeout=None, raise_on_error=True
     )

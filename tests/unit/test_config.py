@@ -15,7 +15,7 @@ def test_defaults_are_the_design():
     assert config.max_age is config.max_uses is config.clip_ratio_c is None
     assert config.active
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.capacity = 3  # type: ignore[misc]
+        config.capacity = 3  # type: ignore[misc]  # frozen: that is the test
 
 
 def test_none_and_a_zero_coefficient_switch_replay_off():
