@@ -11,6 +11,8 @@ from typing import Any
 STRATEGY_NAMES = ("recency", "reward", "variance", "full", "random", "none")
 ADVANTAGE_MODES = ("split", "mixed")
 NORMALIZE_MODES = ("group", "rows")
+STORAGE_NAMES = ("host", "distributed")
+LOG_PROB_DTYPES = ("float32", "bfloat16")
 
 PREFIX = "algorithm.repo."
 
@@ -38,6 +40,10 @@ class RepoConfig:
         clip_ratio_c: dual-clip bound for replayed rows with negative advantage; null for none (the paper).
         advantage_eps: added to the standard deviation; verl's GRPO has 1e-6, the authors' code 1e-4.
         seed: seeds the buffer's random number generator (strategy ``random``).
+        prune: leave rows whose advantage is exactly 0 out of the update; the gradient is the same.
+        storage: where the rows are kept; ``host``: in the driver's memory, ``distributed``: in storage processes on
+            the cluster's nodes.
+        log_prob_dtype: of the stored log-probs; ``bfloat16`` halves them and rounds them.
     """
 
     strategy: str = "recency"
@@ -53,11 +59,17 @@ class RepoConfig:
     clip_ratio_c: float | None = None
     advantage_eps: float = 1e-6
     seed: int = 42
+    prune: bool = True
+    storage: str = "host"
+    log_prob_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.strategy, STRATEGY_NAMES)
         _check_choice("advantage", self.advantage, ADVANTAGE_MODES)
         _check_choice("normalize", self.normalize, NORMALIZE_MODES)
+        _check_choice("storage", self.storage, STORAGE_NAMES)
+        _check_choice("log_prob_dtype", self.log_prob_dtype, LOG_PROB_DTYPES)
+        _check_bool("prune", self.prune)
         for name, least in (("num_replay", 1), ("capacity", 1), ("min_size", 1), ("start_step", 0), ("seed", 0)):
             _check_int(name, getattr(self, name), least)
         for name in ("max_age", "max_uses"):
@@ -118,6 +130,11 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(choices)}."
         raise RepoConfigError(f"{PREFIX}{name}={value!r} is unknown: {hint}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise RepoConfigError(f"{PREFIX}{name}={value!r} must be true or false.")
 
 
 def _check_int(name: str, value: object, least: int, note: str = "") -> None:
