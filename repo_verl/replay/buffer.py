@@ -1,33 +1,33 @@
-"""The per-prompt replay buffer in host memory."""
+"""The per-prompt replay buffer."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from repo_verl.config import RepoConfig
-from repo_verl.replay import state
+from repo_verl.config import RepoConfig, RepoConfigError
+from repo_verl.replay import packing, restore, state
+from repo_verl.replay.blob import Visit
+from repo_verl.replay.index import Evicted, Index
 from repo_verl.replay.record import Record
-from repo_verl.replay.strategies import select
+from repo_verl.replay.selection import Selection, choose
+from repo_verl.replay.store import BlobStore, HostStore
 
-
-@dataclasses.dataclass(slots=True)
-class Entry:
-    """The rows of one prompt, the oldest first."""
-
-    prompt_ids: np.ndarray
-    rows: deque[Record]
+SETTINGS = (
+    "capacity", "min_size", "num_replay", "strategy", "start_step", "max_age", "max_uses", "seed", "log_prob_dtype",
+)  # fmt: skip
 
 
 class PromptReplayBuffer:
     """Keeps the last ``capacity`` responses of every prompt and picks some of them for replay.
 
     First in, first out a prompt; nothing is consumed by being replayed. The buffer holds, a strategy picks
-    (:mod:`repo_verl.replay.strategies`). Not thread-safe: the trainer's driver process owns it.
+    (:mod:`repo_verl.replay.strategies`). Scores, steps and use counts are numpy columns
+    (:mod:`repo_verl.replay.index`); tokens are in a store, one blob a prompt and visit. Insertion and eviction take
+    constant time a row, and what a prompt's retrieval takes does not depend on how many others are held. Parts of
+    scores are kept in float32, NaN for absent. Not thread-safe: the trainer's driver process owns it.
 
     Args:
         capacity: rows kept a prompt.
@@ -38,6 +38,9 @@ class PromptReplayBuffer:
         max_age: steps; older rows are held but not replayed. None for no limit.
         max_uses: rows replayed this often are held but not replayed. None for no limit.
         seed: seeds the generator that ``random`` draws from.
+        log_prob_dtype: ``float32``, or ``bfloat16``, which rounds the log-probs; rows always come back in float32.
+        store: where tokens and prompt ids are kept, this process holding none; None to keep them here. A store other
+            than :class:`HostStore` keeps the rows of a visit until the last of them is evicted.
 
     Raises:
         RepoConfigError: for settings that contradict each other.
@@ -60,6 +63,8 @@ class PromptReplayBuffer:
         max_age: int | None = None,
         max_uses: int | None = None,
         seed: int = 42,
+        log_prob_dtype: str = "float32",
+        store: BlobStore | None = None,
     ) -> None:
         self._config = RepoConfig(
             strategy=strategy,
@@ -70,25 +75,34 @@ class PromptReplayBuffer:
             max_age=max_age,
             max_uses=max_uses,
             seed=seed,
+            log_prob_dtype=log_prob_dtype,
         )
-        self._entries: dict[str, Entry] = {}
+        self._narrow = log_prob_dtype == "bfloat16"
+        self._store: BlobStore = HostStore() if store is None else store
+        self._index = Index(capacity)
         self._rng = np.random.default_rng(seed)
 
     @classmethod
-    def from_config(cls, config: RepoConfig) -> PromptReplayBuffer:
-        """The buffer that the settings describe."""
-        names = ("capacity", "min_size", "num_replay", "strategy", "start_step", "max_age", "max_uses", "seed")
-        return cls(**{name: getattr(config, name) for name in names})
+    def from_config(cls, config: RepoConfig, store: BlobStore | None = None) -> PromptReplayBuffer:
+        """The buffer that the settings describe.
+
+        Raises:
+            RepoConfigError: if ``config.storage`` is ``distributed`` and no store is given.
+        """
+        if config.storage == "distributed" and store is None:
+            raise RepoConfigError("algorithm.repo.storage='distributed' needs a store: pass one, or set it to host.")
+        return cls(**{name: getattr(config, name) for name in SETTINGS}, store=store)
 
     def __len__(self) -> int:
-        return sum(len(entry.rows) for entry in self._entries.values())
+        return self._index.held
 
     def __contains__(self, key: str) -> bool:
-        return key in self._entries
+        return key in self._index.slots
 
     def rows(self, key: str) -> Sequence[Record]:
         """The rows held of a prompt, the oldest first; empty for an unknown prompt."""
-        return tuple(self._entries[key].rows) if key in self._entries else ()
+        slots = np.array([self._index.slots[key]] if key in self else [], dtype=np.int64)
+        return tuple(packing.read_records(self._index, self._store, self._index.all_of(slots)[0], self._narrow))
 
     def add(self, key: str, prompt_ids: Sequence[int] | np.ndarray, rows: Iterable[Record]) -> None:
         """Append fresh rows of a prompt, in order; the oldest rows beyond ``capacity`` go.
@@ -101,72 +115,134 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if the key is held with other token ids.
         """
-        ids = np.asarray(prompt_ids, dtype=np.int32)
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._entries[key] = Entry(ids.copy(), deque(maxlen=self._config.capacity))
-        elif not np.array_equal(entry.prompt_ids, ids):
-            raise ValueError(f"prompt key {key!r} is held with other token ids: keys come from prompt_key(prompt_ids).")
-        entry.rows.extend(rows)
+        self.add_batch([(key, np.asarray(prompt_ids, dtype=np.int32), list(rows))])
+
+    def add_batch(self, items: Iterable[tuple[str, np.ndarray, Sequence[Record]]]) -> None:
+        """:meth:`add` for every (key, prompt ids, rows), in order, with one call of the store to put and one to drop.
+
+        Raises:
+            ValueError: if a key is held, or comes twice, with other token ids; nothing is added then.
+        """
+        index, merged = self._index, packing.by_key(items)
+        new = [key for key, (ids, _) in merged.items() if not index.check(key, ids)]
+        visits = {key: rows[-index.capacity :] for key, (_, rows) in merged.items() if rows}
+        blobs = [merged[key][0].view(np.uint8) for key in new]
+        blobs += [packing.blob_of(rows, self._narrow) for rows in visits.values()]
+        if not blobs:
+            return
+        values = packing.columns_of(list(visits.values())) if visits else {}
+        handles = self._store.put(blobs)
+        index.register(new, [merged[key][0] for key in new], handles[: len(new)])
+        if visits:
+            slots = np.array([index.slots[key] for key in visits], dtype=np.int64)
+            counts = np.array([len(rows) for rows in visits.values()], dtype=np.int64)
+            values["handle"] = np.repeat(np.array(handles[len(new) :], dtype=np.int64), counts)
+            self._release(index.insert(slots, counts, values))
+
+    def _release(self, evicted: Evicted) -> None:
+        if evicted.handles:
+            self._store.drop(evicted.handles)
+        if isinstance(self._store, HostStore):
+            for handle, start in evicted.cut:
+                rest = Visit.of(self._store.get([handle])[0], self._narrow).without(start)
+                if rest is not None:
+                    self._store.rewrite(handle, rest)
+
+    def select_batch(self, keys: Sequence[str], step: int) -> list[Selection]:
+        """Choose the rows to replay in a training step, one selection a key, in order; reads no tokens.
+
+        A selection is empty until the prompt holds ``min_size`` rows of earlier steps and ``step`` is past
+        ``start_step``. Rows of this step, rows over ``max_age`` and rows over ``max_uses`` are never picked. Nothing
+        changes but the generator; a key that comes twice is chosen for twice, each time within ``max_uses``.
+
+        Args:
+            keys: prompts.
+            step: the current training step; age = step - the step in which the row was fresh.
+        """
+        return choose(self._index, self._config, self._rng, keys, step)
+
+    def fetch(self, selections: Sequence[Selection]) -> list[list[Record]]:
+        """The rows of selections with their tokens, the oldest first, by one call of the store.
+
+        Arrays are read-only copies or views that later changes of the buffer don't touch.
+
+        Raises:
+            ValueError: if a row was evicted since it was selected.
+        """
+        slots, serials, held = self._locate(selections)
+        if not held.all():
+            lost = int(np.argmin(held))
+            ends = np.cumsum([len(selection) for selection in selections])
+            key = selections[int(np.searchsorted(ends, lost, side="right"))].key
+            raise ValueError(
+                f"row {serials[lost]} of prompt {key!r} was evicted after it was selected: fetch before adding rows."
+            )
+        records = iter(packing.read_records(self._index, self._store, self._index.places(slots, serials), self._narrow))
+        return [[next(records) for _ in range(len(selection))] for selection in selections]
+
+    def mark_used(self, selections: Sequence[Selection]) -> None:
+        """Count one use of each selected row; rows evicted meanwhile are passed over."""
+        slots, serials, held = self._locate(selections)
+        np.add.at(self._index.rows["uses"], self._index.places(slots[held], serials[held]), 1)
+
+    def _locate(self, selections: Sequence[Selection]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Slots and serials of all selected rows, and which of them are held: (N,) each."""
+        sizes = [len(selection) for selection in selections]
+        slots = np.repeat([self._index.slots.get(selection.key, -1) for selection in selections], sizes).astype(
+            np.int64
+        )
+        serials = np.concatenate([np.empty(0, dtype=np.int64), *(selection.serials for selection in selections)])
+        held = slots >= 0
+        first, count = (self._index.prompts[name][slots[held]] for name in ("first", "count"))
+        held[held] = (first <= serials[held]) & (serials[held] < first + count)
+        return slots, serials, held
 
     def sample(self, key: str, step: int) -> list[Record]:
         """The rows of a prompt to replay in a training step, the oldest first; their use counts go up.
 
-        Empty until the prompt holds ``min_size`` rows of earlier steps and ``step`` is past ``start_step``. Rows of
-        this step, rows over ``max_age`` and rows over ``max_uses`` are never picked.
+        :meth:`select_batch`, :meth:`mark_used` and :meth:`fetch` of one prompt.
 
         Args:
             key: the prompt.
-            step: the current training step; age = step - the step in which the row was fresh.
+            step: the current training step.
         """
-        config, entry = self._config, self._entries.get(key)
-        if entry is None or step <= config.start_step:
-            return []
-        earlier = [row for row in entry.rows if row.step < step]
-        if len(earlier) < config.min_size:
-            return []
-        allowed = [row for row in earlier if self._allowed(row, step)]
-        if not allowed:
-            return []
-        scores = np.fromiter((row.score for row in allowed), dtype=np.float64, count=len(allowed))
-        ages = np.fromiter((step - row.step for row in allowed), dtype=np.int64, count=len(allowed))
-        chosen = [allowed[i] for i in select(config.strategy, scores, ages, config.num_replay, self._rng)]
-        for row in chosen:
-            row.uses += 1
-        return chosen
-
-    def _allowed(self, row: Record, step: int) -> bool:
-        config = self._config
-        young = config.max_age is None or step - row.step <= config.max_age
-        return young and (config.max_uses is None or row.uses < config.max_uses)
+        selections = self.select_batch([key], step)
+        self.mark_used(selections)
+        return self.fetch(selections)[0]
 
     def stats(self) -> dict[str, int]:
-        """``prompts``, ``rows``, response ``tokens``, and ``bytes`` of all token arrays (prompts included)."""
-        rows = [row for entry in self._entries.values() for row in entry.rows]
-        prompt_bytes = sum(entry.prompt_ids.nbytes for entry in self._entries.values())
+        """``prompts``, ``rows``, response ``tokens`` and ``bytes``, in constant time.
+
+        ``bytes`` are those of the rows held, wherever their tokens are: ids, log-probs, masks, prompt ids, columns.
+        """
+        index = self._index
+        tokens = index.tokens * (6 if self._narrow else 8) + (index.mask_tokens + 7) // 8
         return {
-            "prompts": len(self._entries),
-            "rows": len(rows),
-            "tokens": sum(row.response_ids.size for row in rows),
-            "bytes": prompt_bytes + sum(row.nbytes for row in rows),
+            "prompts": len(index.slots),
+            "rows": index.held,
+            "tokens": index.tokens,
+            "bytes": tokens + 4 * index.prompt_tokens + index.rows.row_bytes * index.held,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows, prompts and the generator as numpy arrays and JSON-ready values; see :mod:`repo_verl.replay.state`."""
-        rows = [(key, entry.prompt_ids, entry.rows) for key, entry in self._entries.items()]
-        return state.pack(rows, self._rng.bit_generator.state)
+        """Rows, prompts and the generator as arrays and JSON-ready values, copied once; see ``replay.state``."""
+        return state.pack(self._index, self._store, self._narrow, self._rng.bit_generator.state)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replace all rows and the generator by copies of what :meth:`state_dict` gave.
 
-        A smaller ``capacity`` than the saved one keeps the newest rows.
+        A smaller ``capacity`` than the saved one keeps the newest rows. Log-probs saved in float32 are rounded where
+        this buffer keeps bfloat16; those saved in bfloat16 are exact in float32.
 
         Raises:
-            ValueError: if the state is of another version or its parts don't fit together.
+            ValueError: if the state is of another version or its parts don't fit together; nothing changes then.
         """
-        prompts, rng_state = state.unpack(saved)
-        entries = {}
-        for key, prompt_ids, rows in prompts:
-            entries[key] = Entry(prompt_ids, deque(rows, maxlen=self._config.capacity))
-        self._rng.bit_generator.state = rng_state
-        self._entries = entries
+        state.check(saved)
+        rng = np.random.default_rng(0)
+        rng.bit_generator.state = dict(saved["meta"]["rng"])
+        inserted, held = self._index.inserted, self._index.handles()
+        self._index = Index(self._config.capacity, inserted)
+        if held:
+            self._store.drop(held)
+        restore.unpack(saved, self._index, self._store, self._narrow)
+        self._rng = rng

@@ -96,10 +96,11 @@ def test_records_refuse_what_is_not_finite_or_does_not_fit():
 def test_memory_is_eight_bytes_a_token_and_a_mask_is_packed():
     buffer = make()
     buffer.add("00", [1, 2, 3], [row(ids=range(10))])
-    assert buffer.stats() == {"prompts": 1, "rows": 1, "tokens": 10, "bytes": 3 * 4 + 10 * 8}
+    columns = 8 + 5 * 4  # score; step, uses, length, start, handle
+    assert buffer.stats() == {"prompts": 1, "rows": 1, "tokens": 10, "bytes": 3 * 4 + 10 * 8 + columns}
     mask = [1] * 9 + [0]
     buffer.add("00", [1, 2, 3], [row(ids=range(10), mask=mask)])
-    assert buffer.stats()["bytes"] == 3 * 4 + 2 * 10 * 8 + 2
+    assert buffer.stats()["bytes"] == 3 * 4 + 2 * 10 * 8 + 2 + 2 * (columns + 4), "a count of masked-out tokens more"
     assert buffer.rows("00")[1].mask.tolist() == [bool(m) for m in mask]
 
 
@@ -151,8 +152,8 @@ def test_a_damaged_or_foreign_state_is_refused():
     buffer = make()
     buffer.add(prompt_key([1]), [1], [row(), row()])
     state = buffer.state_dict()
-    state["meta"]["version"] = 2
-    with pytest.raises(ValueError, match="version 2, this package reads version 1"):
+    state["meta"]["version"] = 1
+    with pytest.raises(ValueError, match="version 1, this package reads version 2"):
         make().load_state_dict(state)
     state = buffer.state_dict()
     state["arrays"]["score"] = state["arrays"]["score"][:1]

@@ -1,0 +1,96 @@
+"""Choosing the rows of prompts that are replayed, without their tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from repo_verl.config import RepoConfig
+from repo_verl.replay.index import Index
+from repo_verl.replay.strategies import select
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """k rows of one prompt, the oldest first; k may be 0.
+
+    Attributes:
+        key: the prompt.
+        serials: (k,) int64, which rows; good until a row is evicted or another state is loaded.
+        scores: (k,) float64.
+        steps: (k,) int64, the training steps in which they were fresh.
+        uses: (k,) int64, times they were replayed before.
+        lengths: (k,) int64, response tokens.
+        counted: (k,) int64, response tokens with the mask set.
+    """
+
+    key: str
+    serials: np.ndarray
+    scores: np.ndarray
+    steps: np.ndarray
+    uses: np.ndarray
+    lengths: np.ndarray
+    counted: np.ndarray
+
+    def __len__(self) -> int:
+        return self.serials.size
+
+    @classmethod
+    def nothing(cls, key: str) -> Selection:
+        """No row."""
+        none = np.empty(0, dtype=np.int64)
+        return cls(key, none, np.empty(0), none, none, none, none)
+
+
+def choose(
+    index: Index, config: RepoConfig, rng: np.random.Generator, keys: Sequence[str], step: int
+) -> list[Selection]:
+    """One selection a key, in order; see :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`."""
+    chosen = [Selection.nothing(key) for key in keys]
+    if step <= config.start_step:
+        return chosen
+    known = [number for number, key in enumerate(keys) if key in index.slots]
+    slots = np.array([index.slots[keys[number]] for number in known], dtype=np.int64)
+    places, counts = index.all_of(slots)
+    firsts = index.prompts["first"][slots].tolist()
+    steps = index.rows["step"][places]
+    earlier = steps < step
+    allowed = earlier.copy()
+    if config.max_age is not None:
+        allowed &= step - steps <= config.max_age
+    if config.max_uses is not None:
+        allowed &= index.rows["uses"][places] < config.max_uses
+    stop, repeated = 0, Counter(keys)
+    pending: Counter[int] = Counter()  # uses by choices of this call, which a prompt that comes twice has to respect
+    for number, first, count in zip(known, firsts, counts.tolist(), strict=True):
+        start, stop = stop, stop + count
+        free = np.flatnonzero(allowed[start:stop])
+        if config.max_uses is not None and repeated[keys[number]] > 1:
+            rows = places[start + free]
+            waiting = np.array([pending[place] for place in rows.tolist()], dtype=np.int64)
+            free = free[index.rows["uses"][rows] + waiting < config.max_uses]
+        if free.size and np.count_nonzero(earlier[start:stop]) >= config.min_size:
+            at = places[start + free]
+            picked = select(
+                config.strategy, index.rows["score"][at], step - steps[start + free], config.num_replay, rng
+            )
+            pending.update(at[picked].tolist())
+            chosen[number] = _selection(index, keys[number], first + free[picked], at[picked])
+    return chosen
+
+
+def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray) -> Selection:
+    rows = index.rows
+    lengths = rows["length"][places].astype(np.int64)
+    return Selection(
+        key=key,
+        serials=serials,
+        scores=rows["score"][places],
+        steps=rows["step"][places].astype(np.int64),
+        uses=rows["uses"][places].astype(np.int64),
+        lengths=lengths,
+        counted=lengths - np.maximum(rows["hidden"][places], 0) if "hidden" in rows else lengths,
+    )

@@ -1,0 +1,169 @@
+"""The replay buffer as lists of dictionaries: slow, obvious, and sharing no code with the package."""
+
+from __future__ import annotations
+
+import copy
+import struct
+
+import numpy as np
+from oracles import best_variance_subset
+
+
+def bits_of(value):
+    """The 32 bits of a float32 as an int."""
+    return struct.unpack("<I", struct.pack("<f", value))[0]
+
+
+def float_of(bits):
+    """The float32 with these 32 bits."""
+    return struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
+def bfloat16(value):
+    """A finite float32 rounded to the nearer of its two bfloat16 neighbours; halfway, to the one that ends in 0."""
+    low = bits_of(value) & 0xFFFF0000
+    high = low + 0x10000
+    below, above = abs(value - float_of(low)), abs(float_of(high) - value)
+    if below == above:
+        return float_of(low if (low >> 16) % 2 == 0 else high)
+    return float_of(low if below < above else high)
+
+
+class FakeStore:
+    """A store elsewhere: handles beyond 32 bits, copies in one buffer, no patience with unknown handles."""
+
+    def __init__(self, first=1 << 40):
+        self.blobs, self.next, self.calls = {}, first, []
+
+    def put(self, blobs):
+        self.calls.append("put")
+        handles = list(range(self.next, self.next + len(blobs)))
+        self.next += len(blobs)
+        for handle, blob in zip(handles, blobs, strict=True):
+            assert blob.dtype == np.uint8 and blob.ndim == 1
+            self.blobs[handle] = blob.tobytes()
+        return handles
+
+    def get(self, handles):
+        self.calls.append("get")
+        joined = np.frombuffer(bytearray(b"".join(b"?" + self.blobs[handle] for handle in handles)), dtype=np.uint8)
+        ends = np.cumsum([1 + len(self.blobs[handle]) for handle in handles])
+        return [joined[end - len(self.blobs[handle]) : end] for handle, end in zip(handles, ends, strict=True)]
+
+    def drop(self, handles):
+        self.calls.append("drop")
+        assert len(set(handles)) == len(handles)
+        for handle in handles:
+            del self.blobs[handle]
+
+    def close(self):
+        self.blobs.clear()
+
+
+class PlainBuffer:
+    """A dictionary of lists of rows; a row is a dictionary."""
+
+    def __init__(
+        self, *, capacity, min_size, num_replay, strategy, start_step, max_age, max_uses, seed, log_prob_dtype
+    ):
+        self.capacity, self.min_size, self.k, self.strategy = capacity, min_size, num_replay, strategy
+        self.start_step, self.max_age, self.max_uses = start_step, max_age, max_uses
+        self.narrow = log_prob_dtype == "bfloat16"
+        self.rng = np.random.default_rng(seed)
+        self.prompts, self.visits = {}, 0
+        self.names, self.any_mask, self.handle_bytes = set(), False, 4
+
+    def add(self, key, prompt_ids, rows):
+        """Rows are dictionaries with ids, log_probs, mask (list or None), score, step, parts."""
+        _, held = self.prompts.setdefault(key, (list(prompt_ids), []))
+        rows = rows[-self.capacity :]
+        self.visits += 1
+        masked = any(row["mask"] is not None and not all(row["mask"]) for row in rows)
+        for row in rows:
+            row = copy.deepcopy(row)
+            mask = [1] * len(row["ids"]) if row["mask"] is None else row["mask"]
+            values = [bfloat16(v) if self.narrow and np.isfinite(v) else v for v in row["log_probs"]]
+            row.update(log_probs=values, mask=mask, uses=0, visit=self.visits, mask_kept=masked)
+            held.append(row)
+            self.names |= set(row["parts"])
+        self.any_mask |= masked
+        del held[: max(0, len(held) - self.capacity)]
+
+    def select_batch(self, keys, step):
+        """The rows of every key; a choice counts as a use for the choices after it."""
+        chosen = []
+        for key in keys:
+            chosen.append(self.select(key, step))
+            for row in chosen[-1]:
+                row["uses"] += 1
+        for rows in chosen:
+            for row in rows:
+                row["uses"] -= 1
+        return chosen
+
+    def select(self, key, step):
+        """The rows themselves."""
+        if step <= self.start_step or key not in self.prompts:
+            return []
+        earlier = [row for row in self.prompts[key][1] if row["step"] < step]
+        if len(earlier) < self.min_size:
+            return []
+        rows = [row for row in earlier if self.max_age is None or step - row["step"] <= self.max_age]
+        rows = [row for row in rows if self.max_uses is None or row["uses"] < self.max_uses]
+        if self.strategy == "none" or not rows:
+            return []
+        if self.strategy == "full" or len(rows) <= self.k:
+            return rows
+        return [rows[i] for i in sorted(self.pick(rows))]
+
+    def pick(self, rows):
+        n, scores = len(rows), [row["score"] for row in rows]
+        if self.strategy == "recency":
+            return range(n - self.k, n)
+        if self.strategy == "reward":
+            return sorted(range(n), key=lambda i: (scores[i], i))[n - self.k :]
+        if self.strategy == "variance":
+            return best_variance_subset(scores, self.k)
+        return self.rng.choice(n, size=self.k, replace=False)
+
+    def holds(self, row):
+        return any(row is held for _, rows in self.prompts.values() for held in rows)
+
+    def mark(self, rows):
+        for row in rows:
+            if self.holds(row):
+                row["uses"] += 1
+
+    def save(self):
+        return copy.deepcopy((self.prompts, self.rng.bit_generator.state, self.names))
+
+    def load(self, saved):
+        """Rows of one step that lie together become one visit."""
+        self.prompts, self.rng.bit_generator.state, self.names = copy.deepcopy(saved)
+        for _, rows in self.prompts.values():
+            del rows[: max(0, len(rows) - self.capacity)]
+            before = None
+            for row in rows:
+                self.visits += before is None or before["step"] != row["step"]
+                row["visit"], before = self.visits, row
+        rows = [row for _, rows in self.prompts.values() for row in rows]
+        masked = {row["visit"] for row in rows if not all(row["mask"])}
+        for row in rows:
+            row["mask_kept"] = row["visit"] in masked
+        self.any_mask = bool(masked)
+        if not rows:
+            self.names = set()
+
+    def blobs(self):
+        """How many blobs a store holds: one a prompt, one a visit that has rows."""
+        rows = [row for _, rows in self.prompts.values() for row in rows]
+        return len(self.prompts) + len({row["visit"] for row in rows})
+
+    def stats(self):
+        rows = [row for _, rows in self.prompts.values() for row in rows]
+        tokens = sum(len(row["ids"]) for row in rows)
+        masks = -(-sum(len(row["ids"]) for row in rows if row["mask_kept"]) // 8)
+        columns = 24 + self.handle_bytes + 4 * len(self.names) + 4 * self.any_mask
+        prompt_ids = sum(len(ids) for ids, _ in self.prompts.values())
+        size = tokens * (6 if self.narrow else 8) + masks + 4 * prompt_ids + columns * len(rows)
+        return {"prompts": len(self.prompts), "rows": len(rows), "tokens": tokens, "bytes": size}
