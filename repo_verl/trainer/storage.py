@@ -1,0 +1,248 @@
+"""The replay buffer's bytes in storage processes on the cluster's nodes: ``algorithm.repo.storage=distributed``."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import ray
+import torch
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tensordict import TensorDict
+from transfer_queue import BatchMeta, StorageKeyNotFoundError
+from transfer_queue.client import AsyncTransferQueueClient
+from transfer_queue.controller import TransferQueueController
+from transfer_queue.storage import SimpleStorageUnit
+
+from repo_verl.config import RepoConfigError
+
+FIELD = "rows"
+PARTITION = "repo_replay"
+BATCH = 128
+"""Blobs a request: bounds the copies in flight, whatever the length of the caller's list."""
+
+START_S = 300.0
+LOOK_S, PING_S, CLOSE_S = 1.0, 5.0, 10.0
+REMEDY = "resume from the last checkpoint, or set algorithm.repo.storage=host."
+
+
+class StorageProcessError(RuntimeError):
+    """A storage process died, did not start or does not answer; one sentence naming it and the remedy."""
+
+
+class DistributedStore:
+    """Byte strings in the memory of storage processes; the driver keeps two ints for each.
+
+    The processes are TransferQueue's storage units behind a controller of their own: verl lists every key of its own
+    queue at each poll. Filled evenly; no CPU of Ray's count; they end with the process that made them. Nothing is
+    replicated: with a process its rows are gone, and every later call raises. Not thread-safe: the driver owns it.
+
+    Args:
+        processes: storage processes, dealt out to the alive nodes in turn; None for one a node.
+        patience_s: seconds without an answer to one request after which a call gives up, though no process is dead.
+
+    Raises:
+        RepoConfigError: if ``processes`` is under 1.
+        StorageProcessError: if the processes don't start.
+
+    Example:
+        >>> store.get(store.put([np.frombuffer(b"abc", np.uint8)]))[0].tobytes()  # doctest: +SKIP
+        b'abc'
+    """
+
+    def __init__(self, processes: int | None = None, *, patience_s: float = 60.0) -> None:
+        nodes = sorted((node["NodeID"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"])
+        count = len(nodes) if processes is None else processes
+        if count < 1:
+            raise RepoConfigError(f"algorithm.repo.storage_processes={count}: set 1 or more, or null for one a node.")
+        self._patience_s = patience_s
+        self._failure: str | None = None
+        self._next_handle = 0
+        self._indexes: dict[int, int] = {}
+        self._actors: dict[str, ActorHandle] = {}
+        run = uuid.uuid4().hex[:8]
+        self._actors["the controller"] = TransferQueueController.options(
+            name=f"repo_storage_controller_{run}",
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+        ).remote()
+        for unit in range(count):
+            node_id, address = nodes[unit % len(nodes)]
+            self._actors[f"unit {unit} of {count} on node {address}"] = SimpleStorageUnit.options(
+                name=f"repo_storage_{unit}_{run}",
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            ).remote(config={})
+        self._connect(f"repo_storage_{run}")
+
+    def _connect(self, name: str) -> None:
+        """Wait for the processes and open the client on an event loop of its own."""
+        try:
+            controller, *units = ray.get(
+                [actor.get_zmq_server_info.remote() for actor in self._actors.values()], timeout=START_S
+            )
+            client = AsyncTransferQueueClient(name, controller, zmq_io_threads=2)
+            client.initialize_storage_manager("SimpleStorage", {"zmq_info": {unit.id: unit for unit in units}})
+        except (RayError, TimeoutError) as error:
+            self._kill_actors()
+            raise StorageProcessError(
+                f"the storage processes of the replay buffer did not start ({type(error).__name__}): "
+                "free some memory on the nodes, or set algorithm.repo.storage=host."
+            ) from error
+        self._client = client
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        thread.start()
+        self._disconnect = weakref.finalize(self, disconnect, self._loop, thread, client)
+
+    def put(self, blobs: Sequence[np.ndarray]) -> list[int]:
+        """Store byte strings.
+
+        Args:
+            blobs: each (n,) uint8, n >= 0; copied.
+
+        Returns: one handle a blob, in order, never used before.
+
+        Raises:
+            ValueError: if a blob is no 1-D uint8 array.
+            StorageProcessError: as :meth:`drop`.
+        """
+        for blob in blobs:
+            if blob.ndim != 1 or blob.dtype != np.uint8:
+                raise ValueError(f"A blob is a 1-D uint8 array; got shape {blob.shape}, dtype {blob.dtype}.")
+        handles: list[int] = []
+        for batch in batches(blobs):
+            rows = torch.nested.nested_tensor_from_jagged(
+                torch.from_numpy(np.concatenate(batch)),
+                torch.from_numpy(np.cumsum([0, *(blob.size for blob in batch)])),
+            )
+            data = TensorDict({FIELD: rows}, batch_size=len(batch))
+            stored = self._call(self._client.async_put(data, partition_id=PARTITION))
+            new = range(self._next_handle, self._next_handle + len(batch))
+            self._indexes.update(zip(new, stored.global_indexes, strict=True))
+            self._next_handle = new.stop
+            handles.extend(new)
+        return handles
+
+    def get(self, handles: Sequence[int]) -> list[np.ndarray]:
+        """Fetch byte strings, in the order of the handles.
+
+        Returns: each (n,) uint8. Blobs fetched together share one buffer: copy what is to outlive the others.
+
+        Raises:
+            ValueError, StorageProcessError: as :meth:`drop`.
+        """
+        self._check_held(handles)
+        blobs: list[np.ndarray] = []
+        for batch in batches(handles):
+            rows = self._call(self._client.async_get_data(self._meta(batch)))[FIELD]
+            blobs.extend(row.numpy() for row in rows.unbind())
+        return blobs
+
+    def drop(self, handles: Sequence[int]) -> None:
+        """Forget byte strings; their memory takes the next ones.
+
+        Raises:
+            ValueError: if a handle is not held.
+            StorageProcessError: if a storage process died or does not answer.
+        """
+        handles = list(dict.fromkeys(handles))
+        self._check_held(handles)
+        for batch in batches(handles):
+            self._call(self._client.async_clear_samples(self._meta(batch)))
+            for handle in batch:
+                del self._indexes[handle]
+
+    def close(self) -> None:
+        """End the storage processes; safe to call twice."""
+        if not self._actors:
+            return
+        self._disconnect()
+        self._kill_actors()
+        self._indexes.clear()
+        self._failure = "replay buffer: its storage was closed."
+
+    def _kill_actors(self) -> None:
+        if ray.is_initialized():
+            for actor in self._actors.values():
+                ray.kill(actor)
+        self._actors = {}
+
+    def _check_held(self, handles: Sequence[int]) -> None:
+        for handle in handles:
+            if handle not in self._indexes:
+                raise ValueError(f"Handle {handle} is not held: it was dropped, or another store gave it out.")
+
+    def _meta(self, handles: Sequence[int]) -> BatchMeta:
+        return BatchMeta([self._indexes[handle] for handle in handles], [PARTITION] * len(handles), {FIELD: {}})
+
+    def _call(self, request: Coroutine[Any, Any, Any]) -> Any:
+        """The answer to a request; watches the processes meanwhile, since the client alone would wait for minutes."""
+        if self._failure is not None:
+            request.close()
+            raise StorageProcessError(self._failure)
+        future = asyncio.run_coroutine_threadsafe(request, self._loop)
+        give_up = time.monotonic() + self._patience_s
+        while not concurrent.futures.wait([future], timeout=LOOK_S).done:
+            try:
+                silent = self._find_silent()
+                if time.monotonic() > give_up:
+                    who = ", ".join(silent) or "which one is not known"
+                    self._fail(f"a storage process gave no answer in {self._patience_s:g} s ({who})")
+            except StorageProcessError:
+                future.cancel()
+                raise
+        try:
+            return future.result()
+        except (RuntimeError, StorageKeyNotFoundError) as error:
+            self._find_silent()
+            self._fail(f"a storage process refused a request ({error})", error)
+
+    def _find_silent(self) -> list[str]:
+        """The processes that don't answer a ping; raises if one is dead."""
+        pings = {actor.get_zmq_server_info.remote(): name for name, actor in self._actors.items()}
+        answered, silent = ray.wait(list(pings), num_returns=len(pings), timeout=PING_S)
+        for ping in answered:
+            try:
+                ray.get(ping)
+            except ActorUnavailableError:
+                silent.append(ping)
+            except RayActorError as error:
+                self._fail(f"a storage process died ({pings[ping]}): its rows are lost", error)
+        return [pings[ping] for ping in silent]
+
+    def _fail(self, what: str, cause: BaseException | None = None) -> NoReturn:
+        self._failure = f"replay buffer: {what}; {REMEDY}"
+        raise StorageProcessError(self._failure) from cause
+
+
+def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Runs of at most :data:`BATCH` items."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def disconnect(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: AsyncTransferQueueClient) -> None:
+    """End the client; its loop ends first, because its sockets may not be closed while a thread uses them."""
+    asyncio.run_coroutine_threadsafe(cancel_requests(), loop).result(timeout=CLOSE_S)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=CLOSE_S)
+    loop.close()
+    client.close()
+
+
+async def cancel_requests() -> None:
+    """Cancel what is still under way on this loop and wait for it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
