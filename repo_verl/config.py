@@ -43,6 +43,7 @@ class RepoConfig:
         prune: leave rows whose advantage is exactly 0 out of the update; the gradient is the same.
         storage: where the rows are kept; ``host``: in the driver's memory, ``distributed``: in storage processes on
             the cluster's nodes.
+        storage_processes: for ``distributed``; null for one a node.
         log_prob_dtype: of the stored log-probs; ``bfloat16`` halves them and rounds them.
     """
 
@@ -61,6 +62,7 @@ class RepoConfig:
     seed: int = 42
     prune: bool = True
     storage: str = "host"
+    storage_processes: int | None = None
     log_prob_dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class RepoConfig:
         for name in ("max_age", "max_uses"):
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), 1, "; leave it null for no limit")
+        if self.storage_processes is not None:
+            _check_int("storage_processes", self.storage_processes, 1, "; leave it null for one a node")
         _check_float("off_policy_coef", self.off_policy_coef, 0.0, inclusive=True)
         _check_float("advantage_eps", self.advantage_eps, 0.0, inclusive=False)
         if self.clip_ratio_c is not None:

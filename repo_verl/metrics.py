@@ -41,27 +41,34 @@ def effective_share(advantages: torch.Tensor, block_ids: torch.Tensor, num_block
     return len(torch.unique(block_ids[advantages != 0])) / num_blocks if num_blocks else 0.0
 
 
-def worker_metrics(reports: Sequence[Mapping[str, float]], ranks: int) -> dict[str, float]:
+def worker_metrics(
+    reports: Sequence[Mapping[str, float]], ranks: int, pruned_fresh_tokens: int = 0, pruned_replayed_tokens: int = 0
+) -> dict[str, float]:
     """The step's values from the sums that the workers report, one mapping a mini-batch.
 
     Args:
         reports: sums over micro-batches, averaged over ranks by verl; ``ratio_max`` a maximum.
         ranks: data-parallel size.
+        pruned_fresh_tokens: fresh tokens that count but were left out of the reports, all mini-batches and ranks.
+        pruned_replayed_tokens: the same of replayed rows.
 
     Returns:
-        loss_fresh, loss_replayed (means over mini-batches), and ratio, clip, ess and gradient values over all rows.
+        loss_fresh, loss_replayed (means over mini-batches); clip shares over all tokens, since a pruned row has no
+        token that a bound cuts; ratio, ess and gradient values over the rows that were not pruned.
         ess = (Σ w)² / (n Σ w²) of the n sequence weights w = Π_t r_t, in (0, 1].
     """
     total = {key: math.fsum(report[key] for report in reports) for key in reports[0]}
     fresh, tokens, rows = total["fresh_tokens"], total["tokens"], total["rows"]
+    fresh_all = fresh + pruned_fresh_tokens / ranks
+    replayed_all = tokens + pruned_replayed_tokens / ranks
     squares = rows * total["weight_square_sum"]
     return {
         "loss_fresh": total["loss_fresh"] / len(reports),
         "loss_replayed": total["loss_replayed"] / len(reports),
-        "clip_low_fresh": total["fresh_clipped_low"] / fresh if fresh else 0.0,
-        "clip_high_fresh": total["fresh_clipped_high"] / fresh if fresh else 0.0,
-        "clip_low_replayed": total["clipped_low"] / tokens if tokens else 0.0,
-        "clip_high_replayed": total["clipped_high"] / tokens if tokens else 0.0,
+        "clip_low_fresh": total["fresh_clipped_low"] / fresh_all if fresh_all else 0.0,
+        "clip_high_fresh": total["fresh_clipped_high"] / fresh_all if fresh_all else 0.0,
+        "clip_low_replayed": total["clipped_low"] / replayed_all if replayed_all else 0.0,
+        "clip_high_replayed": total["clipped_high"] / replayed_all if replayed_all else 0.0,
         "ratio_mean_replayed": total["ratio_sum"] / tokens if tokens else 0.0,
         "ratio_max_replayed": max(report["ratio_max"] for report in reports),
         "ess_replayed": total["weight_sum"] ** 2 / squares if squares else 0.0,

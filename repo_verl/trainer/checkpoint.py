@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
 from safetensors.numpy import load_file, save_file
 
 from repo_verl.config import RepoConfigError
@@ -48,6 +49,27 @@ def load_state(step_folder: str) -> tuple[dict[str, Any], dict[str, Any]] | None
     with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
         meta = json.load(file)
     return {"meta": meta["state"], "arrays": load_file(os.path.join(folder, "arrays.safetensors"))}, meta["extra"]
+
+
+def step_folder(trainer: Any) -> str:
+    """verl's checkpoint folder that a run resumes from; ``trainer`` is verl's ``trainer`` block."""
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path  # takes seconds; the rest needs no verl
+
+    if trainer.resume_mode == "resume_path":
+        return os.path.abspath(trainer.resume_from_path)
+    return str(find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir)))
+
+
+def fixed_settings(config: Any) -> dict[str, Any]:
+    """What stored log-probs and scores depend on: the temperature and what computes rewards."""
+    reward = OmegaConf.to_container(config.reward, resolve=True)
+    model = reward.pop("reward_model", None) or {}
+    reward.pop("num_workers", None)
+    return {
+        "actor_rollout_ref.rollout.temperature": config.actor_rollout_ref.rollout.temperature,
+        **{f"reward.{key}": value for key, value in sorted(reward.items())},
+        **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
+    }
 
 
 def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], step_folder: str) -> None:

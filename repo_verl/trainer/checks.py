@@ -127,6 +127,18 @@ def _check_aggregation(config: Any) -> None:
         )
 
 
+def pruning_obstacle(config: Any) -> str | None:
+    """The setting under which rows of zero advantage matter to the gradient, so that none may be left out; or None."""
+    if lookup(config, "actor_rollout_ref.actor.use_kl_loss", False):
+        return "actor_rollout_ref.actor.use_kl_loss=True"
+    entropy = lookup(config, "actor_rollout_ref.actor.entropy_coeff", 0)
+    if entropy != 0:
+        return f"actor_rollout_ref.actor.entropy_coeff={entropy}"
+    if lookup(config, "actor_rollout_ref.model.mtp.enable_train", False):
+        return "actor_rollout_ref.model.mtp.enable_train=True"
+    return None
+
+
 def describe_objective(config: Any, repo: RepoConfig) -> str:
     """One line that says which objective is in effect."""
     if not repo.active:

@@ -9,9 +9,12 @@ WEIGHT = "repo_weight"
 FRESH_SCALE = "repo_fresh_scale"
 """(B,) float64 field: factor of the fresh term, equal for all rows of a mini-batch."""
 
+FRESH_TOKENS = "repo_fresh_tokens"
+"""(B,) int64 field: fresh tokens that count in the row's mini-batch on all ranks, those of pruned rows included."""
+
 FRESH, REPLAYED, PADDING = 0, 1, 2
 
-ROW_FIELDS = (ORIGIN, WEIGHT, FRESH_SCALE)
+ROW_FIELDS = (ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS)
 
 REPORT = "repo/"
 """Prefix of the worker's metrics; the driver turns them into those of :mod:`repo_verl.metrics`."""

@@ -2,7 +2,8 @@
 
 verl hands an update's rows to the data-parallel ranks in equal, contiguous chunks, and every rank cuts its chunk into
 mini-batches of one size. A layout keeps a prompt's fresh and replayed rows in one mini-batch, gives every mini-batch
-the same number of rows (padding the shorter ones) and every rank about the same number of tokens.
+the same number of rows (padding the shorter ones) and every rank about the same number of tokens. Rows that are left
+out of the update (pruned) have no place.
 """
 
 from __future__ import annotations
@@ -42,44 +43,37 @@ class Layout:
 
     Attributes:
         order: row numbers in dispatch order, rank by rank and mini-batch by mini-batch; :data:`PAD` for padding.
-        mini_batches: block numbers of every mini-batch.
+        num_mini_batches: optimizer steps an epoch.
         mini_batch_rows: rows of every mini-batch over all ranks, padding included.
         ranks: data-parallel size.
+        micro_batch_rows: rows of a forward pass; None where verl cuts micro-batches by tokens.
     """
 
     order: tuple[int, ...]
-    mini_batches: tuple[tuple[int, ...], ...]
+    num_mini_batches: int
     mini_batch_rows: int
     ranks: int = 1
+    micro_batch_rows: int | None = None
 
     def mini_batch_at(self, position: int) -> int:
         """The mini-batch of a position in ``order``."""
         share = self.mini_batch_rows // self.ranks
-        return position // share % len(self.mini_batches)
+        return position // share % self.num_mini_batches
 
 
-def plan_layout(
-    blocks: Sequence[Block],
-    lengths: Sequence[int],
-    num_mini_batches: int,
-    ranks: int,
-    rows_multiple: int,
-    partition: Partition,
-    pad_length: int = 2,
-) -> Layout:
-    """Spread prompts over mini-batches, and each mini-batch's rows over ranks.
+def spread_blocks(
+    blocks: Sequence[Block], lengths: Sequence[int], parts: int, partition: Partition
+) -> list[tuple[int, ...]]:
+    """Spread prompts over mini-batches: about the same number of prompts and of tokens in each.
 
     Args:
         blocks: the prompts, with row numbers into ``lengths``.
         lengths: (N,) tokens of every row, prompt and response.
-        num_mini_batches: optimizer steps an epoch, those that GRPO would take.
-        ranks: data-parallel size.
-        rows_multiple: rows of one rank's mini-batch must be a multiple of this (the micro-batch size).
+        parts: optimizer steps an epoch, those that GRPO would take.
         partition: balances workloads over parts.
-        pad_length: tokens of a padding row.
 
     Returns:
-        a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``.
+        row numbers of every mini-batch, prompt by prompt.
 
     Raises:
         ValueError: if a row number appears twice or not at all.
@@ -87,38 +81,61 @@ def plan_layout(
     numbers = sorted(row for block in blocks for row in block.rows)
     if numbers != list(range(len(lengths))):
         raise ValueError(f"blocks hold {len(numbers)} row numbers for {len(lengths)} rows, or hold one twice.")
-    mini_batches = _spread_blocks(blocks, lengths, num_mini_batches, partition)
-    counts = [sum(len(blocks[number].rows) for number in members) for members in mini_batches]
-    multiple = ranks * rows_multiple
-    size = max(1, math.ceil(max(counts) / multiple)) * multiple
-    shares = [_spread_rows(blocks, lengths, members, size, ranks, partition, pad_length) for members in mini_batches]
-    order = tuple(row for rank in range(ranks) for share in shares for row in share[rank])
-    return Layout(order, tuple(tuple(members) for members in mini_batches), size, ranks)
-
-
-def _spread_blocks(
-    blocks: Sequence[Block], lengths: Sequence[int], parts: int, partition: Partition
-) -> list[list[int]]:
-    if parts == 1:
-        return [list(range(len(blocks)))]
     workloads = [sum(lengths[row] for row in block.rows) for block in blocks]
     workloads += [0] * (-len(blocks) % parts)
-    chosen = partition(workloads, parts, True)
-    return [sorted(number for number in members if number < len(blocks)) for members in chosen]
+    chosen = [range(len(blocks))] if parts == 1 else partition(workloads, parts, True)
+    return [
+        tuple(row for number in sorted(members) if number < len(blocks) for row in blocks[number].rows)
+        for members in chosen
+    ]
+
+
+def place_rows(
+    mini_batches: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    ranks: int,
+    micro_batch_rows: int | None,
+    partition: Partition,
+    by_length: bool = False,
+    pad_length: int = 2,
+) -> Layout:
+    """Give every mini-batch the same number of rows, and spread each over the ranks.
+
+    Args:
+        mini_batches: row numbers of every mini-batch; rows that are left out of the update are in none.
+        lengths: (N,) tokens of every row, prompt and response.
+        ranks: data-parallel size.
+        micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
+        partition: balances workloads over parts.
+        by_length: order a rank's rows by falling length, so that a padded forward pass pads less.
+        pad_length: tokens of a padding row.
+
+    Returns:
+        a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``. Its micro-batches are equal, as few as
+        ``micro_batch_rows`` allows, and as small as that number allows, which keeps padding rows few.
+    """
+    share = max(1, max(math.ceil(len(rows) / ranks) for rows in mini_batches))
+    if micro_batch_rows is not None:
+        passes = math.ceil(share / micro_batch_rows)
+        micro_batch_rows = math.ceil(share / passes)
+        share = passes * micro_batch_rows
+    size = share * ranks
+    shares = [_spread_rows(rows, lengths, size, ranks, partition, by_length, pad_length) for rows in mini_batches]
+    order = tuple(row for rank in range(ranks) for parts in shares for row in parts[rank])
+    return Layout(order, len(mini_batches), size, ranks, micro_batch_rows)
 
 
 def _spread_rows(
-    blocks: Sequence[Block],
+    rows: Sequence[int],
     lengths: Sequence[int],
-    members: Sequence[int],
     size: int,
     ranks: int,
     partition: Partition,
+    by_length: bool,
     pad_length: int,
 ) -> list[list[int]]:
-    rows = [row for number in members for row in blocks[number].rows]
-    rows += [PAD] * (size - len(rows))
-    if ranks == 1:
-        return [rows]
-    shares = partition([pad_length if row == PAD else lengths[row] for row in rows], ranks, True)
-    return [[rows[i] for i in sorted(share)] for share in shares]
+    filled = [*rows, *[PAD] * (size - len(rows))]
+    workloads = [pad_length if row == PAD else lengths[row] for row in filled]
+    shares = [list(range(size))] if ranks == 1 else partition(workloads, ranks, True)
+    ordered = [sorted(share, key=lambda i: (-workloads[i], i) if by_length else (0, i)) for share in shares]
+    return [[filled[i] for i in share] for share in ordered]

@@ -10,7 +10,7 @@ import torch
 from repo_verl.advantages import block_advantages
 from repo_verl.config import RepoConfig
 from repo_verl.losses import group_row_weights, uniform_row_weights
-from repo_verl.trainer.layout import Block, Layout, Partition, plan_layout
+from repo_verl.trainer.layout import Block, Layout, Partition, place_rows, spread_blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +22,44 @@ class UpdateShape:
         rows: fresh rows a mini-batch, verl's ``global_batch_size`` (P * ``rollout.n``).
         num_mini_batches: optimizer steps an epoch.
         ranks: data-parallel size.
-        rows_multiple: rows of one rank's mini-batch must be a multiple of this.
+        micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
         loss_agg_mode: verl's.
         scale_factor: verl's ``loss_scale_factor``; 1 where unset.
         norm_by_std: verl's ``norm_adv_by_std_in_grpo``.
+        padded: whether a forward pass pads its rows to the longest (no ``use_remove_padding``).
     """
 
     prompts: int
     rows: int
     num_mini_batches: int
     ranks: int
-    rows_multiple: int
+    micro_batch_rows: int | None
     loss_agg_mode: str
     scale_factor: float = 1.0
     norm_by_std: bool = True
+    padded: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateRows:
+    """The B fresh and N replayed rows of an update; row numbers count fresh rows first.
+
+    Attributes:
+        blocks: (B,) prompt block of every fresh row, numbered from 0.
+        replayed_blocks: (N,) prompt block of every replayed row.
+        lengths: (B + N,) tokens of every row, prompt and response.
+        tokens: (B + N,) response tokens that count, of every row.
+        scores: (B + N,) float rewards.
+        stock_mini_batches: (B,) the mini-batch in which verl would put every fresh row, which is kept where nothing is
+            replayed; None to spread prompts.
+    """
+
+    blocks: Sequence[int]
+    replayed_blocks: Sequence[int]
+    lengths: Sequence[int]
+    tokens: Sequence[int]
+    scores: torch.Tensor
+    stock_mini_batches: Sequence[int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +67,23 @@ class UpdatePlan:
     """A planned update over B fresh and N replayed rows; row numbers count fresh rows first.
 
     Attributes:
-        layout: order of rows.
+        layout: order of the kept rows.
+        kept: whether each row is part of the update; a row that is not has an advantage of exactly 0.
         fresh_advantages: (B,) float.
         replayed_advantages: (N,) float.
-        weights: (N,) float64, w of :mod:`repo_verl.losses`.
+        weights: (N,) float64, w of :mod:`repo_verl.losses`, with pruned rows counted in every normaliser.
         scales: factor of the fresh term of every mini-batch.
+        fresh_tokens: fresh tokens that count in every mini-batch, those of pruned rows included.
         row_mini_batch: the mini-batch of every row.
     """
 
     layout: Layout
+    kept: tuple[bool, ...]
     fresh_advantages: torch.Tensor
     replayed_advantages: torch.Tensor
     weights: torch.Tensor
     scales: tuple[float, ...]
+    fresh_tokens: tuple[int, ...]
     row_mini_batch: tuple[int, ...]
 
 
@@ -96,48 +124,61 @@ def plan_advantages(
 
 
 def plan_update(
-    config: RepoConfig,
-    shape: UpdateShape,
-    blocks: Sequence[int],
-    lengths: Sequence[int],
-    tokens: Sequence[int],
-    scores: torch.Tensor,
-    replayed_blocks: Sequence[int],
-    partition: Partition,
+    config: RepoConfig, shape: UpdateShape, rows: UpdateRows, prune: bool, partition: Partition
 ) -> UpdatePlan:
     """Plan an update.
+
+    Which mini-batch a row belongs to, and every weight and normaliser, is the same with and without pruning.
 
     Args:
         config: RePO's settings.
         shape: verl's.
-        blocks: (B,) prompt block of every fresh row, numbered from 0.
-        lengths: (B + N,) tokens of every row, prompt and response.
-        tokens: (B + N,) response tokens that count, of every row.
-        scores: (B + N,) float rewards.
-        replayed_blocks: (N,) prompt block of every replayed row.
+        rows: what is known of the rows.
+        prune: leave out rows whose advantage is exactly 0.
         partition: balances workloads over parts.
 
     Returns:
         an :class:`UpdatePlan`.
     """
-    total = len(blocks)
-    advantages = plan_advantages(config, scores[:total], blocks, scores[total:], replayed_blocks, shape.norm_by_std)
-    members = _blocks(blocks, replayed_blocks)
-    layout = plan_layout(members, lengths, shape.num_mini_batches, shape.ranks, shape.rows_multiple, partition)
-    row_mini_batch = [0] * len(lengths)
-    weights = torch.zeros(len(replayed_blocks), dtype=torch.float64)
-    scales = []
-    for number, chosen in enumerate(layout.mini_batches):
-        fresh_rows = [row for block in chosen for row in members[block].fresh]
-        replayed = [row for block in chosen for row in members[block].replayed]
-        for row in (*fresh_rows, *replayed):
+    total = len(rows.blocks)
+    fresh, replayed = plan_advantages(
+        config, rows.scores[:total], rows.blocks, rows.scores[total:], rows.replayed_blocks, shape.norm_by_std
+    )
+    members = _mini_batches(rows, shape.num_mini_batches, partition)
+    row_mini_batch = [0] * len(rows.lengths)
+    weights = torch.zeros(len(rows.replayed_blocks), dtype=torch.float64)
+    scales, fresh_tokens = [], []
+    for number, chosen in enumerate(members):
+        for row in chosen:
             row_mini_batch[row] = number
-        index = torch.tensor([row - total for row in replayed], dtype=torch.int64)
-        counted = torch.tensor([tokens[row] for row in replayed], dtype=torch.int64)
-        ids = torch.tensor([replayed_blocks[row - total] for row in replayed], dtype=torch.int64)
-        weights[index], scale = _weights(config, shape, counted, ids, sum(tokens[row] for row in fresh_rows))
+        again = [row for row in chosen if row >= total]
+        index = torch.tensor([row - total for row in again], dtype=torch.int64)
+        counted = torch.tensor([rows.tokens[row] for row in again], dtype=torch.int64)
+        ids = torch.tensor([rows.replayed_blocks[row - total] for row in again], dtype=torch.int64)
+        fresh_tokens.append(sum(rows.tokens[row] for row in chosen if row < total))
+        weights[index], scale = _weights(config, shape, counted, ids, fresh_tokens[-1])
         scales.append(scale)
-    return UpdatePlan(layout, *advantages, weights, tuple(scales), tuple(row_mini_batch))
+    kept = [not prune or value != 0 for value in (*fresh.tolist(), *replayed.tolist())]
+    layout = place_rows(
+        [[row for row in chosen if kept[row]] for chosen in members],
+        rows.lengths,
+        shape.ranks,
+        shape.micro_batch_rows,
+        partition,
+        shape.padded,
+    )
+    return UpdatePlan(
+        layout, tuple(kept), fresh, replayed, weights, tuple(scales), tuple(fresh_tokens), tuple(row_mini_batch)
+    )
+
+
+def _mini_batches(rows: UpdateRows, parts: int, partition: Partition) -> list[tuple[int, ...]]:
+    if rows.replayed_blocks or rows.stock_mini_batches is None:
+        return spread_blocks(_blocks(rows.blocks, rows.replayed_blocks), rows.lengths, parts, partition)
+    chosen: list[list[int]] = [[] for _ in range(parts)]
+    for row, number in enumerate(rows.stock_mini_batches):
+        chosen[number].append(row)
+    return [tuple(members) for members in chosen]
 
 
 def _weights(

@@ -7,39 +7,40 @@ there, one update runs over fresh and replayed rows, then the fresh rows enter t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import torch
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
-from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.debug import marked_timer
-from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
-from repo_verl.replay import PromptReplayBuffer, Record
-from repo_verl.trainer import checkpoint, estimator, rows
-from repo_verl.trainer.checks import check_config, describe_objective
-from repo_verl.trainer.fields import PADDING, REPLAYED, REPORT
-from repo_verl.trainer.plan import UpdatePlan, UpdateShape, plan_update
+from repo_verl.replay import PromptReplayBuffer
+from repo_verl.trainer import checkpoint, estimator, placing, rows
+from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle
+from repo_verl.trainer.fields import REPORT
+from repo_verl.trainer.layout import Layout
+from repo_verl.trainer.polling import poll_adaptively
+from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
 from repo_verl.trainer.step_metrics import step_metrics
+from repo_verl.trainer.storage import DistributedStore
+from repo_verl.trainer.update import Prepared, finish_update, place_update, plan_step, update_shape
 from repo_verl.trainer.worker_loss import repo_loss
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-CPU_POLL_INTERVAL = 0.1
-"""Seconds between looks at verl's rollout queue on a CPU, where a step is shorter than verl's 2 s."""
-
-TIMERS = ("repo_select", "repo_retrieve", "repo_insert")
+TIMERS = ("repo_select", "repo_retrieve", "repo_place", "repo_insert", "repo_exposed")
 
 
 class RepoTrainer(PPOTrainerSync):
@@ -54,28 +55,70 @@ class RepoTrainer(PPOTrainerSync):
 
     def __init__(self, config: Any) -> None:
         self.repo: RepoConfig = check_config(config)
-        self.prompt_replay = PromptReplayBuffer.from_config(self.repo)
+        settings = self.repo if self.repo.active else dataclasses.replace(self.repo, storage="host")
+        self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None
+        self.prompt_replay = PromptReplayBuffer.from_config(settings, self._row_store)
         self.effective_steps = 0
-        self._fresh: rows.FreshRows | None = None
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
+        self._planning: Future[Prepared]
+        self._clearing: Future[None] | None = None
+        self._stored = False
         estimator.serving = True
         super().__init__(config)
         logger.info(describe_objective(config, self.repo))
+        obstacle = pruning_obstacle(config)
+        self._prune = self.repo.active and self.repo.prune and obstacle is None
+        if self.repo.active and self.repo.prune and obstacle is not None:
+            logger.info("RePO: prune is off, since rows of zero advantage have a gradient with %s", obstacle)
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train; verl's loop."""
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self._background.shutdown()
+            if self._row_store is not None:
+                self._row_store.close()
 
     def _build_replay_buffer(self) -> Any:
         queue = super()._build_replay_buffer()
-        if self.config.trainer.device == "cpu":
-            queue.poll_interval = CPU_POLL_INTERVAL
+        poll_adaptively(queue)
         return queue
 
     def _setup(self) -> None:
         super()._setup()
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
         self.actor_rollout_wg.set_loss_fn(partial(repo_loss, actor, self.repo.clip_ratio_c))
+        encode = chat_encoder(self.tokenizer, self.config.data.get("apply_chat_template_kwargs", None))
+        self._retrieval = Retrieval(self.prompt_replay, self._replay_advantages(), self._prune, encode)
+
+    def _replay_advantages(self) -> Any:
+        if self.repo.advantage == "mixed":
+            return None
+        by_std = self.config.algorithm.get("norm_adv_by_std_in_grpo", True)
+        return partial(selection_advantages, eps=self.repo.advantage_eps, norm_by_std=by_std)
+
+    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
+        submitted = super()._submit_batch_to_rollout(batch)
+        if self.repo.active:
+            self._retrieval.expect(list(batch["uid"]), list(batch["raw_prompt"]))
+        return int(submitted)
+
+    def on_sample_begin(self) -> None:
+        super().on_sample_begin()
+        if self.repo.active:
+            self._retrieval.ahead(self.global_steps)
+
+    def on_step_end(self) -> None:
+        super().on_step_end()
+        if self._clearing is not None:
+            self._clearing.result()
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.repo.active:
             batch = super()._compute_advantage(batch, metrics)
-            rows.refuse_unsupported(batch)
+            with self._exposed():
+                rows.refuse_unsupported(batch, self.processor is not None)
             return batch
         with _estimator(self.config.algorithm, "grpo"):
             return super()._compute_advantage(batch, metrics)
@@ -83,117 +126,98 @@ class RepoTrainer(PPOTrainerSync):
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         for name in TIMERS:
             timing_raw.setdefault(name, 0.0)
+        self._stored = False
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
-        if self.repo.active:
-            with marked_timer("repo_insert", timing_raw):
-                self._insert(self._fresh if self._fresh is not None else rows.read_fresh(batch))
-        self._fresh = None
-        metrics.update({f"repo/buffer_{k}": v for k, v in self.prompt_replay.stats().items() if k != "prompts"})
+        with self._exposed():
+            if self.repo.active and not self._stored:  # verl's critic warm-up: no update
+                self._store(rows.read_fresh(batch), batch.partition_id)
+            self._clearing = self._background.submit(placing.clear_rows, batch.partition_id, self._retrieval.drain())
+            for name, seconds in self._retrieval.drain_seconds().items():
+                timing_raw[f"repo_{name}"] += seconds
+            metrics.update({f"repo/buffer_{k}": v for k, v in self.prompt_replay.stats().items() if k != "prompts"})
         return batch
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.config.trainer.critic_warmup <= self.global_steps:
+            snapshot = KVBatchMeta(partition_id=batch.partition_id, keys=list(batch.keys), tags=list(batch.tags))
+            self._planning = self._background.submit(self._prepare, snapshot)
+        return super()._compute_old_log_prob(batch, metrics)
+
+    def _prepare(self, batch: KVBatchMeta) -> Prepared:
+        """Plan the update and put what it adds, as the old log-probs are computed."""
+        begun = time.perf_counter()
+        fresh = rows.read_fresh(batch)
+        retrieved, late = self._retrieval.take(fresh, self.global_steps) if self.repo.active else ([], 0)
+        shape = update_shape(self.config, len(batch), self._ranks())
+        update = plan_step(self.repo, shape, self._prune, batch.keys, fresh, retrieved)
+        ordered: list[Placed] = []
+        if update.plan is not None:
+            tags = dict(zip(batch.keys, batch.tags, strict=True))
+            ordered = place_update(batch.partition_id, tags, update, self.tokenizer.eos_token_id)
+        self.timing_raw["repo_place"] += time.perf_counter() - begun
+        return Prepared(update, ordered, late)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        self._fresh = fresh = rows.read_fresh(batch)
-        with marked_timer("repo_select", self.timing_raw):
-            replayed = self._select(fresh)
-        ages = [self.global_steps - record.step for _, record in replayed]
-        uses = [record.uses for _, record in replayed]
-        plan = self._plan(batch, fresh, replayed) if replayed else None
-        with contextlib.ExitStack() as stack:
-            merged = batch
-            if plan is not None:
-                with marked_timer("repo_retrieve", self.timing_raw):
-                    merged, added = self._place(batch, fresh, replayed, plan)
-                stack.callback(rows.clear_rows, batch.partition_id, added)
-            calls = stack.enter_context(self._watched_update(plan.layout.mini_batch_rows if plan else None))
-            super()._update_actor(merged, metrics)
-        reports, grad_norms = calls
-        self.effective_steps += formulas.count_effective(grad_norms)
-        scores = [record.score for _, record in replayed]
-        tokens = sum(fresh.lengths) + sum(fresh.prompt_ids[b].size + r.response_ids.size for b, r in replayed)
-        metrics.update(step_metrics(fresh, [b for b, _ in replayed], scores, ages, uses, tokens, plan))
-        worker = formulas.worker_metrics(reports, self._ranks())
-        metrics.update({f"repo/{key}": value for key, value in worker.items()})
-        metrics["repo/effective_steps"] = self.effective_steps
+        with self._exposed():
+            prepared, merged = self._planning.result(), batch
+            update = prepared.update
+            if update.plan is not None:
+                merged = finish_update(batch, update, prepared.ordered, self.repo.advantage == "mixed")
+                self._retrieval.discard(merged.keys)
+            storing = self._background.submit(self._store, update.fresh, batch.partition_id)
+        try:
+            with self._watched_update(update.plan.layout if update.plan else None) as (reports, grad_norms):
+                super()._update_actor(merged, metrics)
+        finally:
+            with self._exposed():
+                statuses = storing.result()
+        with self._exposed():
+            self._log_update(prepared, statuses, reports, grad_norms, metrics)
         return batch
 
-    def _select(self, fresh: rows.FreshRows) -> list[tuple[int, Record]]:
-        """The rows to replay, with the number of their prompt block; each block retrieves for itself."""
-        if not self.repo.active:
-            return []
-        return [
-            (block, record)
-            for block, key in enumerate(fresh.prompt_keys)
-            for record in self.prompt_replay.sample(key, self.global_steps)
-        ]
+    def _store(self, fresh: rows.FreshRows, partition: str) -> list[str]:
+        """Insert the fresh rows into the buffer, as the update runs; returns how their rewards came about."""
+        begun = time.perf_counter()
+        texts = rows.read_texts(partition, fresh.keys)
+        if self.repo.active:
+            self.prompt_replay.add_batch(rows.to_records(fresh, texts, self.global_steps))
+        self._stored = True
+        self.timing_raw["repo_insert"] += time.perf_counter() - begun
+        return texts.statuses
 
-    def _plan(self, batch: KVBatchMeta, fresh: rows.FreshRows, replayed: list[tuple[int, Record]]) -> UpdatePlan:
-        prompt_lengths = [fresh.prompt_ids[block].size for block, _ in replayed]
-        sizes = [record.response_ids.size for _, record in replayed]
-        tokens = [int((mask != 0).sum()) for mask in fresh.masks] + [int(record.mask.sum()) for _, record in replayed]
-        scores = torch.tensor([record.score for _, record in replayed], dtype=fresh.scores.dtype)
-        return plan_update(
-            self.repo,
-            self._update_shape(len(batch)),
-            fresh.blocks,
-            fresh.lengths + [prompt + size for prompt, size in zip(prompt_lengths, sizes, strict=True)],
-            tokens,
-            torch.cat((fresh.scores, scores)),
-            [block for block, _ in replayed],
-            get_seqlen_balanced_partitions,
-        )
+    def _log_update(
+        self,
+        prepared: Prepared,
+        statuses: list[str],
+        reports: list[dict[str, float]],
+        grad_norms: list[float],
+        metrics: dict,
+    ) -> None:
+        update = prepared.update
+        self.effective_steps += formulas.count_effective(grad_norms)
+        metrics.update(step_metrics(update, self.global_steps, statuses))
+        mini_batches = update.plan.layout.num_mini_batches if update.plan else len(reports)
+        pruned = [tokens * (len(reports) // mini_batches) for tokens in update.pruned_tokens]
+        worker = formulas.worker_metrics(reports, self._ranks(), *pruned)
+        metrics.update({f"repo/{key}": value for key, value in worker.items()})
+        metrics["repo/late_rows"] = prepared.late
+        metrics["repo/effective_steps"] = self.effective_steps
 
-    def _update_shape(self, batch_rows: int) -> UpdateShape:
-        actor = self.config.actor_rollout_ref.actor
-        mini_rows = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
-        return UpdateShape(
-            prompts=actor.ppo_mini_batch_size,
-            rows=mini_rows,
-            num_mini_batches=batch_rows // mini_rows,
-            ranks=self._ranks(),
-            rows_multiple=1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu,
-            loss_agg_mode=actor.loss_agg_mode,
-            scale_factor=actor.loss_scale_factor or 1.0,
-            norm_by_std=self.config.algorithm.get("norm_adv_by_std_in_grpo", True),
-        )
+    @contextlib.contextmanager
+    def _exposed(self) -> Iterator[None]:
+        """Count the block as RePO's own work that nothing runs beside."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timing_raw["repo_exposed"] = self.timing_raw.get("repo_exposed", 0.0) + time.perf_counter() - begun
 
     def _ranks(self) -> int:
         return int(max(self.actor_rollout_wg._dispatch_info["actor"])) + 1
 
-    def _place(
-        self, batch: KVBatchMeta, fresh: rows.FreshRows, replayed: list[tuple[int, Record]], plan: UpdatePlan
-    ) -> tuple[KVBatchMeta, list[str]]:
-        """Put replayed and padding rows beside the fresh ones; returns the update's batch and the added keys."""
-        partition, layout = batch.partition_id, plan.layout
-        optional = [name for name in ("rollout_is_weights", "ref_log_prob") if name in (batch.fields or ())]
-        if self.repo.advantage == "mixed":
-            rows.put_advantages(partition, fresh, plan.fresh_advantages)
-        scales = [plan.scales[number] for number in plan.row_mini_batch]
-        rows.mark_fresh(partition, fresh.keys, scales[: len(fresh.keys)])
-        made = [
-            rows.replayed_row(fresh.prompt_ids[block], record, float(advantage), optional)
-            for (block, record), advantage in zip(replayed, plan.replayed_advantages, strict=True)
-        ]
-        keys, tags = rows.put_rows(partition, made, REPLAYED, plan.weights.tolist(), scales[len(fresh.keys) :])
-        holes = [position for position, row in enumerate(layout.order) if row < 0]
-        blank = [rows.padding_row(self.tokenizer.eos_token_id, optional) for _ in holes]
-        blank_scales = [plan.scales[layout.mini_batch_at(position)] for position in holes]
-        pad_keys, pad_tags = rows.put_rows(partition, blank, PADDING, [0.0] * len(holes), blank_scales)
-        fresh_tags = dict(zip(batch.keys, batch.tags, strict=True))
-        placed = [(key, fresh_tags[key]) for key in fresh.keys] + list(zip(keys, tags, strict=True))
-        pads = iter(zip(pad_keys, pad_tags, strict=True))
-        ordered = [placed[row] if row >= 0 else next(pads) for row in layout.order]
-        merged = KVBatchMeta(
-            partition_id=partition,
-            keys=[key for key, _ in ordered],
-            tags=[tag for _, tag in ordered],
-            fields=[*rows.UPDATE_FIELDS, *optional],
-            extra_info=batch.extra_info,
-        )
-        return merged, keys + pad_keys
-
     @contextlib.contextmanager
-    def _watched_update(self, mini_batch_rows: int | None) -> Iterator[tuple[list[dict[str, float]], list[float]]]:
-        """Around verl's update: set the rows of a mini-batch, and collect what the workers report of each.
+    def _watched_update(self, layout: Layout | None) -> Iterator[tuple[list[dict[str, float]], list[float]]]:
+        """Around verl's update: set the rows of mini- and micro-batches, and collect what the workers report.
 
         Yields:
             a list of RePO's sums and a list of gradient norms, one entry an optimizer step, filled by the call.
@@ -202,8 +226,10 @@ class RepoTrainer(PPOTrainerSync):
         stock = group.update_actor
 
         def update_actor(batch: KVBatchMeta) -> Any:
-            if mini_batch_rows is not None:
-                batch.extra_info["mini_batch_size"] = mini_batch_rows
+            if layout is not None:
+                batch.extra_info["mini_batch_size"] = layout.mini_batch_rows
+                if layout.micro_batch_rows is not None:
+                    batch.extra_info["micro_batch_size_per_gpu"] = layout.micro_batch_rows
             output = stock(batch)
             found = dict(output["metrics"])
             columns = {key: found.pop(key) for key in list(found) if key.startswith(REPORT)}
@@ -219,13 +245,9 @@ class RepoTrainer(PPOTrainerSync):
         finally:
             group.update_actor = stock
 
-    def _insert(self, fresh: rows.FreshRows) -> None:
-        for block, records in rows.to_records(fresh, self.global_steps).items():
-            self.prompt_replay.add(fresh.prompt_keys[block], fresh.prompt_ids[block], records)
-
     def _save_checkpoint(self) -> None:
         folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-        extra = {"effective_steps": self.effective_steps, "fixed": self._fixed_settings()}
+        extra = {"effective_steps": self.effective_steps, "fixed": checkpoint.fixed_settings(self.config)}
         checkpoint.save_state(folder, self.prompt_replay.state_dict(), extra)
         super()._save_checkpoint()
 
@@ -233,7 +255,7 @@ class RepoTrainer(PPOTrainerSync):
         super()._load_checkpoint()
         if self.global_steps == 0:
             return
-        folder = self._checkpoint_folder()
+        folder = checkpoint.step_folder(self.config.trainer)
         found = checkpoint.load_state(folder)
         if found is None:
             logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
@@ -241,26 +263,9 @@ class RepoTrainer(PPOTrainerSync):
         state, extra = found
         self.effective_steps = int(extra["effective_steps"])
         if self.repo.active:
-            checkpoint.refuse_other_settings(extra["fixed"], self._fixed_settings(), folder)
+            checkpoint.refuse_other_settings(extra["fixed"], checkpoint.fixed_settings(self.config), folder)
             self.prompt_replay.load_state_dict(state)
             logger.info("RePO: restored %d rows from %s", len(self.prompt_replay), folder)
-
-    def _checkpoint_folder(self) -> str:
-        trainer = self.config.trainer
-        if trainer.resume_mode == "resume_path":
-            return os.path.abspath(trainer.resume_from_path)
-        return str(find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir)))
-
-    def _fixed_settings(self) -> dict[str, Any]:
-        """What stored log-probs and scores depend on: the temperature and what computes rewards."""
-        reward = OmegaConf.to_container(self.config.reward, resolve=True)
-        model = reward.pop("reward_model", None) or {}
-        reward.pop("num_workers", None)
-        return {
-            "actor_rollout_ref.rollout.temperature": self.config.actor_rollout_ref.rollout.temperature,
-            **{f"reward.{key}": value for key, value in sorted(reward.items())},
-            **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
-        }
 
 
 @contextlib.contextmanager

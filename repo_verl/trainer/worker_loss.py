@@ -1,7 +1,8 @@
 """The loss that the actor workers run: verl's own over fresh rows plus the replay term.
 
 Sent to the workers with verl's ``set_loss_fn``. Fresh rows go through verl's ``ppo_loss``, which is shown a response
-mask of zeros for all other rows: its aggregation, entropy and KL terms see fresh rows alone.
+mask of zeros for all other rows: its aggregation, entropy and KL terms see fresh rows alone. Fresh rows that were
+pruned for their zero advantage stay in verl's normalisers: its token count is that of all fresh rows.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
 from repo_verl.losses import LOG_RATIO_LIMIT, clipped_surrogate, weighted_objective
-from repo_verl.trainer.fields import FRESH, FRESH_SCALE, ORIGIN, REPLAYED, REPORT, WEIGHT
+from repo_verl.trainer.fields import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, REPLAYED, REPORT, WEIGHT
 
-TOKEN_MEANS = ("actor/pg_clipfrac", "actor/ppo_kl", "actor/pg_clipfrac_lower")
+TOKEN_MEANS = {"actor/pg_clipfrac": "all", "actor/ppo_kl": "kept", "actor/pg_clipfrac_lower": "all"}
+"""verl's token means, and the fresh tokens of the mini-batch that each is a mean of."""
 
 
 def repo_loss(
@@ -44,7 +47,7 @@ def repo_loss(
     """
     replay = ORIGIN in data.keys()
     origin = data[ORIGIN] if replay else torch.zeros(len(data), dtype=torch.int64)
-    fresh_view = _with_fresh_mask(data, origin) if replay else data
+    fresh_view = _fresh_view(data, origin) if replay else data
     loss, metrics = ppo_loss(config, model_output, fresh_view, dp_group)
     log_prob = no_padding_2_padding(model_output["log_probs"], data)
     rows = data.select("old_log_probs", "advantages", "response_mask").to_padded_tensor()
@@ -65,12 +68,13 @@ def repo_loss(
     return loss, metrics
 
 
-def _with_fresh_mask(data: TensorDict, origin: torch.Tensor) -> TensorDict:
-    """A shallow copy whose response mask is zero on all rows that are not fresh."""
+def _fresh_view(data: TensorDict, origin: torch.Tensor) -> TensorDict:
+    """A shallow copy whose response mask is zero on rows that are not fresh; its token count is of all fresh rows."""
     keep = (origin == FRESH).tolist()
     rows = [row * kept for row, kept in zip(data["response_mask"].unbind(), keep, strict=True)]
     view = data.copy()
     view["response_mask"] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+    tu.assign_non_tensor(view, batch_num_tokens=max(int(data[FRESH_TOKENS][0]), 1))
     return view
 
 
@@ -126,13 +130,15 @@ def _empty_replay_report() -> dict[str, float]:
     return dict.fromkeys((*keys, "weight_square_sum", "gradient_square_sum", "loss_replayed"), 0.0)
 
 
-def _weigh_token_means(metrics: dict[str, Any], fresh_tokens: float, data: TensorDict) -> None:
-    """Make verl's per-micro-batch token means means over the mini-batch's fresh tokens.
+def _weigh_token_means(metrics: dict[str, Any], kept_tokens: float, data: TensorDict) -> None:
+    """Make verl's per-micro-batch token means means over the mini-batch.
 
-    verl averages them over micro-batches, of which some now hold no fresh row.
+    verl averages them over micro-batches, of which some now hold no fresh row. The clip fractions are shares of all
+    fresh tokens, pruned ones (never clipped) included; the KL estimate is a mean over the kept ones.
     """
-    share = fresh_tokens * data["dp_size"] / max(data["batch_num_tokens"], 1)
-    for key in TOKEN_MEANS:
+    for key, tokens in TOKEN_MEANS.items():
+        total = data["batch_num_tokens"] if tokens == "kept" else int(data[FRESH_TOKENS][0])
+        share = kept_tokens * data["dp_size"] / max(total, 1)
         metrics[key] = Metric(value=metrics[key].values[0] * share, aggregation=AggregationType.SUM)
 
 

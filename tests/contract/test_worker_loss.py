@@ -76,7 +76,7 @@ def oracle(rows, mode, normalize, advantage, coef, dual):
     return -objective / PROMPTS
 
 
-def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic):
+def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=False):
     """The same through plan_update, verl's micro-batches and repo_loss; the mean over ranks of sums over micro-batches.
 
     Returns the loss, and the gradient with respect to every row's log-probs.
@@ -85,25 +85,28 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic):
     from verl.workers.config import FSDPActorConfig
 
     from repo_verl.config import RepoConfig
-    from repo_verl.trainer.plan import UpdateShape, plan_update
+    from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
 
     actor = FSDPActorConfig(
         strategy="fsdp2", rollout_n=N, ppo_micro_batch_size_per_gpu=4, clip_ratio_low=LOW, clip_ratio_high=HIGH,
         clip_ratio_c=FRESH_DUAL, loss_agg_mode=mode, loss_scale_factor=FACTOR if mode.endswith("norm") else None,
     )  # fmt: skip
     shape = UpdateShape(
-        prompts=PROMPTS, rows=PROMPTS * N, num_mini_batches=1, ranks=ranks, rows_multiple=1 if dynamic else 4,
+        prompts=PROMPTS, rows=PROMPTS * N, num_mini_batches=1, ranks=ranks, micro_batch_rows=None if dynamic else 4,
         loss_agg_mode=mode, scale_factor=FACTOR,
     )  # fmt: skip
     fresh = [row for row in rows if row["origin"] == 0]
     plan = plan_update(
         RepoConfig(normalize=normalize, advantage=advantage, off_policy_coef=coef),
         shape,
-        [row["block"] for row in fresh],
-        [2 + len(row["mask"]) for row in rows],
-        [int(row["mask"].sum()) for row in rows],
-        torch.tensor([row["score"] for row in rows], dtype=torch.float64),
-        [row["block"] for row in rows if row["origin"] == 1],
+        UpdateRows(
+            blocks=[row["block"] for row in fresh],
+            replayed_blocks=[row["block"] for row in rows if row["origin"] == 1],
+            lengths=[2 + len(row["mask"]) for row in rows],
+            tokens=[int(row["mask"].sum()) for row in rows],
+            scores=torch.tensor([row["score"] for row in rows], dtype=torch.float64),
+        ),
+        prune,
         get_seqlen_balanced_partitions,
     )
     advantages = torch.cat((plan.fresh_advantages, plan.replayed_advantages)).tolist()
@@ -126,16 +129,16 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic):
     share = len(placed) // ranks
     losses = [
         rank_loss(actor, dual, placed[r * share : (r + 1) * share], leaves[r * share : (r + 1) * share],
-                  plan.scales[0], ranks, sum(int(row["mask"].sum()) for row in fresh), dynamic)
+                  plan, ranks, sum(int(row["mask"].sum()) for row in placed if row["origin"] == 0), dynamic)
         for r in range(ranks)
     ]  # fmt: skip
     loss = sum(losses) / ranks
     loss.backward()
     gradients = {i: leaf.grad for i, leaf in zip(plan.layout.order, leaves, strict=True) if i >= 0}
-    return loss.item(), [gradients[i] for i in range(len(rows))]
+    return loss.item(), [gradients.get(i) for i in range(len(rows))]
 
 
-def rank_loss(actor, dual, placed, leaves, scale, ranks, fresh_tokens, dynamic):
+def rank_loss(actor, dual, placed, leaves, plan, ranks, fresh_tokens, dynamic):
     """Sum of the micro-batches' losses of one rank, cut by verl."""
     from tensordict import TensorDict
     from verl.utils import tensordict_utils as tu
@@ -157,17 +160,18 @@ def rank_loss(actor, dual, placed, leaves, scale, ranks, fresh_tokens, dynamic):
             "advantages": nested(row["advantage"] * row["mask"].double() for row in placed),
             "repo_origin": torch.tensor([row["origin"] for row in placed]),
             "repo_weight": torch.tensor([row["weight"] for row in placed], dtype=torch.float64),
-            "repo_fresh_scale": torch.full((len(placed),), scale, dtype=torch.float64),
+            "repo_fresh_scale": torch.full((len(placed),), plan.scales[0], dtype=torch.float64),
+            "repo_fresh_tokens": torch.full((len(placed),), plan.fresh_tokens[0]),
             "number": torch.arange(len(placed)),
         },
         batch_size=len(placed),
     )
     tu.assign_non_tensor(
-        data, use_dynamic_bsz=dynamic, max_token_len_per_gpu=30, micro_batch_size_per_gpu=4, sp_size=1, dp_size=ranks,
+        data, use_dynamic_bsz=dynamic, max_token_len_per_gpu=30, sp_size=1, dp_size=ranks,
+        micro_batch_size_per_gpu=plan.layout.micro_batch_rows or 4,
         batch_num_tokens=fresh_tokens, global_batch_size=PROMPTS * N,
     )  # fmt: skip
     micro_batches, _ = prepare_micro_batches(data)
-    assert len(micro_batches) > 1
     total, keys = torch.zeros((), dtype=torch.float64), set()
     for micro in micro_batches:
         # the model's output has a log-prob a position; the one before a token is the token's
@@ -214,3 +218,28 @@ def test_zero_advantages_of_the_fresh_rows_leave_the_replay_term_alone():
     assert all(not gradient.any() for gradient in gradients[: PROMPTS * N])
     assert any(gradient.any() for gradient in gradients[PROMPTS * N :])
     assert loss == pytest.approx(oracle(rows, "seq-mean-token-mean", "group", "split", 1.0, None), rel=1e-9)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("normalize", ["group", "rows"])
+@pytest.mark.parametrize("flat", [(), (0,), (0, 1), (0, 1, 2, 3)], ids=lambda blocks: f"{25 * len(blocks)}%")
+def test_pruned_rows_change_neither_loss_nor_gradient(normalize, mode, ranks, dynamic, flat):
+    """In float64: a flat block has one score for its fresh rows, and another for its replayed ones where all are."""
+    for advantage in ("split", "mixed"):
+        rows = make_rows(SIZES["8+4"], seed=7)
+        for row in rows:
+            if row["block"] in flat:
+                row["score"] = 0.5 if advantage == "mixed" or row["origin"] == 0 or row["block"] else row["score"]
+            else:
+                row["score"] = float(len(row["mask"]) % 2)
+        whole_loss, whole = package(rows, mode, normalize, advantage, 0.7, None, ranks, dynamic)
+        loss, pruned = package(rows, mode, normalize, advantage, 0.7, None, ranks, dynamic, prune=True)
+        assert loss == pytest.approx(whole_loss, rel=1e-12, abs=1e-15)
+        left_out = [i for i, gradient in enumerate(pruned) if gradient is None]
+        assert len(left_out) >= 8 * len(flat) and all(not whole[i].any() for i in left_out)
+        for one, other in zip(whole, pruned, strict=True):
+            assert other is None or torch.allclose(one, other, rtol=1e-12, atol=1e-18)
+        if len(flat) < 4:
+            assert any(gradient is not None and gradient.any() for gradient in pruned)

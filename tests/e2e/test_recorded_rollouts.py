@@ -19,7 +19,8 @@ pytestmark = pytest.mark.e2e
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
 N, PER_STEP, STEPS_AN_EPOCH = 4, 4, 2
-REPLAY = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4"]
+PRUNED = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4"]
+REPLAY = [*PRUNED, "algorithm.repo.prune=False"]
 TOKEN_MEAN = "actor_rollout_ref.actor.loss_agg_mode=token-mean"
 DYNAMIC = [
     "actor_rollout_ref.actor.use_dynamic_bsz=True",
@@ -27,6 +28,8 @@ DYNAMIC = [
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=80",
     "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=80",
 ]
+
+DISTRIBUTED = ["algorithm.repo.storage=distributed", "algorithm.repo.storage_processes=2"]
 
 # one mini-batch and plain gradient descent: what is learned then depends on rounding alone, not on verl's shuffling
 ALIKE = [
@@ -44,10 +47,17 @@ SCENARIOS = {
     "flat": REPLAY,
     "ragged": [*REPLAY, "algorithm.repo.min_size=7"],
     "saved": [*REPLAY, "trainer.total_epochs=2", "trainer.save_freq=4"],
-    "resumed": REPLAY,
+    "resumed": [*REPLAY, *DISTRIBUTED],
+    "distributed": [*REPLAY, *DISTRIBUTED],
     "one_rank": [*REPLAY, *ALIKE],
     "two_ranks": [*REPLAY, *ALIKE, "trainer.n_gpus_per_node=2"],
     "two_ranks_dynamic": [*REPLAY, *ALIKE, "trainer.n_gpus_per_node=2", *DYNAMIC],
+    "pruned": [*PRUNED, *ALIKE],
+    "pruned_two_ranks": [*PRUNED, *ALIKE, "trainer.n_gpus_per_node=2"],
+    "pruned_rows_mixed": [*(one for one in ROWS_MIXED if "prune" not in one), *DYNAMIC],
+    "pruned_grpo": [*PRUNED, "algorithm.repo.start_step=100", *ALIKE, TOKEN_MEAN],
+    "alike_grpo": ["algorithm.adv_estimator=grpo", *ALIKE, TOKEN_MEAN],
+    "entropy": [*PRUNED, *ALIKE, "actor_rollout_ref.actor.entropy_coeff=0.01"],
     "rows_mixed": ROWS_MIXED,
     "rows_mixed_dynamic": [*ROWS_MIXED, *DYNAMIC],
 }
@@ -216,7 +226,14 @@ def test_a_prompts_rows_share_a_mini_batch_of_the_common_size(runs):
 
 @pytest.mark.parametrize(
     ("name", "twin"),
-    [("one_rank", "two_ranks"), ("one_rank", "two_ranks_dynamic"), ("rows_mixed", "rows_mixed_dynamic")],
+    [
+        ("one_rank", "two_ranks"),
+        ("one_rank", "two_ranks_dynamic"),
+        ("rows_mixed", "rows_mixed_dynamic"),
+        ("one_rank", "pruned"),
+        ("one_rank", "pruned_two_ranks"),
+        ("rows_mixed", "pruned_rows_mixed"),
+    ],
 )
 def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, name, twin):
     one, other = (load_file(runs / which / "weights.safetensors") for which in (name, twin))
@@ -226,11 +243,50 @@ def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, name, twin)
     assert moved > 0.01
     assert apart < 1e-4 * moved
     for mine, theirs in zip(metrics(runs, name), metrics(runs, twin), strict=True):
-        for key in ("loss_fresh", "loss_replayed", "ratio_mean_replayed", "ess_replayed", "grad_norm_replayed"):
+        kept_only = ("ratio_mean_replayed", "ess_replayed") if "pruned" not in twin else ()
+        clipped = ("clip_low_fresh", "clip_high_fresh", "clip_low_replayed", "clip_high_replayed")
+        for key in ("loss_fresh", "loss_replayed", "grad_norm_replayed", *clipped, *kept_only):
             assert mine[f"repo/{key}"] == pytest.approx(theirs[f"repo/{key}"], rel=1e-4, abs=1e-7), (mine["step"], key)
         assert mine["actor/grad_norm"] == pytest.approx(theirs["actor/grad_norm"], rel=1e-4, abs=1e-8)
         for key in ("replayed_rows", "effective_steps", "buffer_rows", "zero_advantage_share_fresh"):
             assert mine[f"repo/{key}"] == theirs[f"repo/{key}"]
+
+
+@pytest.mark.parametrize("name", ["pruned", "pruned_two_ranks", "pruned_rows_mixed", "pruned_grpo"])
+def test_pruned_rows_never_reach_a_worker(runs, name):
+    total = 0
+    for step, logged in enumerate(metrics(runs, name), start=1):
+        seen = [row for entries in losses(runs, name) for row in rows_of(split_steps(entries)[step])]
+        real = [row for row in seen if row["repo_origin"] != 2 and any(row["mask"])]
+        if any(row["repo_origin"] is not None for row in real):
+            assert all(any(row["advantages"]) for row in real)
+            assert logged["repo/pruned_rows"] == PER_STEP * N + logged["repo/replayed_rows"] - len(real)
+        total += logged["repo/pruned_rows"]
+        assert logged["repo/buffer_rows"] == PER_STEP * N * step, "pruning touches the update alone"
+    assert total > 5
+
+
+def test_pruned_grpo_learns_what_grpo_learns(runs):
+    ours, stock = (load_file(runs / name / "weights.safetensors") for name in ("pruned_grpo", "alike_grpo"))
+    start = load_file(runs / "model" / "model.safetensors")
+    moved = math.sqrt(sum(float((stock[key] - start[key]).square().sum()) for key in stock))
+    apart = math.sqrt(sum(float((stock[key] - ours[key]).square().sum()) for key in stock))
+    assert moved > 0.01 and apart < 1e-4 * moved
+    for mine, theirs in zip(metrics(runs, "pruned_grpo"), metrics(runs, "alike_grpo"), strict=True):
+        for key in ("actor/grad_norm", "actor/pg_loss", "actor/pg_clipfrac", "actor/lr"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-6), (mine["step"], key)
+
+
+def test_an_entropy_term_switches_pruning_off(runs):
+    assert not any(step["repo/pruned_rows"] for step in metrics(runs, "entropy"))
+    assert any(step["repo/zero_advantage_share_fresh"] for step in metrics(runs, "entropy"))
+    assert "prune is off, since rows of zero advantage have a gradient" in (runs / "log").read_text()
+
+
+def test_prompts_are_recognised_while_they_are_generated(runs):
+    for name in ("replay", "pruned", "ragged", "rows_mixed"):
+        for step in metrics(runs, name):
+            assert step["repo/late_rows"] == 0 and step["timing_s/repo_exposed"] > 0
 
 
 def test_every_metric_is_logged_every_step(runs):
@@ -239,6 +295,7 @@ def test_every_metric_is_logged_every_step(runs):
         "score_replayed_mean score_replayed_std loss_fresh loss_replayed ratio_mean_replayed ratio_max_replayed "
         "clip_low_fresh clip_high_fresh clip_low_replayed clip_high_replayed ess_replayed zero_advantage_share_fresh "
         "zero_advantage_share_replayed effective_prompts_fresh effective_prompts_all effective_steps pruned_rows "
+        "pruned_tokens late_rows update_tokens "
         "buffer_rows buffer_tokens buffer_bytes"
     ).split()
     for name in ("replay", "none", "two_ranks_dynamic"):
@@ -307,6 +364,7 @@ def test_replay_alone_moves_the_weights(runs):
 
 
 def test_a_resumed_run_replays_what_the_checkpoint_held(runs):
+    """Saved from host memory, restored into storage processes."""
     whole, resumed = metrics(runs, "replay"), metrics(runs, "resumed")
     assert [m["step"] for m in resumed] == [5, 6]
     for mine, theirs in zip(resumed, whole[4:], strict=True):
@@ -315,6 +373,14 @@ def test_a_resumed_run_replays_what_the_checkpoint_held(runs):
         assert mine["repo/replayed_rows"] == 16
     before = metrics(runs, "saved")[-1]["repo/effective_steps"]
     assert before < resumed[-1]["repo/effective_steps"] <= before + 4
+
+
+def test_rows_in_storage_processes_train_the_same(runs):
+    host, away = losses(runs, "replay")[0], losses(runs, "distributed")[0]
+    assert host == away, "every micro-batch and its loss, bit for bit"
+    for mine, theirs in zip(metrics(runs, "distributed"), metrics(runs, "replay"), strict=True):
+        assert mine["repo/buffer_rows"] == theirs["repo/buffer_rows"]
+        assert mine["repo/uses_mean"] == theirs["repo/uses_mean"]
 
 
 def test_nothing_is_left_in_the_queue(runs):

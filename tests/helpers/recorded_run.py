@@ -121,7 +121,7 @@ def recording_loss(inner, path, model_output, data, dp_group=None):
     }
     for name in ("prompts", "responses", "response_mask", "old_log_probs", "advantages"):
         entry[name] = [row.tolist() for row in data[name].unbind()]
-    for name in ("repo_origin", "repo_weight", "repo_fresh_scale"):
+    for name in ("repo_origin", "repo_weight", "repo_fresh_scale", "repo_fresh_tokens"):
         entry[name] = data[name].tolist() if name in data.keys() else None
     with open(f"{path}.{entry['rank']}", "a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")

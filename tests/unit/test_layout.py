@@ -5,8 +5,8 @@ import torch
 from oracles import group_advantages
 
 from repo_verl.config import RepoConfig
-from repo_verl.trainer.layout import PAD, Block, plan_layout
-from repo_verl.trainer.plan import UpdateShape, plan_update
+from repo_verl.trainer.layout import PAD, Block, place_rows, spread_blocks
+from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
 
 
 def greedy(workloads, parts, equal_size):
@@ -37,56 +37,72 @@ def verl_mini_batches(layout, ranks, mini_batches):
     return [[chunk[m * size : (m + 1) * size] for chunk in chunks] for m in range(mini_batches)]
 
 
-@pytest.mark.parametrize("multiple", [1, 3])
+@pytest.mark.parametrize("micro", [None, 3, 5])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("mini_batches", [1, 2, 4])
+@pytest.mark.parametrize("pruned", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize(
     "sizes",
     [[(8, 8)] * 8, [(8, 8), (8, 0)] * 4, [(8, 4), (8, 16), (8, 0), (8, 1)] * 2, [(8, 0)] * 8, [(8, 3)] * 5],
 )
-def test_layout_keeps_prompts_whole_and_counts_equal(sizes, mini_batches, ranks, multiple):
+def test_layout_keeps_prompts_whole_and_counts_equal(sizes, mini_batches, ranks, micro, pruned):
     blocks, lengths = ragged(sizes)
-    layout = plan_layout(blocks, lengths, mini_batches, ranks, multiple, greedy)
-    real = [row for row in layout.order if row != PAD]
-    assert sorted(real) == list(range(len(lengths)))
-    assert len(layout.order) == mini_batches * layout.mini_batch_rows
-    assert layout.mini_batch_rows % (ranks * multiple) == 0
+    members = spread_blocks(blocks, lengths, mini_batches, greedy)
+    owner = {row: number for number, block in enumerate(blocks) for row in block.rows}
+    assert sorted(row for rows in members for row in rows) == list(range(len(lengths)))
+    whole = [{owner[row] for row in rows} for rows in members]
+    assert sum(len(numbers) for numbers in whole) == len(blocks), "a prompt lies in one mini-batch"
+    assert max(len(numbers) for numbers in whole) <= -(-len(blocks) // mini_batches)
+
+    left_out = set(torch.randperm(len(lengths))[: int(pruned * len(lengths))].tolist())
+    kept = [[row for row in rows if row not in left_out] for rows in members]
+    layout = place_rows(kept, lengths, ranks, micro, greedy)
+    assert sorted(row for row in layout.order if row != PAD) == sorted(set(range(len(lengths))) - left_out)
+    assert len(layout.order) == mini_batches * layout.mini_batch_rows and layout.mini_batch_rows >= ranks
     cut = verl_mini_batches(layout, ranks, mini_batches)
     for number, shares in enumerate(cut):
-        inside = {row for share in shares for row in share if row != PAD}
-        members = [b for b in range(len(blocks)) if set(blocks[b].rows) & inside]
-        assert members == list(layout.mini_batches[number])
-        assert inside == {row for b in members for row in blocks[b].rows}
+        assert {row for share in shares for row in share if row != PAD} == set(kept[number])
         assert {len(share) for share in shares} == {layout.mini_batch_rows // ranks}
-        assert len(members) <= -(-len(blocks) // mini_batches)
     positions = {number: [] for number in range(mini_batches)}
     for position in range(len(layout.order)):
         positions[layout.mini_batch_at(position)].append(layout.order[position])
     assert all(sorted(positions[m]) == sorted(row for share in cut[m] for row in share) for m in range(mini_batches))
+    share, most = layout.mini_batch_rows // ranks, max(1, -(-max(len(rows) for rows in kept) // ranks))
+    if micro is None:
+        assert layout.micro_batch_rows is None and share == most
+    else:
+        assert layout.micro_batch_rows <= micro and share % layout.micro_batch_rows == 0
+        passes = share // layout.micro_batch_rows
+        assert passes == -(-most // micro), "as few passes as the micro-batch size allows"
+        assert share - most < passes, "and fewer padding rows than passes"
 
 
-def test_the_common_row_count_is_the_largest_rounded_up():
-    blocks, lengths = ragged([(4, 4), (4, 0), (4, 3), (4, 0)])
-    layout = plan_layout(blocks, lengths, 4, 2, 3, greedy)
-    assert layout.mini_batch_rows == 12  # 8 rows, rounded up to a multiple of 2 ranks times 3
+def test_rows_of_a_padded_pass_lie_by_length_and_padding_last():
+    layout = place_rows([[0, 1, 2, 3, 4]], [5, 9, 7, 9, 2], 1, 3, greedy, by_length=True)
+    assert layout.order == (1, 3, 2, 0, 4, PAD) and layout.micro_batch_rows == 3
+
+
+def test_an_update_without_rows_is_one_padding_row_a_rank():
+    assert place_rows([[], []], [5, 5], 2, 4, greedy).order == (PAD,) * 4
 
 
 def test_a_row_in_two_blocks_is_refused():
     with pytest.raises(ValueError, match="hold one twice"):
-        plan_layout([Block((0, 1), ()), Block((1,), ())], [3, 3, 3], 1, 1, 1, greedy)
+        spread_blocks([Block((0, 1), ()), Block((1,), ())], [3, 3, 3], 1, greedy)
 
 
 SHAPE = UpdateShape(
-    prompts=2, rows=8, num_mini_batches=2, ranks=2, rows_multiple=1, loss_agg_mode="seq-mean-token-mean"
+    prompts=2, rows=8, num_mini_batches=2, ranks=2, micro_batch_rows=None, loss_agg_mode="seq-mean-token-mean"
 )
 
 
-def plan(config=None, shape=SHAPE, replayed_blocks=(0, 0, 2)):
+def plan(config=None, shape=SHAPE, replayed_blocks=(0, 0, 2), prune=False):
     blocks = [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     tokens = [3] * 16 + list(range(2, 2 + len(replayed_blocks)))
     scores = torch.tensor([1.0, 0, 0, 0] * 4 + [1.0, 0.0, 1.0][: len(replayed_blocks)], dtype=torch.float64)
     lengths = [token + 5 for token in tokens]
-    return plan_update(config or RepoConfig(), shape, blocks, lengths, tokens, scores, replayed_blocks, greedy)
+    rows = UpdateRows(blocks, replayed_blocks, lengths, tokens, scores)
+    return plan_update(config or RepoConfig(), shape, rows, prune, greedy)
 
 
 def test_plan_by_hand():
@@ -116,3 +132,34 @@ def test_the_coefficient_scales_weights_alone():
     whole, half = plan(), plan(RepoConfig(off_policy_coef=0.5))
     assert torch.equal(half.weights * 2, whole.weights)
     assert torch.equal(half.fresh_advantages, whole.fresh_advantages) and half.scales == whole.scales
+
+
+@pytest.mark.parametrize("normalize", ["group", "rows"])
+@pytest.mark.parametrize("mode", ["seq-mean-token-mean", "token-mean", "token-sum"])
+@pytest.mark.parametrize("advantage", ["split", "mixed"])
+def test_pruning_leaves_rows_out_and_everything_else_as_it_was(normalize, mode, advantage):
+    shape = UpdateShape(**{**SHAPE.__dict__, "loss_agg_mode": mode})
+    config = RepoConfig(normalize=normalize, advantage=advantage)
+    whole, pruned = plan(config, shape), plan(config, shape, prune=True)
+    for name in ("weights", "fresh_advantages", "replayed_advantages"):
+        assert torch.equal(getattr(whole, name), getattr(pruned, name)), name
+    for name in ("scales", "fresh_tokens", "row_mini_batch"):
+        assert getattr(whole, name) == getattr(pruned, name), name
+    assert whole.fresh_tokens == (24, 24), "8 rows of 3 tokens a mini-batch"
+    advantages = [*whole.fresh_advantages.tolist(), *whole.replayed_advantages.tolist()]
+    assert pruned.kept == tuple(value != 0 for value in advantages) and all(whole.kept)
+    assert pruned.kept.count(False) == (1 if advantage == "split" else 0), "the single replayed row of block 2"
+    assert sorted(row for row in pruned.layout.order if row != PAD) == [i for i, kept in enumerate(pruned.kept) if kept]
+
+
+def test_fresh_rows_alone_stay_in_verls_own_mini_batches():
+    rows = UpdateRows(
+        [0] * 4 + [1] * 4, [], [5] * 8, [3] * 8, torch.tensor([1.0, 1, 1, 1, 1, 0, 0, 0]),
+        stock_mini_batches=[0, 1] * 4,
+    )  # fmt: skip
+    shape = UpdateShape(**{**SHAPE.__dict__, "ranks": 1})
+    got = plan_update(RepoConfig(), shape, rows, True, greedy)
+    assert got.row_mini_batch == (0, 1) * 4 and got.fresh_tokens == (12, 12)
+    assert got.layout.order == (4, 6, 5, 7) and got.fresh_advantages[4:].tolist() == pytest.approx(
+        [1.5, -0.5, -0.5, -0.5], rel=1e-5
+    )

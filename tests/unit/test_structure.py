@@ -30,7 +30,7 @@ ALLOWED = {
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.plugin": {"repo_verl.trainer", "repo_verl.cpu"},
     "repo_verl.trainer": {
-        *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "repo_verl.trainer", "repo_verl.replay",
+        *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "jinja2", "repo_verl.trainer", "repo_verl.replay",
         "repo_verl.losses", "repo_verl.metrics", "repo_verl.config", "repo_verl.advantages", "repo_verl",
     },
     "repo_verl.trainer.layout": set(),
@@ -40,7 +40,7 @@ ALLOWED = {
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
-    "repo_verl.trainer.checkpoint": {"safetensors", "repo_verl.config"},
+    "repo_verl.trainer.checkpoint": {"safetensors", "omegaconf", "verl", "repo_verl.config"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
         "repo_verl.plugin", "repo_verl.rewards",

@@ -1,0 +1,175 @@
+"""What is retrieved ahead of generation and what only after it, and how often verl's rollout queue is looked at."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from oracles import group_advantages
+
+pytestmark = pytest.mark.contract
+
+PROMPTS = {"a": np.array([5, 6], np.int32), "b": np.array([7, 8, 9], np.int32), "new": np.array([3], np.int32)}
+SCORES = {"a": [1.0, 0.0, 1.0, 0.0], "b": [1.0, 1.0, 1.0, 1.0]}
+
+
+@dataclasses.dataclass
+class Fresh:
+    """The part of FreshRows that a retrieval looks at."""
+
+    uids: list
+    prompt_keys: list
+    prompt_ids: list
+
+
+@pytest.fixture
+def put(monkeypatch):
+    """Rows that went into TransferQueue, by key."""
+    from repo_verl.trainer import placing
+
+    stored = {}
+
+    def put_rows(partition, rows):
+        keys = [f"repo{len(stored) + i}" for i in range(len(rows))]
+        stored.update(zip(keys, rows, strict=True))
+        return keys, [{"is_padding": True} for _ in rows]
+
+    monkeypatch.setattr(placing, "put_rows", put_rows)
+    return stored
+
+
+def make(prune=True, mixed=False, encode=None):
+    from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
+    from repo_verl.trainer.retrieval import Retrieval, selection_advantages
+
+    buffer = PromptReplayBuffer(capacity=4, min_size=4, num_replay=4)
+    for name, scores in SCORES.items():
+        rows = [Record.create([i, i + 1], [-0.5, -1.0 - i], score, 1) for i, score in enumerate(scores)]
+        buffer.add(prompt_key(PROMPTS[name]), PROMPTS[name], rows)
+    alone = None if mixed else partial(selection_advantages, eps=1e-6, norm_by_std=True)
+    return Retrieval(buffer, alone, prune, encode or (lambda message: PROMPTS[message])), buffer
+
+
+def batch_of(*names):
+    from repo_verl.replay import prompt_key
+
+    return Fresh([f"u{i}" for i in range(len(names))], [prompt_key(PROMPTS[n]) for n in names],
+                 [PROMPTS[n] for n in names])  # fmt: skip
+
+
+def test_rows_are_in_the_queue_before_the_batch_is_there(put):
+    retrieval, buffer = make(prune=False)
+    retrieval.expect(["u0", "u1", "u2"], ["a", "b", "new"])
+    retrieval.ahead(step=2)
+    assert len(put) == 8
+    assert all(row.uses == 0 for key in map(_key, SCORES) for row in buffer.rows(key)), "nothing is used up by a guess"
+    found, late = retrieval.take(batch_of("a", "b", "new"), 2)
+    assert late == 0 and len(put) == 8
+    assert [len(one.placed) for one in found] == [4, 4, 0]
+    first = put[found[0].placed[0][0]]
+    assert first["input_ids"].tolist() == [5, 6, 0, 1] and first["position_ids"].tolist() == [0, 1, 2, 3]
+    assert first["old_log_probs"].tolist() == [-0.5, -1.0] and first["loss_mask"].tolist() == [0, 0]
+    expected = group_advantages(SCORES["a"], 1e-6)
+    given = [put[key]["advantages"].tolist() for key, _ in found[0].placed]
+    assert given == [pytest.approx([value] * 2, rel=1e-5) for value in expected]
+    assert all(row.uses == 1 for key in map(_key, SCORES) for row in buffer.rows(key))
+    assert sorted(retrieval.drain()) == sorted(put) and retrieval.drain() == []
+
+
+def test_rows_of_zero_advantage_are_not_even_read(put):
+    retrieval, _ = make(prune=True)
+    retrieval.expect(["u0", "u1"], ["a", "b"])
+    retrieval.ahead(step=2)
+    found, _ = retrieval.take(batch_of("a", "b"), 2)
+    assert len(put) == 4 and found[1].placed == [None] * 4 and found[1].selection.scores.tolist() == [1.0] * 4
+
+
+def test_advantages_of_mixed_wait_for_the_fresh_rows(put):
+    retrieval, _ = make(prune=True, mixed=True)
+    retrieval.expect(["u0", "u1"], ["a", "b"])
+    retrieval.ahead(step=2)
+    assert len(put) == 8 and not any("advantages" in row for row in put.values())
+
+
+@pytest.mark.parametrize("guess", ["a", None], ids=["another prompt", "no guess"])
+def test_what_the_agent_loop_wrote_decides(put, guess):
+    retrieval, _ = make(prune=False, encode=lambda message: None if guess is None else PROMPTS[guess])
+    retrieval.expect(["u0"], ["b"])
+    retrieval.ahead(step=2)
+    found, late = retrieval.take(batch_of("b"), 2)
+    assert late == 4 and [put[key]["prompts"].tolist() for key, _ in found[0].placed] == [[7, 8, 9]] * 4
+    assert sorted(retrieval.drain()) == sorted(put), "rows of a wrong guess are cleared too"
+
+
+def test_one_prompt_twice_replays_twice_and_respects_its_caps(put):
+    from repo_verl.replay import PromptReplayBuffer, Record
+
+    retrieval, _ = make(prune=False)
+    retrieval.expect(["u0", "u1"], ["a", "a"])
+    retrieval.ahead(step=2)
+    found, _ = retrieval.take(batch_of("a", "a"), 2)
+    keys = [key for one in found for key, _ in one.placed]
+    assert len(set(keys)) == 8
+    capped = PromptReplayBuffer(capacity=4, min_size=2, num_replay=2, max_uses=1)
+    capped.add(_key("a"), PROMPTS["a"], [Record.create([i], [-1.0], float(i), 1) for i in range(4)])
+    first, second, third = capped.select_batch([_key("a")] * 3, 2)
+    assert first.scores.tolist() == [2.0, 3.0] and second.scores.tolist() == [0.0, 1.0] and third.scores.size == 0
+
+
+def test_a_chat_template_that_fails_is_no_guess():
+    from repo_verl.trainer.retrieval import chat_encoder
+
+    class Tokenizer:
+        def apply_chat_template(self, chat, **settings):
+            if chat == ["bad"]:
+                raise ValueError("no chat template")
+            return [len(chat), int(settings["enable_thinking"])]
+
+    encode = chat_encoder(Tokenizer(), {"enable_thinking": True})
+    assert encode(["x", "y"]).tolist() == [2, 1] and encode(["bad"]) is None
+
+
+def test_pauses_between_looks():
+    from repo_verl.trainer.polling import next_pause
+
+    assert next_pause(0.0, 0.001, 2.0) == pytest.approx(0.05), "at first often"
+    assert next_pause(10.0, 0.001, 2.0) == pytest.approx(0.2), "a share of what was waited"
+    assert next_pause(1.0, 0.02, 2.0) == pytest.approx(0.4), "a dear look less often"
+    assert next_pause(500.0, 0.001, 2.0) == 2.0 and next_pause(1.0, 5.0, 2.0) == 2.0, "never less often than verl"
+
+
+def test_a_queue_is_looked_at_sooner_and_counts_from_its_own_start(monkeypatch):
+    from repo_verl.trainer import polling
+
+    now = [0.0]
+    monkeypatch.setattr(polling.time, "perf_counter", lambda: now[0])
+
+    class Queue:
+        poll_interval = 2.0
+        pauses: list = []
+
+        def _sync_metadata_from_transfer_queue(self):
+            now[0] += 0.001
+
+        def sample(self, until):
+            while now[0] < until:
+                self._sync_metadata_from_transfer_queue()
+                self.pauses.append(self.poll_interval)
+                now[0] += self.poll_interval
+            return now[0]
+
+    queue = Queue()
+    polling.poll_adaptively(queue)
+    done = queue.sample(until=5.0)
+    assert done - 5.0 < 0.02 * 5.0 + 0.05 and queue.pauses[0] == pytest.approx(0.05)
+    count = len(queue.pauses)
+    queue.sample(until=done + 1.0)
+    assert queue.pauses[count] == pytest.approx(0.05), "a second wait starts anew"
+    assert torch.tensor(queue.pauses).max() < 0.12
+
+
+def _key(name):
+    from repo_verl.replay import prompt_key
+
+    return prompt_key(PROMPTS[name])
