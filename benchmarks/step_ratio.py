@@ -30,7 +30,7 @@ PAIRS = {
     "c_defaults_over_stock_grpo": ("repo", "grpo_stock"),
 }
 WARM_UP = 4
-OWN = ("timing_s/repo_select", "timing_s/repo_retrieve", "timing_s/repo_insert")
+OWN = tuple(f"timing_s/repo_{part}" for part in ("select", "retrieve", "place", "insert"))
 
 
 def schedule(rounds: int) -> list[str]:
@@ -94,6 +94,8 @@ def summarise(steps: list[dict[str, Any]]) -> dict[str, Any]:
         result[f"seconds_update_{kind}"] = spread([step["timing_s/update_actor"] for step in mine])
     mine = [turn["repo"] for turn in rounds]
     result["own_work_share_of_step"] = spread([sum(s[k] for k in OWN) / s["timing_s/step"] for s in mine], 4)
+    for key in OWN:
+        result[f"own_work_ms_{key.rsplit('_', 1)[1]}"] = spread([s[key] * 1e3 for s in mine], 1)
     result["own_work_exposed_share"] = spread([s["timing_s/repo_exposed"] / s["timing_s/step"] for s in mine], 4)
     result["own_work_exposed_ms"] = spread([s["timing_s/repo_exposed"] * 1e3 for s in mine], 1)
     result["zero_advantage_share_fresh"] = spread([s["repo/zero_advantage_share_fresh"] for s in mine])

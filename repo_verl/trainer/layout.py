@@ -96,7 +96,7 @@ def place_rows(
     ranks: int,
     micro_batch_rows: int | None,
     partition: Partition,
-    by_length: bool = False,
+    padded: bool = False,
     pad_length: int = 2,
 ) -> Layout:
     """Give every mini-batch the same number of rows, and spread each over the ranks.
@@ -107,22 +107,36 @@ def place_rows(
         ranks: data-parallel size.
         micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
         partition: balances workloads over parts.
-        by_length: order a rank's rows by falling length, so that a padded forward pass pads less.
+        padded: whether a forward pass pads its rows to the longest: a rank's rows are then ordered by falling length,
+            and micro-batches chosen that need the fewest padding rows, which cost as much as others there.
         pad_length: tokens of a padding row.
 
     Returns:
-        a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``. Its micro-batches are equal, as few as
-        ``micro_batch_rows`` allows, and as small as that number allows, which keeps padding rows few.
+        a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``.
     """
     share = max(1, max(math.ceil(len(rows) / ranks) for rows in mini_batches))
     if micro_batch_rows is not None:
-        passes = math.ceil(share / micro_batch_rows)
-        micro_batch_rows = math.ceil(share / passes)
-        share = passes * micro_batch_rows
+        micro_batch_rows = choose_micro_batch(share, micro_batch_rows, padded)
+        share = math.ceil(share / micro_batch_rows) * micro_batch_rows
     size = share * ranks
-    shares = [_spread_rows(rows, lengths, size, ranks, partition, by_length, pad_length) for rows in mini_batches]
+    shares = [_spread_rows(rows, lengths, size, ranks, partition, padded, pad_length) for rows in mini_batches]
     order = tuple(row for rank in range(ranks) for parts in shares for row in parts[rank])
     return Layout(order, len(mini_batches), size, ranks, micro_batch_rows)
+
+
+def choose_micro_batch(rows: int, most: int, padded: bool) -> int:
+    """Rows of a forward pass.
+
+    Args:
+        rows: of one rank and mini-batch, at least 1.
+        most: rows of a forward pass at most.
+        padded: whether padding rows cost as much as others. Then the size from ``most`` down to half of it that needs
+            the fewest of them, the largest such size; else the smallest size that needs no more passes than ``most``.
+    """
+    if not padded:
+        return math.ceil(rows / math.ceil(rows / most))
+    sizes = range(min(most, rows), max(1, math.ceil(most / 2)) - 1, -1) if rows > most else [rows]
+    return min(sizes, key=lambda size: (math.ceil(rows / size) * size, -size))
 
 
 def _spread_rows(

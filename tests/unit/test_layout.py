@@ -5,7 +5,7 @@ import torch
 from oracles import group_advantages
 
 from repo_verl.config import RepoConfig
-from repo_verl.trainer.layout import PAD, Block, place_rows, spread_blocks
+from repo_verl.trainer.layout import PAD, Block, choose_micro_batch, place_rows, spread_blocks
 from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
 
 
@@ -78,8 +78,23 @@ def test_layout_keeps_prompts_whole_and_counts_equal(sizes, mini_batches, ranks,
 
 
 def test_rows_of_a_padded_pass_lie_by_length_and_padding_last():
-    layout = place_rows([[0, 1, 2, 3, 4]], [5, 9, 7, 9, 2], 1, 3, greedy, by_length=True)
+    layout = place_rows([[0, 1, 2, 3, 4]], [5, 9, 7, 9, 2], 1, 3, greedy, padded=True)
     assert layout.order == (1, 3, 2, 0, 4, PAD) and layout.micro_batch_rows == 3
+
+
+def test_micro_batches_that_pad_little_where_padding_costs():
+    assert [choose_micro_batch(18, 4, padded) for padded in (False, True)] == [4, 3], "5 passes of 4, or 6 of 3"
+    assert [choose_micro_batch(200, 64, padded) for padded in (False, True)] == [50, 50]
+    assert [choose_micro_batch(5, 8, padded) for padded in (False, True)] == [5, 5]
+    assert [choose_micro_batch(7, 6, padded) for padded in (False, True)] == [4, 4], "7 of 7 is over 6; 2 x 4 pads one"
+    assert [choose_micro_batch(13, 1, padded) for padded in (False, True)] == [1, 1]
+    for rows in range(1, 60):
+        for most in range(1, 20):
+            size = choose_micro_batch(rows, most, True)
+            sizes = range(-(-min(most, rows) // 2), min(most, rows) + 1)
+            assert 1 <= size <= most and -rows % size <= min(
+                -rows % other for other in sizes if 2 * other >= most or rows <= most
+            )
 
 
 def test_an_update_without_rows_is_one_padding_row_a_rank():
