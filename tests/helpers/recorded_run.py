@@ -7,7 +7,7 @@ Run as a program in a process of its own:
     python recorded_run.py SCENARIOS.json
 
 where the file holds a list of {"out": folder, "overrides": [...], "drop": [[step, prompt, number], ...],
-"flat_after": step}. Each scenario
+"flat_after": step, "kill_storage_at": step}. Each scenario
 writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the
 loss was given.
 """
@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import random
+import signal
 import sys
 import traceback
 from functools import partial
@@ -43,11 +44,13 @@ def rollout(prompt: str, step: int, n: int, vocabulary: int) -> list[dict]:
 class RecordedRollouts:
     """Stands in for verl's agent loop manager: puts recorded rows where vLLM's would go.
 
-    Rows in ``drop``, as (step, prompt, number), are left out; scores of steps after ``flat_after`` are 0.
+    Rows in ``drop``, as (step, prompt, number), are left out; scores of steps after ``flat_after`` are 0; before the
+    responses of a step are there, ``before(step)`` is called.
     """
 
-    def __init__(self, tokenizer, n: int, drop=(), flat_after=10**9):
+    def __init__(self, tokenizer, n: int, drop=(), flat_after=10**9, before=None):
         self.tokenizer, self.n, self.drop, self.flat_after = tokenizer, n, set(drop), flat_after
+        self.before = before or (lambda step: None)
 
     def generate_sequences(self, batch) -> None:
         import torch
@@ -55,6 +58,7 @@ class RecordedRollouts:
         from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
         step = int(batch["global_steps"])
+        self.before(step)
         for i in range(len(batch)):
             uid = batch["uid"][i]
             messages = batch["raw_prompt"][i]
@@ -196,7 +200,15 @@ def save_weights(folder: Path, ranks: int) -> None:
     save_file(whole, folder / "weights.safetensors")
 
 
-def run(out: Path, overrides: list[str], drop=(), flat_after=10**9) -> None:
+def kill_storage(trainer) -> None:
+    """SIGKILL to one of the buffer's storage processes."""
+    import ray
+
+    unit = list(trainer._row_store._actors.values())[-1]
+    os.kill(ray.get(unit.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+
+
+def run(out: Path, overrides: list[str], drop=(), flat_after=10**9, kill_storage_at=None) -> None:
     """Train with recorded rollouts and write what came out."""
     import ray
     import transfer_queue as tq
@@ -209,7 +221,12 @@ def run(out: Path, overrides: list[str], drop=(), flat_after=10**9) -> None:
     stock_log = Tracking.log
     Tracking.log = lambda self, data, step: logged.append({"step": step, **data})
     try:
-        trainer.fit(RecordedRollouts(trainer.tokenizer, config.actor_rollout_ref.rollout.n, drop, flat_after))
+        n = config.actor_rollout_ref.rollout.n
+        trainer.fit(
+            RecordedRollouts(
+                trainer.tokenizer, n, drop, flat_after, lambda step: step == kill_storage_at and kill_storage(trainer)
+            )
+        )
     finally:
         Tracking.log = stock_log
     (out / "metrics.json").write_text(json.dumps(logged, default=float))
@@ -232,7 +249,8 @@ def run_forked(scenario: dict) -> int:
 
         fork_server.start()
         dropped = [tuple(item) for item in scenario.get("drop", [])]
-        run(Path(scenario["out"]), scenario["overrides"], dropped, scenario.get("flat_after", 10**9))
+        options = {key: scenario[key] for key in ("flat_after", "kill_storage_at") if key in scenario}
+        run(Path(scenario["out"]), scenario["overrides"], dropped, **options)
         status = 0
     except BaseException:
         traceback.print_exc()
