@@ -10,6 +10,7 @@ from repo_verl.losses import AGGREGATION_MODES
 
 ESTIMATOR = "repo"
 TESTED_VERL = ("0.9.1",)
+ENGINES = ("fsdp", "fsdp2")
 
 Rule = tuple[str, Any, str, str | None]
 """Key, the only value that RePO serves, the reason, the remedy (None: set that value)."""
@@ -34,6 +35,7 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate", None),
     ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
     ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, "routed experts are not stored", None),
+    ("trainer.v1.sync.parameter_sync_step", 1, "a step has one update", None),
     ("critic.enable", False, "RePO's advantages need no critic", None),
 )
 
@@ -98,6 +100,12 @@ def _refuse(config: Any, rules: tuple[Rule, ...]) -> None:
 
 
 def _check_active(config: Any) -> None:
+    engine = lookup(config, "actor_rollout_ref.actor.strategy", "fsdp")
+    if engine not in ENGINES:
+        raise RepoConfigError(
+            f"actor_rollout_ref.actor.strategy={engine} can't be combined with RePO (its micro-batches and auxiliary "
+            f"losses are not tested with replayed and pruned rows): use {' or '.join(ENGINES)}."
+        )
     rejection = lookup(config, "algorithm.rollout_correction.rollout_rs")
     if rejection is not None:
         raise RepoConfigError(

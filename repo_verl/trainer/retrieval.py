@@ -11,12 +11,11 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2.exceptions import TemplateError
 
 from repo_verl.advantages import block_advantages
 from repo_verl.replay import PromptReplayBuffer, Selection, prompt_key
@@ -25,6 +24,9 @@ from repo_verl.trainer.rows import FreshRows
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+GROUP_TOKENS = 1 << 20
+"""Response tokens read and put at a time: bounds what the driver holds of them, at about 100 bytes each."""
 
 Placed = tuple[str, dict[str, Any]]
 """Key and tag of a row in TransferQueue."""
@@ -91,16 +93,18 @@ class Retrieval:
         Use counts of all rows go up.
         """
         found: dict[int, Retrieved] = {}
+        wrong = 0
         for block, (uid, key) in enumerate(zip(fresh.uids, fresh.prompt_keys, strict=True)):
             one = self._ahead.pop(uid, None)
             if one is not None and one.selection.key == key:
                 found[block] = one
+            wrong += one is not None and one.selection.key != key
         late = [block for block in range(len(fresh.uids)) if block not in found]
         now = self._retrieve([fresh.prompt_keys[b] for b in late], [fresh.prompt_ids[b] for b in late], step)
         found.update(zip(late, now, strict=True))
         retrieved = [found[block] for block in range(len(fresh.uids))]
         rows_late = sum(len(one.placed) for one in now)
-        if rows_late and not self._warned:
+        if rows_late and wrong and not self._warned:
             self._warned = True
             logger.warning(
                 "RePO: the agent loop tokenises prompts in another way than the chat template alone, so that replayed "
@@ -111,7 +115,7 @@ class Retrieval:
 
     def drain(self) -> list[str]:
         """Keys of all rows that were put since the last call; they are to be cleared."""
-        keys, self._keys, self._ahead = self._keys, [], {}
+        keys, self._keys, self._ahead, self._expected = self._keys, [], {}, []
         return keys
 
     def discard(self, keys: Sequence[str]) -> None:
@@ -127,18 +131,25 @@ class Retrieval:
     def _retrieve(self, keys: list[str], prompts: list[np.ndarray], step: int) -> list[Retrieved]:
         begun = time.perf_counter()
         selections = self._buffer.select_batch(keys, step)
-        chosen_at = time.perf_counter()
-        self._seconds["select"] += chosen_at - begun
-        values = [self._values(selection) for selection in selections]
+        chosen = time.perf_counter()
+        found: list[Retrieved] = []
+        for group in _groups([int(selection.lengths.sum()) for selection in selections]):
+            found.extend(self._read(selections[group], prompts[group]))
+        self._seconds["select"] += chosen - begun
+        self._seconds["retrieve"] += time.perf_counter() - chosen
+        return found
+
+    def _read(self, selections: list[Selection], prompts: list[np.ndarray]) -> list[Retrieved]:
+        """Read the rows of selections and put them into TransferQueue."""
+        values = [None if self._advantages is None else self._advantages(s.scores) for s in selections]
         wanted = [self._wanted(v, len(s.serials)) for v, s in zip(values, selections, strict=True)]
         records = self._buffer.fetch([_subset(s, index) for s, index in zip(selections, wanted, strict=True)])
         rows = [
             placing.replayed_row(ids, record) for ids, held in zip(prompts, records, strict=True) for record in held
         ]
-        if self._advantages is not None:
-            chosen = [float(value[i]) for value, index in zip(values, wanted, strict=True) for i in index]  # type: ignore[index]
-            for row, advantage in zip(rows, chosen, strict=True):
-                row["advantages"] = row["response_mask"].float() * advantage
+        known = [float(v[i]) for v, index in zip(values, wanted, strict=True) if v is not None for i in index]
+        for row, advantage in zip(rows, known, strict=False):  # none is known for mixed
+            row["advantages"] = row["response_mask"].float() * advantage
         placed = iter(zip(*placing.put_rows(self._partition, rows), rows, strict=True))
         found = []
         for selection, index in zip(selections, wanted, strict=True):
@@ -149,16 +160,24 @@ class Retrieval:
                 self._keys.append(key)
                 one.placed[i], one.masks[i] = (key, tag), row["response_mask"]
             found.append(one)
-        self._seconds["retrieve"] += time.perf_counter() - chosen_at
         return found
-
-    def _values(self, selection: Selection) -> torch.Tensor | None:
-        return None if self._advantages is None else self._advantages(selection.scores)
 
     def _wanted(self, values: torch.Tensor | None, size: int) -> list[int]:
         if values is None or not self._prune:
             return list(range(size))
         return torch.nonzero(values).flatten().tolist()
+
+
+def _groups(tokens: list[int]) -> Iterator[slice]:
+    """Neighbours of at most :data:`GROUP_TOKENS` together, at least one in each group."""
+    start, held = 0, 0
+    for stop, size in enumerate(tokens):
+        if stop > start and held + size > GROUP_TOKENS:
+            yield slice(start, stop)
+            start, held = stop, 0
+        held += size
+    if tokens:
+        yield slice(start, len(tokens))
 
 
 def _subset(selection: Selection, index: list[int]) -> Selection:
@@ -190,7 +209,7 @@ def chat_encoder(tokenizer: Any, template_kwargs: Any) -> Callable[[Any], np.nda
             ids = tokenizer.apply_chat_template(
                 chat, add_generation_prompt=True, tokenize=True, return_dict=False, **dict(template_kwargs or {})
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a guess alone: an agent loop may render chats that the template can't
             logger.debug("RePO: a prompt's token ids can't be told ahead: %s", error)
             return None
         return np.asarray(ids, dtype=np.int32)

@@ -24,7 +24,7 @@ def step_metrics(update: Update, step: int, statuses: Sequence[str]) -> dict[str
     """
     fresh, plan, lengths = update.fresh, update.plan, update.lengths
     blocks = torch.tensor(fresh.blocks)
-    alone = block_advantages(fresh.scores, blocks)
+    alone = block_advantages(torch.nan_to_num(fresh.scores), blocks)  # plain GRPO goes on with such scores
     own = alone if plan is None else plan.fresh_advantages
     replayed = torch.zeros(0) if plan is None else plan.replayed_advantages
     everything = torch.cat((own.double(), replayed.double()))

@@ -1,7 +1,8 @@
 """verl's synchronous V1 trainer with replay.
 
-A subclass that calls verl's methods and adds to them: rows are selected and planned once the fresh advantages are
-there, one update runs over fresh and replayed rows, then the fresh rows enter the buffer.
+A subclass that calls verl's methods and adds to them: rows to replay are read and put into TransferQueue while the
+step's responses are generated, the update is planned as the old log-probs are computed, and the fresh rows enter the
+buffer as the update runs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from repo_verl.trainer.polling import poll_adaptively
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
 from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
-from repo_verl.trainer.update import Prepared, finish_update, place_update, plan_step, update_shape
+from repo_verl.trainer.update import Prepared, Update, finish_update, place_update, plan_step, update_shape
 from repo_verl.trainer.worker_loss import repo_loss
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class RepoTrainer(PPOTrainerSync):
 
     def on_sample_begin(self) -> None:
         super().on_sample_begin()
-        if self.repo.active:
+        if self.repo.active and self._updates_actor():
             self._retrieval.ahead(self.global_steps)
 
     def on_step_end(self) -> None:
@@ -138,7 +139,7 @@ class RepoTrainer(PPOTrainerSync):
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.config.trainer.critic_warmup <= self.global_steps:
+        if self._updates_actor():
             snapshot = KVBatchMeta(partition_id=batch.partition_id, keys=list(batch.keys), tags=list(batch.tags))
             self._planning = self._background.submit(self._prepare, snapshot)
         return super()._compute_old_log_prob(batch, metrics)
@@ -147,9 +148,11 @@ class RepoTrainer(PPOTrainerSync):
         """Plan the update and put what it adds, as the old log-probs are computed."""
         begun = time.perf_counter()
         fresh = rows.read_fresh(batch)
-        retrieved, late = self._retrieval.take(fresh, self.global_steps) if self.repo.active else ([], 0)
-        shape = update_shape(self.config, len(batch), self._ranks())
-        update = plan_step(self.repo, shape, self._prune, batch.keys, fresh, retrieved)
+        update, late = Update(fresh, [], None), 0
+        if self.repo.active:
+            retrieved, late = self._retrieval.take(fresh, self.global_steps)
+            shape = update_shape(self.config, len(batch), self._ranks())
+            update = plan_step(self.repo, shape, self._prune, batch.keys, fresh, retrieved)
         ordered: list[Placed] = []
         if update.plan is not None:
             tags = dict(zip(batch.keys, batch.tags, strict=True))
@@ -160,6 +163,7 @@ class RepoTrainer(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         with self._exposed():
             prepared, merged = self._planning.result(), batch
+            del self._planning
             update = prepared.update
             if update.plan is not None:
                 merged = finish_update(batch, update, prepared.ordered, self.repo.advantage == "mixed")
@@ -198,6 +202,8 @@ class RepoTrainer(PPOTrainerSync):
         metrics.update(step_metrics(update, self.global_steps, statuses))
         mini_batches = update.plan.layout.num_mini_batches if update.plan else len(reports)
         pruned = [tokens * (len(reports) // mini_batches) for tokens in update.pruned_tokens]
+        if update.plan is not None and not all(update.plan.kept):
+            metrics.pop("actor/entropy_loss", None)  # a sum over kept rows by the count of all rows means nothing
         worker = formulas.worker_metrics(reports, self._ranks(), *pruned)
         metrics.update({f"repo/{key}": value for key, value in worker.items()})
         metrics["repo/late_rows"] = prepared.late
@@ -211,6 +217,9 @@ class RepoTrainer(PPOTrainerSync):
             yield
         finally:
             self.timing_raw["repo_exposed"] = self.timing_raw.get("repo_exposed", 0.0) + time.perf_counter() - begun
+
+    def _updates_actor(self) -> bool:
+        return bool(self.config.trainer.critic_warmup <= self.global_steps)
 
     def _ranks(self) -> int:
         return int(max(self.actor_rollout_wg._dispatch_info["actor"])) + 1

@@ -117,13 +117,32 @@ def test_one_prompt_twice_replays_twice_and_respects_its_caps(put):
     assert first.scores.tolist() == [2.0, 3.0] and second.scores.tolist() == [0.0, 1.0] and third.scores.size == 0
 
 
+def test_long_retrievals_go_in_groups(put, monkeypatch):
+    from repo_verl.trainer import retrieval as module
+
+    monkeypatch.setattr(module, "GROUP_TOKENS", 12)
+    assert list(module._groups([8, 8, 2, 2, 30, 1])) == [slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 6)]
+    assert list(module._groups([])) == [] and list(module._groups([0, 0])) == [slice(0, 2)]
+    retrieval, _ = make(prune=False)
+    retrieval.expect(["u0", "u1", "u2"], ["a", "b", "a"])
+    retrieval.ahead(step=2)
+    found, late = retrieval.take(batch_of("a", "b", "a"), 2)
+    prompts = [[put[key]["prompts"].tolist() for key, _ in one.placed] for one in found]
+    assert late == 0 and prompts == [[[5, 6]] * 4, [[7, 8, 9]] * 4, [[5, 6]] * 4]
+    retrieval.expect(["dead"], ["a"])
+    retrieval.drain()
+    count = len(put)
+    retrieval.ahead(step=2)
+    assert len(put) == count, "a prompt that was sent again within a step is not retrieved for in the next"
+
+
 def test_a_chat_template_that_fails_is_no_guess():
     from repo_verl.trainer.retrieval import chat_encoder
 
     class Tokenizer:
         def apply_chat_template(self, chat, **settings):
             if chat == ["bad"]:
-                raise ValueError("no chat template")
+                raise KeyError("role")
             return [len(chat), int(settings["enable_thinking"])]
 
     encode = chat_encoder(Tokenizer(), {"enable_thinking": True})

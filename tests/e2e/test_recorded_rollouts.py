@@ -52,7 +52,7 @@ SCENARIOS = {
     "one_rank": [*REPLAY, *ALIKE],
     "two_ranks": [*REPLAY, *ALIKE, "trainer.n_gpus_per_node=2"],
     "two_ranks_dynamic": [*REPLAY, *ALIKE, "trainer.n_gpus_per_node=2", *DYNAMIC],
-    "pruned": [*PRUNED, *ALIKE],
+    "pruned": [*PRUNED, *ALIKE, "actor_rollout_ref.actor.calculate_entropy=True"],
     "pruned_two_ranks": [*PRUNED, *ALIKE, "trainer.n_gpus_per_node=2"],
     "pruned_rows_mixed": [*(one for one in ROWS_MIXED if "prune" not in one), *DYNAMIC],
     "pruned_grpo": [*PRUNED, "algorithm.repo.start_step=100", *ALIKE, TOKEN_MEAN],
@@ -262,6 +262,7 @@ def test_pruned_rows_never_reach_a_worker(runs, name):
             assert all(any(row["advantages"]) for row in real)
             assert logged["repo/pruned_rows"] == PER_STEP * N + logged["repo/replayed_rows"] - len(real)
         total += logged["repo/pruned_rows"]
+        assert "actor/entropy_loss" not in logged or not logged["repo/pruned_rows"]
         assert logged["repo/buffer_rows"] == PER_STEP * N * step, "pruning touches the update alone"
     assert total > 5
 

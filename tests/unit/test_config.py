@@ -6,6 +6,7 @@ import pytest
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer
+from repo_verl.trainer.checks import pruning_obstacle
 
 
 def test_defaults_are_the_design():
@@ -13,7 +14,8 @@ def test_defaults_are_the_design():
     assert (config.strategy, config.num_replay, config.capacity, config.min_size) == ("recency", 8, 16, 16)
     assert (config.advantage, config.normalize, config.off_policy_coef, config.start_step) == ("split", "group", 1.0, 0)
     assert config.max_age is config.max_uses is config.clip_ratio_c is None
-    assert config.active
+    assert config.active and config.prune
+    assert (config.storage, config.storage_processes, config.log_prob_dtype) == ("host", None, "float32")
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.capacity = 3  # type: ignore[misc]  # frozen: that is the test
 
@@ -41,6 +43,10 @@ def test_none_and_a_zero_coefficient_switch_replay_off():
         ({"off_policy_coef": float("nan")}, r"off_policy_coef=nan must be a finite number"),
         ({"clip_ratio_c": 1.0}, r"clip_ratio_c=1.0 must be a finite number greater than 1"),
         ({"advantage": "both"}, r"advantage='both' is unknown: use one of split, mixed"),
+        ({"prune": "yes"}, r"algorithm.repo.prune='yes' must be true or false"),
+        ({"storage": "disk"}, r"storage='disk' is unknown: use one of host, distributed"),
+        ({"storage_processes": 0}, r"storage_processes=0 must be an integer of at least 1; leave it null"),
+        ({"log_prob_dtype": "float16"}, r"log_prob_dtype='float16' is unknown: did you mean"),
         ({"normalize": "row"}, r"normalize='row' is unknown: did you mean rows\?"),
     ],
 )
@@ -58,3 +64,18 @@ def test_a_block_that_is_no_mapping_is_refused():
 def test_the_buffer_refuses_what_the_settings_refuse():
     with pytest.raises(RepoConfigError, match="min_size=5 exceeds"):
         PromptReplayBuffer(capacity=4, min_size=5, num_replay=2)
+
+
+@pytest.mark.parametrize(
+    ("actor", "obstacle"),
+    [
+        ({}, None),
+        ({"use_kl_loss": True}, "actor_rollout_ref.actor.use_kl_loss=True"),
+        ({"entropy_coeff": 0.01}, "actor_rollout_ref.actor.entropy_coeff=0.01"),
+        ({"entropy_coeff": 0, "use_kl_loss": False}, None),
+    ],
+)
+def test_what_switches_pruning_off(actor, obstacle):
+    assert pruning_obstacle({"actor_rollout_ref": {"actor": actor}}) == obstacle
+    mtp = {"actor_rollout_ref": {"model": {"mtp": {"enable_train": True}}}}
+    assert pruning_obstacle(mtp) == "actor_rollout_ref.model.mtp.enable_train=True"
