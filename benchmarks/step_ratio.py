@@ -1,11 +1,13 @@
 """A whole RePO step over a whole GRPO step: one run on the quickstart's model that takes steps of four kinds by turns.
 
     python benchmarks/step_ratio.py [--rounds 12] [--quickstart runs/quickstart]
+    python benchmarks/step_ratio.py --large [--rounds 9]
 
 Every round has one step of each kind (see step_kinds.py), in rotating order, on the same 16 prompts, with the base
 model of the quickstart and a learning rate of 0: model, prompts and generation are the same, the scores the grader's.
 The ratio of a round compares its steps; the median and the range over rounds are reported. Needs the quickstart's data
-and base model (``bash run_scripts/quickstart.sh --steps 1`` makes them).
+and base model (``bash run_scripts/quickstart.sh --steps 1`` makes them). ``--large`` takes a random model of 33 M
+parameters instead, 4 prompts x 4 responses of 256 tokens, and coin_reward.py: steps in which the model's work counts.
 """
 
 from __future__ import annotations
@@ -39,18 +41,43 @@ def schedule(rounds: int) -> list[str]:
     return ["repo"] * WARM_UP + turns
 
 
-def run(folder: Path, quickstart: Path, kinds: list[str]) -> list[dict[str, Any]]:
+def quickstart_settings(folder: Path, quickstart: Path) -> list[str]:
+    """The quickstart's base model and its first 16 prompts."""
+    import pyarrow.parquet as pq
+
+    data = folder / "prompts.parquet"
+    pq.write_table(pq.read_table(quickstart / "data" / "arithmetic_train.parquet").slice(0, 16), data)
+    return [
+        f"actor_rollout_ref.model.path={quickstart / 'base-0'}", f"data.train_files={data}", f"data.val_files={data}",
+    ]  # fmt: skip
+
+
+def large_settings(folder: Path) -> list[str]:
+    """A random model of 33 M parameters and 4 prompts with 4 responses of 256 tokens each."""
+    from update_time import make_model  # puts the tests' helpers on the path
+
+    make_model(folder / "model", vocabulary=5 + 10 + 52 + 20, layers=8)
+    from tiny_model import write_prompts
+
+    data = write_prompts(folder / "prompts.parquet", [f"{number}+{number}=?" for number in range(4)])
+    actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    return [
+        f"actor_rollout_ref.model.path={folder / 'model'}", f"data.train_files={data}", f"data.val_files={data}",
+        "data.train_batch_size=4", "data.max_response_length=256", f"{actor}.ppo_mini_batch_size=4",
+        f"{actor}.ppo_micro_batch_size_per_gpu=8", f"{rollout}.n=4", f"{rollout}.ignore_eos=True",
+        f"{rollout}.log_prob_micro_batch_size_per_gpu=8", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4",
+        "algorithm.repo.capacity=8", f"reward.custom_reward_function.path={ROOT / 'benchmarks/coin_reward.py'}",
+    ]  # fmt: skip
+
+
+def run(folder: Path, settings: list[str], kinds: list[str]) -> list[dict[str, Any]]:
     """Train and return what was logged of every step after the warm-up."""
-    first = folder / "prompts.parquet"
-    _first_prompts(quickstart / "data" / "arithmetic_train.parquet", first)
     command = [
         sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(ROOT / "recipe/repo/config"),
-        "--config-name", "repo_quickstart", f"hydra.run.dir={folder}",
-        f"actor_rollout_ref.model.path={quickstart / 'base-0'}", f"data.train_files={first}",
-        f"data.val_files={first}", "data.shuffle=False", "actor_rollout_ref.actor.optim.lr=0.0",
-        "trainer.val_before_train=False", "trainer.test_freq=-1", "trainer.save_freq=-1", "trainer.logger=[file]",
-        f"trainer.total_training_steps={len(kinds)}", "trainer.total_epochs=100000",
-        f"trainer.default_local_dir={folder / 'checkpoints'}",
+        "--config-name", "repo_quickstart", f"hydra.run.dir={folder}", *settings, "data.shuffle=False",
+        "actor_rollout_ref.actor.optim.lr=0.0", "trainer.val_before_train=False", "trainer.test_freq=-1",
+        "trainer.save_freq=-1", "trainer.logger=[file]", f"trainer.total_training_steps={len(kinds)}",
+        "trainer.total_epochs=100000", f"trainer.default_local_dir={folder / 'checkpoints'}",
     ]  # fmt: skip
     log, metrics = folder / "log", folder / "metrics.jsonl"
     environment = {
@@ -67,12 +94,6 @@ def run(folder: Path, quickstart: Path, kinds: list[str]) -> list[dict[str, Any]
     if [step["step_kind"] for step in steps] != kinds:
         sys.exit("steps are not of the kinds that were asked for")
     return steps[WARM_UP:]
-
-
-def _first_prompts(source: Path, target: Path) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(pq.read_table(source).slice(0, 16), target)
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -114,12 +135,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12, help="steps of every kind (default 12)")
     parser.add_argument("--quickstart", type=Path, default=ROOT / "runs/quickstart", help="the quickstart's folder")
+    parser.add_argument("--large", action="store_true", help="a random model of 33 M parameters")
     arguments = parser.parse_args()
-    if not (arguments.quickstart / "base-0" / "tiny.json").exists():
+    if not arguments.large and not (arguments.quickstart / "base-0" / "tiny.json").exists():
         parser.error(f"{arguments.quickstart} has no base-0: bash run_scripts/quickstart.sh --steps 1")
-    with tempfile.TemporaryDirectory() as folder:
-        steps = run(Path(folder), arguments.quickstart.resolve(), schedule(arguments.rounds))
-    write_result("step_ratio", summarise(steps))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = (
+            large_settings(folder) if arguments.large else quickstart_settings(folder, arguments.quickstart.resolve())
+        )
+        steps = run(folder, settings, schedule(arguments.rounds))
+    write_result("step_ratio_large" if arguments.large else "step_ratio", summarise(steps))
 
 
 if __name__ == "__main__":
