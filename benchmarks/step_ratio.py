@@ -6,8 +6,8 @@
 Every round has one step of each kind (see step_kinds.py), in rotating order, on the same 16 prompts, with the base
 model of the quickstart and a learning rate of 0: model, prompts and generation are the same, the scores the grader's.
 The ratio of a round compares its steps; the median and the range over rounds are reported. Needs the quickstart's data
-and base model (``bash run_scripts/quickstart.sh --steps 1`` makes them). ``--large`` takes a random model of 33 M
-parameters instead, 4 prompts x 4 responses of 256 tokens, and coin_reward.py: steps in which the model's work counts.
+and base model (``bash run_scripts/quickstart.sh --steps 1`` makes them). ``--large`` takes a random model of 31.5 M
+parameters instead, 4 prompts x 4 responses of 224 tokens, and coin_reward.py: steps in which the model's work counts.
 """
 
 from __future__ import annotations
@@ -53,17 +53,16 @@ def quickstart_settings(folder: Path, quickstart: Path) -> list[str]:
 
 
 def large_settings(folder: Path) -> list[str]:
-    """A random model of 33 M parameters and 4 prompts with 4 responses of 256 tokens each."""
-    from update_time import make_model  # puts the tests' helpers on the path
+    """A random model of 31.5 M parameters and 4 prompts with 4 responses of 224 tokens each."""
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+    from tiny_model import make_tiny_model, write_prompts
 
-    make_model(folder / "model", vocabulary=5 + 10 + 52 + 20, layers=8)
-    from tiny_model import write_prompts
-
+    make_tiny_model(folder / "model", hidden=512, layers=12)
     data = write_prompts(folder / "prompts.parquet", [f"{number}+{number}=?" for number in range(4)])
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     return [
         f"actor_rollout_ref.model.path={folder / 'model'}", f"data.train_files={data}", f"data.val_files={data}",
-        "data.train_batch_size=4", "data.max_response_length=256", f"{actor}.ppo_mini_batch_size=4",
+        "data.train_batch_size=4", "data.max_response_length=224", f"{actor}.ppo_mini_batch_size=4",
         f"{actor}.ppo_micro_batch_size_per_gpu=8", f"{rollout}.n=4", f"{rollout}.ignore_eos=True",
         f"{rollout}.log_prob_micro_batch_size_per_gpu=8", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4",
         "algorithm.repo.capacity=8", f"reward.custom_reward_function.path={ROOT / 'benchmarks/coin_reward.py'}",
@@ -135,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12, help="steps of every kind (default 12)")
     parser.add_argument("--quickstart", type=Path, default=ROOT / "runs/quickstart", help="the quickstart's folder")
-    parser.add_argument("--large", action="store_true", help="a random model of 33 M parameters")
+    parser.add_argument("--large", action="store_true", help="a random model of 31.5 M parameters")
     arguments = parser.parse_args()
     if not arguments.large and not (arguments.quickstart / "base-0" / "tiny.json").exists():
         parser.error(f"{arguments.quickstart} has no base-0: bash run_scripts/quickstart.sh --steps 1")
