@@ -31,7 +31,7 @@ SHARES = {"0": (0, 0), "25": (3, 3), "50": (6, 6), "75": (9, 9), "quickstart": (
 SETTINGS = ["actor_rollout_ref.actor.optim.lr=1e-6"]
 
 
-def make_model(folder: Path, vocabulary: int = VOCABULARY, layers: int = LAYERS) -> int:
+def make_model(folder: Path) -> int:
     """Write a random Qwen2 model with the tests' tokenizer under ``folder``; returns its number of parameters."""
     from tiny_model import make_tiny_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -39,7 +39,7 @@ def make_model(folder: Path, vocabulary: int = VOCABULARY, layers: int = LAYERS)
     make_tiny_model(folder)  # for its tokenizer
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=4 * HIDDEN, num_hidden_layers=layers,
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=4 * HIDDEN, num_hidden_layers=LAYERS,
         num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=512, tie_word_embeddings=False,
         pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
