@@ -21,13 +21,13 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from engine_rows import Case, actor_data, draw_rows, every_case, make_plan
+from forking import fork
 from recorded_run import compose
 
 RANKS = (1, 2)
@@ -175,23 +175,6 @@ def run_rank(model: Path, out: Path, rank: int, ranks: int, port: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def fork_rank(*arguments) -> int:
-    """Process id of a fork that runs a rank."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        run_rank(*arguments)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as one:
@@ -207,7 +190,8 @@ def main(model: Path, folder: Path) -> None:
     for ranks in RANKS:
         port = free_port()
         for rank in range(ranks):
-            children[fork_rank(model, folder / f"{ranks}.json", rank, ranks, port)] = f"rank {rank} of {ranks}"
+            work = partial(run_rank, model, folder / f"{ranks}.json", rank, ranks, port)
+            children[fork(work)] = f"rank {rank} of {ranks}"
     while children:
         child, status = os.wait()
         name = children.pop(child)

@@ -21,9 +21,10 @@ import os
 import random
 import signal
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
+
+from forking import fork
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -238,26 +239,19 @@ def run(out: Path, overrides: list[str], drop=(), flat_after=10**9, kill_storage
     ray.shutdown()
 
 
-def run_forked(scenario: dict) -> int:
-    """Run a scenario in a forked process with a fork server of its own: Ray's library serves one session a process."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status = 1
-    try:
-        from repo_verl.cpu import fork_server
+def run_scenario(scenario: dict) -> None:
+    """Run a scenario with a fork server of its own."""
+    from repo_verl.cpu import fork_server
 
-        fork_server.start()
-        dropped = [tuple(item) for item in scenario.get("drop", [])]
-        options = {key: scenario[key] for key in ("flat_after", "kill_storage_at") if key in scenario}
-        run(Path(scenario["out"]), scenario["overrides"], dropped, **options)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    fork_server.start()
+    dropped = [tuple(item) for item in scenario.get("drop", [])]
+    options = {key: scenario[key] for key in ("flat_after", "kill_storage_at") if key in scenario}
+    run(Path(scenario["out"]), scenario["overrides"], dropped, **options)
+
+
+def run_forked(scenario: dict) -> int:
+    """Run a scenario in a forked process: Ray's library serves one session a process."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(partial(run_scenario, scenario)), 0)[1])
 
 
 if __name__ == "__main__":
