@@ -61,14 +61,12 @@ def choose(
     allowed = earlier.copy()
     if config.max_age is not None:
         allowed &= step - steps <= config.max_age
-    if config.max_uses is not None:
-        allowed &= index.rows["uses"][places] < config.max_uses
-    stop, repeated = 0, Counter(keys)
+    stop = 0
     pending: Counter[int] = Counter()  # uses by choices of this call, which a prompt that comes twice has to respect
     for number, first, count in zip(known, firsts, counts.tolist(), strict=True):
         start, stop = stop, stop + count
         free = np.flatnonzero(allowed[start:stop])
-        if config.max_uses is not None and repeated[keys[number]] > 1:
+        if config.max_uses is not None:
             rows = places[start + free]
             waiting = np.array([pending[place] for place in rows.tolist()], dtype=np.int64)
             free = free[index.rows["uses"][rows] + waiting < config.max_uses]

@@ -93,12 +93,13 @@ class Retrieval:
         Use counts of all rows go up.
         """
         found: dict[int, Retrieved] = {}
-        wrong = 0
+        wrong = False
         for block, (uid, key) in enumerate(zip(fresh.uids, fresh.prompt_keys, strict=True)):
             one = self._ahead.pop(uid, None)
             if one is not None and one.selection.key == key:
                 found[block] = one
-            wrong += one is not None and one.selection.key != key
+            elif one is not None:
+                wrong = True
         late = [block for block in range(len(fresh.uids)) if block not in found]
         now = self._retrieve([fresh.prompt_keys[b] for b in late], [fresh.prompt_ids[b] for b in late], step)
         found.update(zip(late, now, strict=True))
