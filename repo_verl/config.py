@@ -13,6 +13,7 @@ ADVANTAGE_MODES = ("split", "mixed")
 NORMALIZE_MODES = ("group", "rows")
 STORAGE_NAMES = ("host", "distributed")
 LOG_PROB_DTYPES = ("float32", "bfloat16")
+NONFINITE_MODES = ("stop", "skip")
 
 PREFIX = "algorithm.repo."
 
@@ -45,6 +46,11 @@ class RepoConfig:
             the cluster's nodes.
         storage_processes: for ``distributed``; null for one a node.
         log_prob_dtype: of the stored log-probs; ``bfloat16`` halves them and rounds them.
+        persist: save the buffer with verl's checkpoints and restore it from them.
+        on_nonfinite: what a score, log-prob, advantage or loss that is not finite does: ``stop`` the run, naming the
+            rows, or ``skip`` the row (score) or optimizer step (the others), counting them.
+        warn_ratio: warn once when a replayed token's ratio exceeds this; null for never.
+        warn_ess: warn once when the effective sample size of replayed rows, a share, falls below this; null for never.
     """
 
     strategy: str = "recency"
@@ -64,6 +70,10 @@ class RepoConfig:
     storage: str = "host"
     storage_processes: int | None = None
     log_prob_dtype: str = "float32"
+    persist: bool = True
+    on_nonfinite: str = "stop"
+    warn_ratio: float | None = 100.0
+    warn_ess: float | None = 0.1
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.strategy, STRATEGY_NAMES)
@@ -71,7 +81,9 @@ class RepoConfig:
         _check_choice("normalize", self.normalize, NORMALIZE_MODES)
         _check_choice("storage", self.storage, STORAGE_NAMES)
         _check_choice("log_prob_dtype", self.log_prob_dtype, LOG_PROB_DTYPES)
-        _check_bool("prune", self.prune)
+        _check_choice("on_nonfinite", self.on_nonfinite, NONFINITE_MODES)
+        for name in ("prune", "persist"):
+            _check_bool(name, getattr(self, name))
         for name, least in (("num_replay", 1), ("capacity", 1), ("min_size", 1), ("start_step", 0), ("seed", 0)):
             _check_int(name, getattr(self, name), least)
         for name in ("max_age", "max_uses"):
@@ -83,6 +95,10 @@ class RepoConfig:
         _check_float("advantage_eps", self.advantage_eps, 0.0, inclusive=False)
         if self.clip_ratio_c is not None:
             _check_float("clip_ratio_c", self.clip_ratio_c, 1.0, inclusive=False)
+        if self.warn_ratio is not None:
+            _check_float("warn_ratio", self.warn_ratio, 1.0, inclusive=False)
+        if self.warn_ess is not None:
+            _check_float("warn_ess", self.warn_ess, 0.0, inclusive=False)
         self._check_sizes()
 
     def _check_sizes(self) -> None:

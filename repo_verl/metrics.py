@@ -73,9 +73,15 @@ def worker_metrics(
         "ratio_max_replayed": max(report["ratio_max"] for report in reports),
         "ess_replayed": total["weight_sum"] ** 2 / squares if squares else 0.0,
         "grad_norm_replayed": math.sqrt(total["gradient_square_sum"] * ranks / len(reports)),
+        "nonfinite_rows": total["nonfinite_rows"] * ranks,
     }
 
 
 def count_effective(grad_norms: Sequence[float]) -> int:
     """Optimizer steps whose gradient was neither zero nor skipped for not being finite."""
     return sum(1 for norm in grad_norms if math.isfinite(norm) and norm > 0)
+
+
+def count_skipped(grad_norms: Sequence[float]) -> int:
+    """Optimizer steps that verl skipped since the norm of their gradient was not finite."""
+    return sum(1 for norm in grad_norms if not math.isfinite(norm))

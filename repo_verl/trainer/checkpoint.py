@@ -1,86 +1,177 @@
 """The buffer beside verl's checkpoint of the same step: ``global_step_N/prompt_replay``.
 
-``arrays.safetensors`` holds the columns of :mod:`repo_verl.replay.state`, ``meta.json`` the rest. The folder is written
-under another name and renamed, before verl's tracker file names the step.
+It is complete before verl's tracker file names the step (:mod:`repo_verl.trainer.tracker`); its files are those of
+:mod:`repo_verl.replay.files`.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-from safetensors.numpy import load_file, save_file
+from repo_verl.config import PREFIX, RepoConfig
+from repo_verl.replay import PromptReplayBuffer
+from repo_verl.replay.files import LoadedBuffer, has_buffer, load_buffer, read_meta, save_buffer
+from repo_verl.trainer import tracker
+from repo_verl.trainer.identity import refuse_other_settings
+from repo_verl.trainer.tracker import CheckpointError, Marker
 
-from repo_verl.config import RepoConfigError
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 FOLDER = "prompt_replay"
 
 
-def save_state(step_folder: str, state: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Write the buffer's state into a checkpoint folder.
+class CheckpointKeeper:
+    """Saves and restores the buffer around verl's own saving and loading.
 
     Args:
-        step_folder: verl's ``global_step_N``; made if missing.
-        state: of ``PromptReplayBuffer.state_dict``.
-        extra: JSON-ready values kept with it.
+        trainer: verl's ``trainer`` block.
+        repo: RePO's settings.
+        fixed: what stored rows depend on; a buffer saved under other values is refused.
     """
-    target, beside = os.path.join(step_folder, FOLDER), os.path.join(step_folder, f".{FOLDER}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
-    save_file(dict(state["arrays"]), os.path.join(beside, "arrays.safetensors"))
-    with open(os.path.join(beside, "meta.json"), "w", encoding="utf-8") as file:
-        json.dump({"state": state["meta"], "extra": dict(extra)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if os.path.isdir(target):
-        shutil.rmtree(target)
-    os.replace(beside, target)
+
+    def __init__(self, trainer: Any, repo: RepoConfig, fixed: Mapping[str, Any]) -> None:
+        self._trainer, self._fixed = trainer, dict(fixed)
+        self._root = os.path.abspath(trainer.default_local_dir)
+        self._keeps_buffer = repo.active and repo.persist
+        self._active, self._repo = repo.active, repo
+        self._last: str | None = None
+
+    @contextlib.contextmanager
+    def saving(self, step: int, effective_steps: int, buffer: PromptReplayBuffer, actor: Any) -> Iterator[None]:
+        """Around verl's saving of a step: the buffer before it, the marker and the removal of old buffers after it.
+
+        Args:
+            step: verl's global step.
+            effective_steps: so far.
+            buffer: what is saved.
+            actor: verl's worker group, whose ``save_checkpoint`` is called inside.
+
+        Raises:
+            CheckpointError: if anything could not be written.
+        """
+        folder = os.path.join(self._root, f"global_step_{step}")
+        try:
+            tracker.write_marker(folder, Marker(effective_steps, None))
+            if self._keeps_buffer:
+                save_buffer(os.path.join(folder, FOLDER), buffer, {"fixed": self._fixed})
+            with self._last_one_kept(actor):
+                yield
+            tracker.write_marker(folder, Marker(effective_steps, tracker.list_files(folder)))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(self._sentence(step, error)) from error
+        self._remove_old(step)
+        self._last = folder
+
+    def _sentence(self, step: int, error: Exception) -> str:
+        other = tracker.last_finished(self._root, step)
+        last = f"the last finished checkpoint is {other}" if other else "no checkpoint is finished yet"
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        return (
+            f"step {step} could not be saved below {self._root} ({type(error).__name__}: {lines[-1].strip()[:300]}); "
+            f"{last}: make room or the folder writable, and start the same command again."
+        )
+
+    @contextlib.contextmanager
+    def _last_one_kept(self, actor: Any) -> Iterator[None]:
+        """Where one checkpoint is to be kept, have verl keep two: it removes the old one before the new is finished."""
+        stock = actor.save_checkpoint
+        if self._limit() != 1:
+            yield
+            return
+
+        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+            return stock(*args, **{**kwargs, "max_ckpt_to_keep": 2})
+
+        actor.save_checkpoint = save_checkpoint
+        try:
+            yield
+        finally:
+            actor.save_checkpoint = stock
+
+    def _limit(self) -> int | None:
+        if self._trainer.get("remove_previous_ckpt_in_save", False):
+            return 1
+        return self._trainer.get("max_actor_ckpt_to_keep", None)
+
+    def _remove_old(self, step: int) -> None:
+        """Remove what RePO keeps of checkpoints whose actor verl removed."""
+        if self._limit() is None:
+            return
+        if self._limit() == 1 and self._last is not None:
+            shutil.rmtree(os.path.join(self._last, "actor"), ignore_errors=True)
+        for other in tracker.steps_in(self._root):
+            folder = os.path.join(self._root, f"global_step_{other}")
+            if other != step and not os.path.exists(os.path.join(folder, "actor")):
+                shutil.rmtree(os.path.join(folder, FOLDER), ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, tracker.MARKER))
+
+    def find(self) -> str | None:
+        """The checkpoint folder that verl is about to resume from; None if it starts from scratch.
+
+        Raises:
+            CheckpointError: if it is not whole.
+            RepoConfigError: if its buffer was filled under other settings.
+            BufferFilesError: if the buffer is damaged.
+        """
+        if self._trainer.resume_mode == "auto":
+            tracker.mend_tracker(self._root)
+        folder = _resume_folder(self._trainer)
+        if folder is None:
+            return None
+        tracker.refuse_broken(folder)
+        path = os.path.join(folder, FOLDER)
+        if self._keeps_buffer and has_buffer(path):
+            refuse_other_settings(read_meta(path).extra.get("fixed", {}), self._fixed, path)
+        return folder
+
+    def restore(self, folder: str, buffer: PromptReplayBuffer) -> int:
+        """Fill the buffer from a checkpoint that verl has loaded; returns its effective steps.
+
+        Raises:
+            BufferFilesError: if the buffer is damaged.
+        """
+        path = os.path.join(folder, FOLDER)
+        if self._active and not self._keeps_buffer:
+            logger.warning("RePO: %spersist=false, so the replay buffer starts empty", PREFIX)
+        elif self._active and not has_buffer(path):
+            logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
+        elif self._active:
+            for line in _restored(load_buffer(path, buffer), self._repo, folder):
+                logger.info("RePO: %s", line)
+        marker = tracker.read_marker(folder)
+        effective_steps = marker.effective_steps if marker else 0
+        if (marker is None or marker.files is None) and os.path.dirname(folder) == self._root:
+            tracker.write_marker(folder, Marker(effective_steps, tracker.list_files(folder)))
+        return effective_steps
 
 
-def load_state(step_folder: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """What :func:`save_state` wrote: state and extra; None where the checkpoint has no buffer."""
-    folder = os.path.join(step_folder, FOLDER)
-    if not os.path.isdir(folder):
+def _restored(loaded: LoadedBuffer, repo: RepoConfig, folder: str) -> Iterator[str]:
+    """Sentences on what was restored, and on what was changed on the way."""
+    saved = loaded.meta.settings
+    held = sum(shard.rows for shard in loaded.meta.shards)
+    yield f"restored {loaded.rows} rows from {folder}"
+    if saved["capacity"] != repo.capacity:
+        left = f"the {held - loaded.rows} oldest rows are left out" if loaded.rows < held else "all rows are kept"
+        yield f"{PREFIX}capacity={repo.capacity}, where the buffer was saved with {saved['capacity']}: {left}"
+    if saved["log_prob_dtype"] != repo.log_prob_dtype:
+        yield (
+            f"{PREFIX}log_prob_dtype={repo.log_prob_dtype}, where the buffer was saved with {saved['log_prob_dtype']}: "
+            f"stored log-probs are converted"
+        )
+
+
+def _resume_folder(trainer: Any) -> str | None:
+    if trainer.resume_mode == "disable":
         return None
-    with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
-        meta = json.load(file)
-    return {"meta": meta["state"], "arrays": load_file(os.path.join(folder, "arrays.safetensors"))}, meta["extra"]
-
-
-def step_folder(trainer: Any) -> str:
-    """verl's checkpoint folder that a run resumes from; ``trainer`` is verl's ``trainer`` block."""
-    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path  # takes seconds; the rest needs no verl
-
     if trainer.resume_mode == "resume_path":
         return os.path.abspath(trainer.resume_from_path)
-    return str(find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir)))
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path  # takes seconds; the rest needs no verl
 
-
-def fixed_settings(config: Any) -> dict[str, Any]:
-    """What stored log-probs and scores depend on: the temperature and what computes rewards."""
-    reward = OmegaConf.to_container(config.reward, resolve=True)
-    model = reward.pop("reward_model", None) or {}
-    reward.pop("num_workers", None)
-    return {
-        "actor_rollout_ref.rollout.temperature": config.actor_rollout_ref.rollout.temperature,
-        **{f"reward.{key}": value for key, value in sorted(reward.items())},
-        **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
-    }
-
-
-def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], step_folder: str) -> None:
-    """Refuse to resume where stored log-probs or scores would mean something else.
-
-    Raises:
-        RepoConfigError: naming the first key that differs and both values.
-    """
-    for key, value in current.items():
-        if saved.get(key) != value:
-            raise RepoConfigError(
-                f"{key}={value!r} differs from {saved.get(key)!r} in {step_folder}, so stored rows would mean other "
-                f"things: resume with the saved value, or delete {FOLDER} there to start with an empty buffer."
-            )
+    return find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir))

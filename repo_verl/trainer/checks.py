@@ -36,6 +36,12 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
     ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, "routed experts are not stored", None),
     ("trainer.v1.sync.parameter_sync_step", 1, "a step has one update", None),
+    (
+        "actor_rollout_ref.actor.checkpoint.async_save",
+        False,
+        "verl then names no checkpoint of an FSDP run in its tracker file, so that nothing would resume",
+        None,
+    ),
     ("critic.enable", False, "RePO's advantages need no critic", None),
 )
 

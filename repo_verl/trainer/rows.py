@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,10 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
 from repo_verl.replay import Record, prompt_key
+from repo_verl.trainer.guards import SKIP, NonFiniteError, listed, not_finite
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 FRESH_FIELDS = ("prompts", "response_mask", "rm_scores")
 TEXT_FIELDS = ("responses", "old_log_probs", "extra_fields")
@@ -143,6 +149,37 @@ def refuse_unsupported(batch: KVBatchMeta, multi_modal: bool) -> None:
             raise ValueError(f"row {filled[0]!r} has multi-modal inputs, which RePO does not store: train on text.")
 
 
+def leave_out_nonfinite(batch: KVBatchMeta) -> tuple[KVBatchMeta, int]:
+    """Take rows whose score is not finite out of a batch and of TransferQueue.
+
+    Args:
+        batch: with rewards, not padded yet.
+
+    Returns:
+        the batch without them, and how many they are.
+
+    Raises:
+        NonFiniteError: if no row is left.
+    """
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+    bad = set(not_finite(data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1)))
+    if not bad:
+        return batch, 0
+    kept = [row for row in range(len(batch.keys)) if row not in bad]
+    if not kept:
+        raise NonFiniteError(f"none of {len(bad)} rows has a finite score: mend the reward function and resume.")
+    tq.kv_clear(keys=[batch.keys[row] for row in sorted(bad)], partition_id=batch.partition_id)
+    return batch.select_keys([batch.keys[row] for row in kept]), len(bad)
+
+
+def describe_row(fresh: FreshRows, row: int, tokenizer: Any) -> str:
+    """A row in a message: which response to which prompt, and its score."""
+    block = fresh.blocks[row]
+    number = row - fresh.blocks.index(block)
+    text = repr(tokenizer.decode(fresh.prompt_ids[block]))
+    return f"response {number} of prompt {text if len(text) <= 80 else text[:77] + '...'}: {float(fresh.scores[row])}"
+
+
 def _reward_info(extra_fields: Any) -> Mapping[str, Any]:
     info = extra_fields.get("reward_extra_info") if isinstance(extra_fields, dict) else None
     return info or {}
@@ -152,18 +189,41 @@ def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
     return {str(key): float(value) for key, value in info.items() if isinstance(value, int | float | np.number)}
 
 
-def to_records(fresh: FreshRows, texts: FreshTexts, step: int) -> list[tuple[str, np.ndarray, list[Record]]]:
-    """Buffer records of the fresh rows: key, token ids and records of every prompt block."""
+def to_records(
+    fresh: FreshRows, texts: FreshTexts, step: int, skip: bool = False
+) -> list[tuple[str, np.ndarray, list[Record]]]:
+    """Buffer records of the fresh rows: key, token ids and records of every prompt block.
+
+    Args:
+        fresh: the step's rows.
+        texts: what is stored of them.
+        step: the training step.
+        skip: leave out rows with a log-prob that is not finite, instead of raising.
+
+    Raises:
+        NonFiniteError: for such rows, naming them.
+    """
     records: list[list[Record]] = [[] for _ in fresh.prompt_keys]
+    bad: list[str] = []
     for i, block in enumerate(fresh.blocks):
-        mask = None if bool((fresh.masks[i] != 0).all()) else fresh.masks[i].numpy()
+        counted = fresh.masks[i] != 0
+        if not bool(torch.isfinite(texts.log_probs[i][counted]).all()):
+            bad.append(f"response {i - fresh.blocks.index(block)} of prompt {fresh.prompt_keys[block]}")
+            continue
         row = Record.create(
             texts.responses[i].numpy(),
             texts.log_probs[i].float().numpy(),
             float(fresh.scores[i]),
             step,
-            mask=mask,
+            mask=None if bool(counted.all()) else fresh.masks[i].numpy(),
             parts=texts.parts[i],
         )
         records[block].append(row)
+    if bad and not skip:
+        raise NonFiniteError(
+            f"step {step}: old log-probs are not finite in {len(bad)} row(s) ({listed(bad)}): the policy has diverged, "
+            f"so resume from the last checkpoint with a smaller learning rate, or {SKIP} to leave such rows out."
+        )
+    if bad:
+        logger.warning("RePO: step %d: %d row(s) with log-probs that are not finite are not stored", step, len(bad))
     return list(zip(fresh.prompt_keys, fresh.prompt_ids, records, strict=True))

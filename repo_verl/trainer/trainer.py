@@ -27,7 +27,8 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import checkpoint, estimator, placing, rows
+from repo_verl.trainer import estimator, guards, identity, placing, rows
+from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle
 from repo_verl.trainer.fields import REPORT
 from repo_verl.trainer.layout import Layout
@@ -67,6 +68,7 @@ class RepoTrainer(PPOTrainerSync):
         estimator.serving = True
         super().__init__(config)
         logger.info(describe_objective(config, self.repo))
+        self._drift = guards.DriftWatch(self.repo)
         obstacle = pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None
         if self.repo.active and self.repo.prune and obstacle is not None:
@@ -89,7 +91,9 @@ class RepoTrainer(PPOTrainerSync):
     def _setup(self) -> None:
         super()._setup()
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-        self.actor_rollout_wg.set_loss_fn(partial(repo_loss, actor, self.repo.clip_ratio_c))
+        on_nonfinite = self.repo.on_nonfinite if self.repo.active else None
+        loss = partial(repo_loss, actor, self.repo.clip_ratio_c, on_nonfinite=on_nonfinite)
+        self.actor_rollout_wg.set_loss_fn(loss)
         encode = chat_encoder(self.tokenizer, self.config.data.get("apply_chat_template_kwargs", None))
         self._retrieval = Retrieval(self.prompt_replay, self._replay_advantages(), self._prune, encode)
 
@@ -115,8 +119,17 @@ class RepoTrainer(PPOTrainerSync):
         if self._clearing is not None:
             self._clearing.result()
 
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        if self.repo.active and self.repo.on_nonfinite == "skip":
+            with self._exposed():
+                batch, metrics["repo/nonfinite_scores"] = rows.leave_out_nonfinite(batch)
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.repo.active:
+            with self._exposed():
+                if self._updates_actor():
+                    self._planning.result()  # what is wrong with a row is said there
             batch = super()._compute_advantage(batch, metrics)
             with self._exposed():
                 rows.refuse_unsupported(batch, self.processor is not None)
@@ -150,6 +163,8 @@ class RepoTrainer(PPOTrainerSync):
         fresh = rows.read_fresh(batch)
         update, late = Update(fresh, [], None), 0
         if self.repo.active:
+            bad = guards.not_finite(fresh.scores)
+            guards.refuse_scores([rows.describe_row(fresh, row, self.tokenizer) for row in bad], self.global_steps)
             retrieved, late = self._retrieval.take(fresh, self.global_steps)
             shape = update_shape(self.config, len(batch), self._ranks())
             update = plan_step(self.repo, shape, self._prune, batch.keys, fresh, retrieved)
@@ -184,7 +199,8 @@ class RepoTrainer(PPOTrainerSync):
         begun = time.perf_counter()
         texts = rows.read_texts(partition, fresh.keys)
         if self.repo.active:
-            self.prompt_replay.add_batch(rows.to_records(fresh, texts, self.global_steps))
+            skip = self.repo.on_nonfinite == "skip"
+            self.prompt_replay.add_batch(rows.to_records(fresh, texts, self.global_steps, skip))
         self._stored = True
         self.timing_raw["repo_insert"] += time.perf_counter() - begun
         return texts.statuses
@@ -206,7 +222,10 @@ class RepoTrainer(PPOTrainerSync):
             metrics.pop("actor/entropy_loss", None)  # a sum over kept rows by the count of all rows means nothing
         worker = formulas.worker_metrics(reports, self._ranks(), *pruned)
         metrics.update({f"repo/{key}": value for key, value in worker.items()})
+        metrics.setdefault("repo/nonfinite_scores", 0)
+        metrics["repo/nonfinite_steps"] = formulas.count_skipped(grad_norms)
         metrics["repo/late_rows"] = prepared.late
+        self._drift.look(self.global_steps, worker)
         metrics["repo/effective_steps"] = self.effective_steps
 
     @contextlib.contextmanager
@@ -255,26 +274,18 @@ class RepoTrainer(PPOTrainerSync):
             group.update_actor = stock
 
     def _save_checkpoint(self) -> None:
-        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-        extra = {"effective_steps": self.effective_steps, "fixed": checkpoint.fixed_settings(self.config)}
-        checkpoint.save_state(folder, self.prompt_replay.state_dict(), extra)
-        super()._save_checkpoint()
+        group = self.actor_rollout_wg
+        with self._keeper.saving(self.global_steps, self.effective_steps, self.prompt_replay, group):
+            super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
+        saved = self.repo.active and self.repo.persist
+        known = identity.of_run(self.config, self.tokenizer, self.train_dataset) if saved else {}
+        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known)
+        folder = self._keeper.find()
         super()._load_checkpoint()
-        if self.global_steps == 0:
-            return
-        folder = checkpoint.step_folder(self.config.trainer)
-        found = checkpoint.load_state(folder)
-        if found is None:
-            logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
-            return
-        state, extra = found
-        self.effective_steps = int(extra["effective_steps"])
-        if self.repo.active:
-            checkpoint.refuse_other_settings(extra["fixed"], checkpoint.fixed_settings(self.config), folder)
-            self.prompt_replay.load_state_dict(state)
-            logger.info("RePO: restored %d rows from %s", len(self.prompt_replay), folder)
+        if folder is not None:
+            self.effective_steps = self._keeper.restore(folder, self.prompt_replay)
 
 
 @contextlib.contextmanager

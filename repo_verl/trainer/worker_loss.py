@@ -19,6 +19,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from repo_verl.losses import LOG_RATIO_LIMIT, clipped_surrogate, weighted_objective
 from repo_verl.trainer.fields import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, REPLAYED, REPORT, WEIGHT
+from repo_verl.trainer.guards import bad_rows, stop_update
 
 TOKEN_MEANS = {"actor/pg_clipfrac": "all", "actor/ppo_kl": "kept", "actor/pg_clipfrac_lower": "all"}
 """verl's token means, and the fresh tokens of the mini-batch that each is a mean of."""
@@ -30,6 +31,8 @@ def repo_loss(
     model_output: dict[str, torch.Tensor],
     data: TensorDict,
     dp_group: Any = None,
+    *,
+    on_nonfinite: str | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Loss of one micro-batch; without RePO's fields verl's own loss, bit for bit.
 
@@ -41,9 +44,14 @@ def repo_loss(
         model_output: of verl's engine; ``log_probs`` is nested (B, prompt + response).
         data: the micro-batch; replayed rows have a loss mask of zeros and their true response mask.
         dp_group: the data-parallel group, handed on to verl.
+        on_nonfinite: ``stop`` to raise for values that are not finite, ``skip`` to count the rows that have them (verl
+            skips the optimizer step for its gradient norm); None to look for none.
 
     Returns:
         the loss (verl averages gradients over ranks) and metrics, the same keys for every micro-batch.
+
+    Raises:
+        NonFiniteError: naming the rows.
     """
     replay = ORIGIN in data.keys()
     origin = data[ORIGIN] if replay else torch.zeros(len(data), dtype=torch.int64)
@@ -62,10 +70,24 @@ def repo_loss(
     else:
         replay_report = _empty_replay_report()
     report["loss_fresh"] = fresh_loss
+    report["nonfinite_rows"] = float(_guard(on_nonfinite, data, log_prob.detach(), rows, loss.detach()))
     sums = {**report, **{key: value for key, value in replay_report.items() if "max" not in key}}
     metrics.update(Metric.from_dict({REPORT + key: sums[key] for key in sums}, aggregation=AggregationType.SUM))
     metrics[REPORT + "ratio_max"] = Metric(value=replay_report["ratio_max"], aggregation=AggregationType.MAX)
     return loss, metrics
+
+
+def _guard(
+    on_nonfinite: str | None, data: TensorDict, log_prob: torch.Tensor, rows: TensorDict, loss: torch.Tensor
+) -> int:
+    """Rows of the micro-batch with a value that is not finite; raises for them where that is asked for."""
+    if on_nonfinite is None:
+        return 0
+    tensors = {"log-prob": log_prob, "stored log-prob": rows["old_log_probs"], "advantage": rows["advantages"]}
+    found = bad_rows(tensors, rows["response_mask"].bool())
+    if on_nonfinite == "stop":
+        stop_update(data, found, float(loss))
+    return len(found)
 
 
 def _fresh_view(data: TensorDict, origin: torch.Tensor) -> TensorDict:

@@ -6,14 +6,16 @@ Run as a program in a process of its own:
 
     python recorded_run.py SCENARIOS.json
 
-where the file holds a list of {"out": folder, "overrides": [...], "drop": [[step, prompt, number], ...],
-"flat_after": step, "kill_storage_at": step}. Each scenario
-writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the
-loss was given.
+where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
+number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
+"stop_before": step, "fails": true (the run is expected to raise). Each scenario writes weights.safetensors,
+metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the loss was given; one that
+fails writes error.json instead: the error's class and text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -45,12 +47,13 @@ def rollout(prompt: str, step: int, n: int, vocabulary: int) -> list[dict]:
 class RecordedRollouts:
     """Stands in for verl's agent loop manager: puts recorded rows where vLLM's would go.
 
-    Rows in ``drop``, as (step, prompt, number), are left out; scores of steps after ``flat_after`` are 0; before the
-    responses of a step are there, ``before(step)`` is called.
+    Rows in ``drop``, as (step, prompt, number), are left out, those in ``nan`` have a score of NaN; scores of steps
+    after ``flat_after`` are 0; before the responses of a step are there, ``before(step)`` is called.
     """
 
-    def __init__(self, tokenizer, n: int, drop=(), flat_after=10**9, before=None):
-        self.tokenizer, self.n, self.drop, self.flat_after = tokenizer, n, set(drop), flat_after
+    def __init__(self, tokenizer, n: int, drop=(), nan=(), flat_after=10**9, before=None):
+        self.tokenizer, self.n, self.drop, self.nan = tokenizer, n, set(drop), set(nan)
+        self.flat_after = flat_after
         self.before = before or (lambda step: None)
 
     def generate_sequences(self, batch) -> None:
@@ -76,6 +79,8 @@ class RecordedRollouts:
                 mask = torch.ones_like(responses)
                 scores = torch.zeros(len(responses))
                 scores[-1] = row["score"] if step <= self.flat_after else 0.0
+                if (step, text, number) in self.nan:
+                    scores[-1] = float("nan")
                 keys.append(f"{uid}_{number}_0")
                 fields.append(
                     {
@@ -181,7 +186,8 @@ def watch_loss(trainer, path: Path) -> None:
     if hasattr(trainer, "repo"):
         from repo_verl.trainer.worker_loss import repo_loss
 
-        inner = partial(repo_loss, actor, trainer.repo.clip_ratio_c)
+        on_nonfinite = trainer.repo.on_nonfinite if trainer.repo.active else None
+        inner = partial(repo_loss, actor, trainer.repo.clip_ratio_c, on_nonfinite=on_nonfinite)
     trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(path)))
 
 
@@ -209,32 +215,60 @@ def kill_storage(trainer) -> None:
     os.kill(ray.get(unit.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
 
 
-def run(out: Path, overrides: list[str], drop=(), flat_after=10**9, kill_storage_at=None) -> None:
-    """Train with recorded rollouts and write what came out."""
-    import ray
-    import transfer_queue as tq
+class Stopped(Exception):
+    """The scenario asked for the run to end here."""
+
+
+def happen(trainer, scenario: dict, step: int) -> None:
+    """What a scenario does before a step's responses are there."""
+    if step == scenario.get("kill_storage_at"):
+        kill_storage(trainer)
+    if step == scenario.get("stop_before"):
+        raise Stopped
+
+
+def train(trainer, scenario: dict, out: Path) -> None:
+    """verl's training loop on recorded rollouts; writes the metrics of every step."""
     from verl.utils.tracking import Tracking
 
-    config = compose(overrides)
-    trainer = start(config)
-    watch_loss(trainer, out / "loss.jsonl")
+    rows = {key: [tuple(item) for item in scenario.get(key, [])] for key in ("drop", "nan")}
+    rollouts = RecordedRollouts(
+        trainer.tokenizer, trainer.config.actor_rollout_ref.rollout.n, **rows,
+        flat_after=scenario.get("flat_after", 10**9), before=partial(happen, trainer, scenario),
+    )  # fmt: skip
     logged: list[dict] = []
     stock_log = Tracking.log
     Tracking.log = lambda self, data, step: logged.append({"step": step, **data})
     try:
-        n = config.actor_rollout_ref.rollout.n
-        trainer.fit(
-            RecordedRollouts(
-                trainer.tokenizer, n, drop, flat_after, lambda step: step == kill_storage_at and kill_storage(trainer)
-            )
-        )
+        with contextlib.suppress(Stopped):
+            trainer.fit(rollouts)
     finally:
         Tracking.log = stock_log
-    (out / "metrics.json").write_text(json.dumps(logged, default=float))
-    left = tq.kv_list() or {}
-    (out / "left.json").write_text(json.dumps({partition: list(keys) for partition, keys in left.items()}))
-    trainer.actor_rollout_wg.save_checkpoint(str(out / "checkpoint"), None, trainer.global_steps)
-    save_weights(out, config.trainer.n_gpus_per_node)
+        (out / "metrics.json").write_text(json.dumps(logged, default=float))
+
+
+def run(scenario: dict) -> None:
+    """Train with recorded rollouts and write what came out."""
+    import ray
+    import transfer_queue as tq
+
+    out = Path(scenario["out"])
+    config = compose(scenario["overrides"])
+    try:
+        trainer = start(config)
+        watch_loss(trainer, out / "loss.jsonl")
+        train(trainer, scenario, out)
+        if scenario.get("fails"):
+            raise AssertionError(f"{out} was to fail")
+    except Exception as error:
+        if not scenario.get("fails") or isinstance(error, AssertionError):
+            raise
+        (out / "error.json").write_text(json.dumps({"name": type(error).__name__, "text": str(error)}))
+    else:
+        left = tq.kv_list() or {}
+        (out / "left.json").write_text(json.dumps({partition: list(keys) for partition, keys in left.items()}))
+        trainer.actor_rollout_wg.save_checkpoint(str(out / "checkpoint"), None, trainer.global_steps)
+        save_weights(out, config.trainer.n_gpus_per_node)
     tq.close()
     ray.shutdown()
 
@@ -244,9 +278,7 @@ def run_scenario(scenario: dict) -> None:
     from repo_verl.cpu import fork_server
 
     fork_server.start()
-    dropped = [tuple(item) for item in scenario.get("drop", [])]
-    options = {key: scenario[key] for key in ("flat_after", "kill_storage_at") if key in scenario}
-    run(Path(scenario["out"]), scenario["overrides"], dropped, **options)
+    run(scenario)
 
 
 def run_forked(scenario: dict) -> int:

@@ -1,0 +1,85 @@
+"""What stored rows mean: the settings, tokenizer, vocabulary and data under which they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from verl.utils.config import omega_conf_to_dataclass
+
+from repo_verl.config import RepoConfigError
+
+TOKENIZER, VOCABULARY, DATA = "the tokenizer", "the model's vocabulary", "the content of data.train_files"
+
+
+def fixed_settings(config: Any) -> dict[str, Any]:
+    """What stored log-probs and scores depend on: the temperature and what computes rewards."""
+    reward = OmegaConf.to_container(config.reward, resolve=True)
+    model = reward.pop("reward_model", None) or {}
+    reward.pop("num_workers", None)
+    return {
+        "actor_rollout_ref.rollout.temperature": config.actor_rollout_ref.rollout.temperature,
+        **{f"reward.{key}": value for key, value in sorted(reward.items())},
+        **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
+    }
+
+
+def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
+    """Everything that a saved buffer must agree with.
+
+    Args:
+        config: verl's whole configuration.
+        tokenizer: of the actor.
+        dataset: of the training prompts.
+    """
+    return {
+        **fixed_settings(config),
+        TOKENIZER: tokenizer_fingerprint(tokenizer),
+        VOCABULARY: vocabulary_size(config.actor_rollout_ref.model),
+        DATA: data_fingerprint(dataset),
+    }
+
+
+def vocabulary_size(model: Any) -> int:
+    """Token ids of the model that verl's ``actor_rollout_ref.model`` names."""
+    return int(omega_conf_to_dataclass(model).hf_config.get_text_config().vocab_size)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 of which text every token id stands for: of the sorted vocabulary, added tokens included."""
+    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def data_fingerprint(dataset: Any) -> str:
+    """Number of prompts and SHA-256 of the bytes of verl's local copies of the training files, in order.
+
+    A data set of another class that has no ``data_files`` is known by its length alone.
+    """
+    total = hashlib.sha256()
+    for path in getattr(dataset, "data_files", None) or []:
+        with open(path, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{len(dataset)} prompts, {total.hexdigest()}"
+
+
+def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:
+    """Refuse to resume where stored log-probs or scores would mean something else.
+
+    Args:
+        saved: of the checkpoint.
+        current: of the run.
+        folder: of the saved buffer.
+
+    Raises:
+        RepoConfigError: naming the first key that differs and both values.
+    """
+    for key, value in current.items():
+        if saved.get(key) != value:
+            raise RepoConfigError(
+                f"{key}={value!r} differs from {saved.get(key)!r} in {folder}, so stored rows would mean other things: "
+                f"resume with the saved value, or set algorithm.repo.persist=false to start with an empty buffer."
+            )

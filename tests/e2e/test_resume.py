@@ -1,0 +1,175 @@
+"""Stopped and resumed runs, and runs with bad rows, in verl's real trainer on recorded rollouts."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded_run import rollout
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file
+from tiny_model import make_tiny_model, write_prompts
+
+pytestmark = pytest.mark.e2e
+
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
+PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
+N, PER_STEP, STEPS = 4, 4, 6
+REPLAY = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=3"]
+EXACT = [*REPLAY, "algorithm.repo.strategy=random", "algorithm.repo.capacity=6", "data.shuffle=True", "data.seed=3"]
+SKIP = [*REPLAY, "data.shuffle=False", "algorithm.repo.on_nonfinite=skip"]
+# two responses of one prompt and one of another; both prompts have rows in step 3, so replay is going on
+BAD = [[3, PROMPTS[0], 1], [3, PROMPTS[0], 2], [3, PROMPTS[1], 0]]
+NOTHING = [[3, prompt, number] for prompt in PROMPTS for number in range(N)]
+EXPLODE = "actor_rollout_ref.actor.optim.lr=1e20"
+
+SCENARIOS = {
+    "whole": (EXACT, {}),
+    "middle": ([*EXACT, "trainer.save_freq=1"], {"stop_before": 4}),  # in the middle of an epoch
+    "boundary": ([*EXACT, "trainer.save_freq=1"], {"stop_before": 5}),  # at the end of one
+    "end": ([*EXACT, "trainer.save_freq=1"], {}),
+    "nan_stop": ([*REPLAY, "data.shuffle=False", "trainer.save_freq=1"], {"nan": BAD, "fails": True}),
+    "nan_mended": ([*REPLAY, "data.shuffle=False", "trainer.save_freq=1"], {}),
+    "nan_skip": (SKIP, {"nan": BAD}),
+    "nan_dropped": (SKIP, {"drop": BAD}),
+    "diverged_stop": ([*REPLAY, EXPLODE], {"fails": True}),
+    "diverged_skip": ([*SKIP, EXPLODE], {}),
+    "failed_step": ([*REPLAY, "data.shuffle=False"], {"drop": NOTHING, "fails": True}),
+    "twice": ([*REPLAY, "data.shuffle=False"], {}),
+}  # fmt: skip
+FOLDERS = {"boundary": "middle", "end": "middle", "nan_mended": "nan_stop"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Every scenario, trained once, in one process."""
+    base = tmp_path_factory.mktemp("resume")
+    model = make_tiny_model(base / "model")
+    once = write_prompts(base / "train.parquet", PROMPTS)
+    twice = write_prompts(base / "twice.parquet", [PROMPTS[i] for i in (0, 1, 0, 2, 3, 4, 3, 5)])
+    scenarios = []
+    for name, (overrides, options) in SCENARIOS.items():
+        (base / name).mkdir()
+        data = twice if name == "twice" else once
+        common = [
+            f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
+            f"data.train_batch_size={PER_STEP}", f"actor_rollout_ref.rollout.n={N}",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4", "trainer.total_epochs=3",
+            "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+            "actor_rollout_ref.actor.optim.lr_warmup_steps=2", "trainer.logger=[console]", "trainer.test_freq=-1",
+            "trainer.save_freq=6", "trainer.val_before_train=False",
+            f"trainer.default_local_dir={base / FOLDERS.get(name, name) / 'checkpoints'}",
+        ]  # fmt: skip
+        scenarios.append({"out": str(base / name), "overrides": [*common, *overrides], **options})
+    (base / "scenarios.json").write_text(json.dumps(scenarios))
+    log = base / "log"
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, str(HELPERS / "recorded_run.py"), str(base / "scenarios.json")],
+            stdout=file, stderr=subprocess.STDOUT, cwd=base, env={**os.environ, "VERL_PLATFORM": "cpu"}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, log.read_text()[-6000:]
+    return base
+
+
+def metrics(runs, name):
+    return {row["step"]: row for row in json.loads((runs / name / "metrics.json").read_text())}
+
+
+def error(runs, name):
+    return json.loads((runs / name / "error.json").read_text())["text"]
+
+
+def timeless(row):
+    """A step's metrics without those that measure time or memory."""
+    left_out = ("timing", "perf/", "time", "throughput", "cpu_memory", "/mfu")
+    return {key: value for key, value in row.items() if not any(part in key for part in left_out)}
+
+
+def test_a_stopped_and_resumed_run_has_the_metrics_of_one_that_went_on(runs):
+    whole = metrics(runs, "whole")
+    parts = [metrics(runs, name) for name in ("middle", "boundary", "end")]
+    assert [sorted(part) for part in parts] == [[1, 2, 3], [4], [5, 6]] and sorted(whole) == [1, 2, 3, 4, 5, 6]
+    joined = {step: row for part in parts for step, row in part.items()}
+    for step, row in whole.items():
+        mine, its = timeless(joined[step]), timeless(row)
+        assert len(its) > 60 and mine == its, {k: (v, mine.get(k)) for k, v in its.items() if mine.get(k) != v}
+    assert whole[6]["repo/replayed_rows"] == 12 and whole[6]["repo/uses_max"] > 1 and whole[6]["repo/age_max"] > 1
+
+
+def test_a_stopped_and_resumed_run_has_the_weights_of_one_that_went_on(runs):
+    whole, end = (load_file(runs / name / "weights.safetensors") for name in ("whole", "end"))
+    assert whole.keys() == end.keys() and all(bool((whole[key] == end[key]).all()) for key in whole)
+    middle = load_file(runs / "middle" / "weights.safetensors")
+    assert any(bool((whole[key] != middle[key]).any()) for key in whole)
+
+
+def test_a_stopped_and_resumed_run_has_the_buffer_of_one_that_went_on(runs):
+    ours, theirs = (runs / name / "checkpoints" / "global_step_6" / "prompt_replay" for name in ("whole", "middle"))
+    assert sorted(p.name for p in ours.iterdir()) == sorted(p.name for p in theirs.iterdir())
+    first, second = (json.loads((folder / "meta.json").read_text()) for folder in (ours, theirs))
+    assert first == second and sum(shard["rows"] for shard in first["shards"]) == 48
+    arrays = load_arrays(ours / "rows-00000.safetensors")
+    assert arrays["uses"].max() > 1 and set(arrays["step"].tolist()) >= {4, 5, 6}
+
+
+def test_scores_of_nan_stop_the_run_and_name_the_rows(runs):
+    text = error(runs, "nan_stop")
+    assert "step 3: the reward function gave a score that is not finite for 3 row(s) (response 1 of prompt" in text
+    assert "0+0=?" in text and "1+1=?." in text and "algorithm.repo.on_nonfinite=skip" in text
+    assert sorted(metrics(runs, "nan_stop")) == [1, 2]
+
+
+def test_the_last_checkpoint_resumes_once_the_reward_is_mended(runs):
+    assert sorted(metrics(runs, "nan_mended")) == [3, 4, 5, 6]
+
+
+def test_skipping_scores_of_nan_is_leaving_out_these_rows(runs):
+    """The same numbers as where these rows were never generated, but for those that count them."""
+    skipped, dropped = metrics(runs, "nan_skip"), metrics(runs, "nan_dropped")
+    assert [skipped[step]["repo/nonfinite_scores"] for step in range(1, 7)] == [0, 0, 3, 0, 0, 0]
+    for step, row in dropped.items():
+        mine = {**timeless(skipped[step]), "repo/nonfinite_scores": 0}
+        assert mine == timeless(row), {k: (v, mine.get(k)) for k, v in timeless(row).items() if mine.get(k) != v}
+    ours, theirs = (load_file(runs / name / "weights.safetensors") for name in ("nan_skip", "nan_dropped"))
+    assert all(bool((ours[key] == theirs[key]).all()) for key in ours)
+    assert json.loads((runs / "nan_skip" / "left.json").read_text()) == json.loads(
+        (runs / "nan_dropped" / "left.json").read_text()
+    )
+
+
+def test_a_diverged_policy_stops_the_run_and_names_the_rows(runs):
+    text = error(runs, "diverged_stop")
+    assert "the update was stopped before its optimizer step, since values are not finite in" in text
+    assert "fresh row of prompt" in text and "log-prob" in text and "algorithm.repo.on_nonfinite=skip" in text
+
+
+def test_a_diverged_policy_is_skipped_and_counted(runs):
+    rows = metrics(runs, "diverged_skip")
+    assert sorted(rows) == list(range(1, STEPS + 1))
+    bad = [row["repo/nonfinite_steps"] for row in rows.values()]
+    assert sum(bad) > 0 and rows[6]["repo/nonfinite_rows"] > 0
+    assert math.isfinite(rows[6]["repo/effective_steps"])
+    stored = rows[6]["repo/buffer_rows"]
+    assert 0 < stored < STEPS * PER_STEP * N
+
+
+def test_a_step_without_any_response_stops_with_verls_sentence(runs):
+    assert "no materializable trajectories" in error(runs, "failed_step")
+    assert sorted(metrics(runs, "failed_step")) == [1, 2]
+
+
+def test_a_prompt_twice_in_a_batch_is_two_fresh_blocks_and_one_buffer(runs):
+    rows = metrics(runs, "twice")
+    # batches are prompts 0 1 0 2 and 3 4 3 5, in turn: from step 3 on every block replays 3 rows of earlier steps
+    assert [rows[step]["repo/replayed_rows"] for step in range(1, 7)] == [0, 0, 12, 12, 12, 12]
+    assert [rows[step]["repo/prompts_with_replay"] for step in range(1, 7)] == [0, 0, 4, 4, 4, 4]
+    assert [rows[step]["repo/age_mean"] for step in (3, 5)] == [2, 2]
+    # recency: both blocks of prompt 0 replay the same 3 rows, so the second is their second use in the step
+    assert rows[3]["repo/buffer_rows"] == 3 * 2 * N + 2 * 2 * N + 2 * N
+    scores = [row["score"] for row in rollout(PROMPTS[0], 3, N, 100)]
+    assert len(scores) == N
