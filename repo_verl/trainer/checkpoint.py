@@ -120,9 +120,12 @@ class CheckpointKeeper:
             RepoConfigError: if its buffer was filled under other settings.
             BufferFilesError: if the buffer is damaged.
         """
+        folder: str | None = None
         if self._trainer.resume_mode == "auto":
             tracker.mend_tracker(self._root)
-        folder = _resume_folder(self._trainer)
+            folder = tracker.named_by_tracker(self._root)
+        elif self._trainer.resume_mode == "resume_path":
+            folder = os.path.abspath(self._trainer.resume_from_path)
         if folder is None:
             return None
         tracker.refuse_broken(folder)
@@ -165,13 +168,3 @@ def _restored(loaded: LoadedBuffer, repo: RepoConfig, folder: str) -> Iterator[s
             f"{PREFIX}log_prob_dtype={repo.log_prob_dtype}, where the buffer was saved with {saved['log_prob_dtype']}: "
             f"stored log-probs are converted"
         )
-
-
-def _resume_folder(trainer: Any) -> str | None:
-    if trainer.resume_mode == "disable":
-        return None
-    if trainer.resume_mode == "resume_path":
-        return os.path.abspath(trainer.resume_from_path)
-    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path  # takes seconds; the rest needs no verl
-
-    return find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir))

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
-from verl.utils.config import omega_conf_to_dataclass
 
 from repo_verl.config import RepoConfigError
 
@@ -45,6 +44,8 @@ def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
 
 def vocabulary_size(model: Any) -> int:
     """Token ids of the model that verl's ``actor_rollout_ref.model`` names."""
+    from verl.utils.config import omega_conf_to_dataclass  # takes seconds; the rest needs no verl
+
     return int(omega_conf_to_dataclass(model).hf_config.get_text_config().vocab_size)
 
 

@@ -164,18 +164,27 @@ def refuse_broken(folder: str) -> None:
     raise CheckpointError(f"checkpoint {folder} is not whole ({fault}): {remedy}.")
 
 
+def named_by_tracker(root: str) -> str | None:
+    """The checkpoint folder that verl's tracker file names; None if it names none that is there."""
+    path = os.path.join(root, TRACKER)
+    if not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        text = file.read(64)
+    folder = os.path.join(root, f"global_step_{int(text)}") if re.fullmatch(rb"\s*\d{1,18}\s*", text) else ""
+    return folder if os.path.isdir(folder) else None
+
+
 def mend_tracker(root: str) -> None:
     """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
 
     A tracker that names a step is left alone. Without any finished checkpoint it is removed: the run begins anew.
     """
     path = os.path.join(root, TRACKER)
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) or named_by_tracker(root) is not None:
         return
     with open(path, "rb") as file:
         text = file.read(64)
-    if re.fullmatch(rb"\s*\d{1,18}\s*", text) and os.path.isdir(os.path.join(root, f"global_step_{int(text)}")):
-        return
     whole = last_finished(root)
     if whole is None:
         logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)

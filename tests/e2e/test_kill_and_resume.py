@@ -23,8 +23,9 @@ def played(tmp_path_factory):
     data = write_prompts(base / "train.parquet", [f"{i}+{i}=?" for i in range(12)])
     log = base / "log"
     with log.open("w") as file:
+        arguments = [model, data, base, ROUNDS, SEED]
         done = subprocess.run(
-            [sys.executable, str(HELPERS / "checkpoint_run.py"), str(model), str(data), str(base), str(ROUNDS), str(SEED)],
+            [sys.executable, str(HELPERS / "checkpoint_run.py"), *map(str, arguments)],
             stdout=file, stderr=subprocess.STDOUT, cwd=base, env={**os.environ, "VERL_PLATFORM": "cpu"}, check=False,
         )  # fmt: skip
     assert done.returncode == 0, log.read_text()[-6000:]

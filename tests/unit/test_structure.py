@@ -41,7 +41,12 @@ ALLOWED = {
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
-    "repo_verl.trainer.checkpoint": {"safetensors", "omegaconf", "verl", "repo_verl.config"},
+    "repo_verl.trainer.checkpoint": {
+        "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.identity", "repo_verl.trainer.tracker",
+    },
+    "repo_verl.trainer.identity": {"omegaconf", "verl", "repo_verl.config"},
+    "repo_verl.trainer.tracker": set(),
+    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
         "repo_verl.plugin", "repo_verl.rewards",
