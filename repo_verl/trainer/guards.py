@@ -12,7 +12,7 @@ import torch
 
 from repo_verl.config import PREFIX, RepoConfig
 from repo_verl.replay import prompt_key
-from repo_verl.trainer.fields import FRESH, ORIGIN, PADDING
+from repo_verl.trainer.fields import FRESH, ORIGIN, PADDING, REPLAYED
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -20,6 +20,7 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 NAMED = 3
 """Rows that a message names; it counts the others."""
 
+KINDS = {FRESH: "fresh", REPLAYED: "replayed", PADDING: "padding"}
 SKIP = f"set {PREFIX}on_nonfinite=skip"
 
 
@@ -88,9 +89,9 @@ def stop_update(data: Any, found: Mapping[int, str], loss: float) -> None:
     prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
     origin = data[ORIGIN].tolist() if ORIGIN in data.keys() else [FRESH] * len(prompts)
     names = [
-        f"{'fresh' if origin[row] == FRESH else 'replayed'} row of prompt {prompt_key(prompts[row].cpu().numpy())} "
+        f"{KINDS[origin[row]]} row of prompt {prompt_key(prompts[row].cpu().numpy())} "
         f"with {responses[row].numel()} response tokens{': ' if found else ''}{found.get(row, '')}"
-        for row in (found or [row for row, kind in enumerate(origin) if kind != PADDING])
+        for row in (found or range(len(prompts)))
     ]
     what = "values are not finite" if found else f"the loss is {loss} (its KL or entropy term)"
     raise NonFiniteError(

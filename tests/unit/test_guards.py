@@ -47,7 +47,7 @@ def test_an_update_names_its_rows():
     assert "values are not finite in 1 row(s) (" + named in str(caught.value)
     with pytest.raises(NonFiniteError) as caught:
         stop_update(data, {}, math.inf)
-    assert "the loss is inf (its KL or entropy term) in 2 row(s) (fresh row of prompt" in str(caught.value)
+    assert "the loss is inf (its KL or entropy term) in 3 row(s) (fresh row of prompt" in str(caught.value)
     assert f"fresh row of prompt {prompt_key([7, 8])} with 3 response tokens; replayed row" in str(caught.value)
 
 
