@@ -93,7 +93,7 @@ def encode(meta: BufferMeta) -> bytes:
         BufferFilesError: if it would be longer than :func:`read` takes.
     """
     fields = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(meta)}
-    content = json.dumps({**fields, "sha256": _digest(fields)}, indent=1, allow_nan=False).encode() + b"\n"
+    content = json.dumps({**fields, "sha256": _digest(fields)}, indent=1, allow_nan=False).encode()
     if len(content) > MOST_META_BYTES:
         raise BufferFilesError(
             f"{META} of the replay buffer would have {len(content)} bytes, over {MOST_META_BYTES}: give less as extra."

@@ -28,7 +28,7 @@ VERSION = 2
 BATCH_TOKENS = 1 << 22
 """Tokens that one call of the store moves while a state is saved or loaded: 32 MiB."""
 BATCH_PIECES = BATCH_TOKENS // 64
-ROW_BYTES, PROMPT_BYTES = 29, 32
+ROW_BYTES, PROMPT_BYTES = 25, 32
 """Bytes of a row and of a prompt in the columns, beside tokens, masks and parts."""
 
 HEX = frozenset("0123456789abcdef")
