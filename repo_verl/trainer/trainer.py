@@ -36,6 +36,7 @@ from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selecti
 from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.update import Prepared, Update, finish_update, place_update, plan_step, update_shape
+from repo_verl.trainer.watch import watching
 from repo_verl.trainer.worker_loss import repo_loss
 
 logger = logging.getLogger(__name__)
@@ -74,10 +75,13 @@ class RepoTrainer(PPOTrainerSync):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; verl's loop."""
+        ended = False
         try:
-            super().fit(agent_loop_manager)
+            with watching(self, agent_loop_manager) as self._watch:
+                super().fit(agent_loop_manager)
+            ended = True
         finally:
-            self._background.shutdown()
+            self._background.shutdown(wait=ended, cancel_futures=not ended)
             if self._row_store is not None:
                 self._row_store.close()
 
@@ -255,6 +259,10 @@ class RepoTrainer(PPOTrainerSync):
             group.update_actor = stock
 
     def _save_checkpoint(self) -> None:
+        with self._watch.undisturbed():
+            self._save_all()
+
+    def _save_all(self) -> None:
         folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
         extra = {"effective_steps": self.effective_steps, "fixed": checkpoint.fixed_settings(self.config)}
         checkpoint.save_state(folder, self.prompt_replay.state_dict(), extra)
