@@ -113,8 +113,9 @@ class JudgePool:
         Raises: JudgeError if no judge can be started.
         """
         question = json.dumps({"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds})
+        tries = 2
         with self._places:
-            for _ in range(2):
+            while tries:
                 judge = self._take()
                 again = judge.used
                 reply, late, ended_by = self._question(judge, question.encode(), limits.clock_seconds)
@@ -124,8 +125,12 @@ class JudgePool:
                     return Judgement(
                         False, "timeout", f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s"
                     )
-                if not again:
+                from_outside = ended_by in (0, signal.SIGKILL)  # the system or an operator; a limit ends otherwise
+                if from_outside and again:
+                    continue  # killed while it was idle, perhaps all of them
+                if not from_outside and not again:
                     break  # else it may have died while it was idle, of which this answer is innocent
+                tries -= 1
         return Judgement(False, "error", f"the judge process died of signal {ended_by}")
 
     def _question(self, judge: _Judge, question: bytes, seconds: float) -> tuple[dict[str, Any] | None, bool, int]:

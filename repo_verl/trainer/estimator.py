@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import open_dict
 
 from repo_verl.advantages import block_advantages
 from repo_verl.config import RepoConfig
@@ -48,3 +51,16 @@ def compute_repo_outcome_advantage(
     by_std = settings.get("norm_adv_by_std_in_grpo", True)
     advantages = block_advantages(scores, torch.from_numpy(blocks), eps, by_std).unsqueeze(-1) * response_mask
     return advantages, advantages
+
+
+@contextlib.contextmanager
+def selected(algorithm: Any, name: str) -> Iterator[None]:
+    """Set ``adv_estimator`` of verl's ``algorithm`` block for the duration of the block."""
+    before = algorithm.adv_estimator
+    with open_dict(algorithm):
+        algorithm.adv_estimator = name
+    try:
+        yield
+    finally:
+        with open_dict(algorithm):
+            algorithm.adv_estimator = before

@@ -17,11 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from omegaconf import open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 
 from repo_verl import metrics as formulas
@@ -30,14 +28,14 @@ from repo_verl.replay import PromptReplayBuffer
 from repo_verl.trainer import estimator, guards, identity, placing, rows
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle
-from repo_verl.trainer.fields import REPORT
-from repo_verl.trainer.layout import Layout
 from repo_verl.trainer.polling import poll_adaptively
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
 from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.update import Prepared, Update, finish_update, place_update, plan_step, update_shape
+from repo_verl.trainer.watch import Watch, watching
 from repo_verl.trainer.worker_loss import repo_loss
+from repo_verl.trainer.worker_update import watched_update
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -64,6 +62,7 @@ class RepoTrainer(PPOTrainerSync):
         self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
         self._planning: Future[Prepared]
         self._clearing: Future[None] | None = None
+        self._watch: Watch | None = None
         self._stored = False
         estimator.serving = True
         super().__init__(config)
@@ -76,10 +75,13 @@ class RepoTrainer(PPOTrainerSync):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; verl's loop."""
+        ended = False
         try:
-            super().fit(agent_loop_manager)
+            with watching(self, agent_loop_manager) as self._watch:
+                super().fit(agent_loop_manager)
+            ended = True
         finally:
-            self._background.shutdown()
+            self._background.shutdown(wait=ended, cancel_futures=not ended)
             if self._row_store is not None:
                 self._row_store.close()
 
@@ -134,7 +136,7 @@ class RepoTrainer(PPOTrainerSync):
             with self._exposed():
                 rows.refuse_unsupported(batch, self.processor is not None)
             return batch
-        with _estimator(self.config.algorithm, "grpo"):
+        with estimator.selected(self.config.algorithm, "grpo"):
             return super()._compute_advantage(batch, metrics)
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
@@ -185,7 +187,8 @@ class RepoTrainer(PPOTrainerSync):
                 self._retrieval.discard(merged.keys)
             storing = self._background.submit(self._store, update.fresh, batch.partition_id)
         try:
-            with self._watched_update(update.plan.layout if update.plan else None) as (reports, grad_norms):
+            layout = update.plan.layout if update.plan else None
+            with watched_update(self.actor_rollout_wg, layout) as (reports, grad_norms):
                 super()._update_actor(merged, metrics)
         finally:
             with self._exposed():
@@ -243,39 +246,12 @@ class RepoTrainer(PPOTrainerSync):
     def _ranks(self) -> int:
         return int(max(self.actor_rollout_wg._dispatch_info["actor"])) + 1
 
-    @contextlib.contextmanager
-    def _watched_update(self, layout: Layout | None) -> Iterator[tuple[list[dict[str, float]], list[float]]]:
-        """Around verl's update: set the rows of mini- and micro-batches, and collect what the workers report.
-
-        Yields:
-            a list of RePO's sums and a list of gradient norms, one entry an optimizer step, filled by the call.
-        """
-        group, reports, grad_norms = self.actor_rollout_wg, [], []  # type: Any, list[dict[str, float]], list[float]
-        stock = group.update_actor
-
-        def update_actor(batch: KVBatchMeta) -> Any:
-            if layout is not None:
-                batch.extra_info["mini_batch_size"] = layout.mini_batch_rows
-                if layout.micro_batch_rows is not None:
-                    batch.extra_info["micro_batch_size_per_gpu"] = layout.micro_batch_rows
-            output = stock(batch)
-            found = dict(output["metrics"])
-            columns = {key: found.pop(key) for key in list(found) if key.startswith(REPORT)}
-            names = [key.removeprefix(REPORT) for key in columns]
-            reports.extend(dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True))
-            grad_norms.extend(found["grad_norm"])
-            tu.assign_non_tensor_data(output, "metrics", found)
-            return output
-
-        group.update_actor = update_actor
-        try:
-            yield reports, grad_norms
-        finally:
-            group.update_actor = stock
-
     def _save_checkpoint(self) -> None:
-        group = self.actor_rollout_wg
-        with self._keeper.saving(self.global_steps, self.effective_steps, self.prompt_replay, group):
+        quiet = self._watch.undisturbed() if self._watch else contextlib.nullcontext()
+        keeping = self._keeper.saving(
+            self.global_steps, self.effective_steps, self.prompt_replay, self.actor_rollout_wg
+        )
+        with quiet, keeping:
             super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -286,16 +262,3 @@ class RepoTrainer(PPOTrainerSync):
         super()._load_checkpoint()
         if folder is not None:
             self.effective_steps = self._keeper.restore(folder, self.prompt_replay)
-
-
-@contextlib.contextmanager
-def _estimator(algorithm: Any, name: str) -> Iterator[None]:
-    """Set ``adv_estimator`` for the duration of the block."""
-    before = algorithm.adv_estimator
-    with open_dict(algorithm):
-        algorithm.adv_estimator = name
-    try:
-        yield
-    finally:
-        with open_dict(algorithm):
-            algorithm.adv_estimator = before

@@ -138,6 +138,36 @@ def test_a_template_that_dies_is_started_again(judges):
     assert ask(judges, "1+x").right and judges.processes()[0] != template
 
 
+@pytest.mark.parametrize("template_too", [False, True])
+def test_judges_killed_while_idle_cost_no_answer_its_verdict(template_too):
+    several = JudgePool(4)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            while len(several.processes()) < 3:
+                assert all(judgement.right for judgement in threads.map(lambda _: ask(several, "1+x"), range(8)))
+        template, *idle = several.processes()
+        for pid in [template, *idle] if template_too else idle:
+            os.kill(pid, signal.SIGKILL)
+        assert ask(several, "1+x").right
+    finally:
+        several.close()
+
+
+def test_a_question_whose_judge_is_killed_is_asked_again(judges):
+    template, answers = None, []
+    asked = threading.Thread(target=lambda: answers.append(ask(judges, SLOW, "7", Limits(cpu_seconds=1))))
+    asked.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        template = judges._template and psutil.Process(judges._template.pid)
+        if template and template.children():
+            break
+    time.sleep(0.3)
+    os.kill(template.children()[0].pid, signal.SIGKILL)
+    asked.join()
+    assert answers[0].status == "timeout", "judged by the second judge, to the end"
+
+
 def test_memory_is_limited():
     small = JudgePool(1, memory_bytes=4 << 20)
     try:

@@ -5,13 +5,21 @@ import math
 import pytest
 import torch
 
-from repo_verl.metrics import count_effective, effective_share, mean_and_max, mean_and_std, worker_metrics, zero_share
+from repo_verl.metrics import (
+    count_effective,
+    count_skipped,
+    effective_share,
+    mean_and_max,
+    mean_and_std,
+    worker_metrics,
+    zero_share,
+)
 
 
 def report(**values):
     keys = (
         "fresh_tokens fresh_clipped_low fresh_clipped_high rows tokens ratio_sum ratio_max clipped_low clipped_high "
-        "weight_sum weight_square_sum gradient_square_sum loss_replayed loss_fresh"
+        "weight_sum weight_square_sum gradient_square_sum loss_replayed loss_fresh nonfinite_rows"
     ).split()
     return {**dict.fromkeys(keys, 0.0), **values}
 
@@ -26,7 +34,7 @@ def test_effective_prompts_counts_prompts_not_rows():
 def test_means_over_mini_batches_and_rows():
     first = report(fresh_tokens=10, fresh_clipped_low=1, rows=2, tokens=4, ratio_sum=5, ratio_max=2, clipped_high=1,
                    weight_sum=3, weight_square_sum=5, gradient_square_sum=9, loss_fresh=1,
-                   loss_replayed=-1)  # fmt: skip
+                   loss_replayed=-1, nonfinite_rows=1.5)  # fmt: skip
     second = report(fresh_tokens=30, ratio_max=1, loss_fresh=3)
     got = worker_metrics([first, second], ranks=2)
     assert got["loss_fresh"] == 2 and got["loss_replayed"] == -0.5
@@ -34,6 +42,7 @@ def test_means_over_mini_batches_and_rows():
     assert got["ratio_mean_replayed"] == 1.25 and got["ratio_max_replayed"] == 2
     assert got["ess_replayed"] == pytest.approx(9 / (2 * 5))
     assert got["grad_norm_replayed"] == pytest.approx(math.sqrt(9 * 2 / 2))
+    assert got["nonfinite_rows"] == 3
 
 
 def test_equal_weights_have_a_full_effective_sample_size():
@@ -49,6 +58,7 @@ def test_without_replay_everything_is_zero():
 
 def test_effective_steps_leave_out_zero_and_skipped_gradients():
     assert count_effective([0.5, 0.0, math.nan, math.inf, 1e-9]) == 2
+    assert count_skipped([0.5, 0.0, math.nan, math.inf, 1e-9]) == 2
 
 
 def test_summaries_of_values():
