@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+from buffer_game import sign
 from safetensors.numpy import load_file, save_file
 
 from repo_verl.cli import main
@@ -155,31 +156,22 @@ def test_what_is_no_buffer_or_a_damaged_one_is_one_sentence(tmp_path, capsys):
     ):
         path = folder / "rows-00000.safetensors"
         save_file({**arrays, column: value}, path)
-        fields = json.loads((folder / "meta.json").read_text())
-        fields["shards"][0]["bytes"] = path.stat().st_size
-        sign(folder, fields)
+        sign(
+            folder,
+            lambda fields: fields["shards"][0].update(bytes=(folder / fields["shards"][0]["file"]).stat().st_size),
+        )
         status, _, errors = run(capsys, folder, "--rows", 9)
         assert status == 1 and match in errors and errors.count("\n") == 1, errors
     path.unlink()
     assert "can't be read" in run(capsys, folder)[2]
 
 
-def sign(folder, fields):
-    """Write ``meta.json`` with its checksum."""
-    import hashlib
-
-    fields.pop("sha256")
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    (folder / "meta.json").write_text(json.dumps({**fields, "sha256": hashlib.sha256(text.encode()).hexdigest()}))
-
-
 def test_names_in_a_hostile_buffer_are_escaped_too(tmp_path, capsys):
     folder = save(tmp_path / "global_step_6") / "prompt_replay"
-    fields = json.loads((folder / "meta.json").read_text())
-    sign(folder, {**fields, "part_names": ["\x1b[2J"], "extra": {"\x7f": "\x1b"}})
+    sign(folder, lambda fields: fields.update({"part_names": ["\x1b[2J"], "extra": {"\x7f": "\x1b"}}))
     status, output, _ = run(capsys, folder)
     assert status == 0 and all(line.isprintable() for line in output.split("\n")) and r"\x1b[2J" in output
-    sign(folder, {**json.loads((folder / "meta.json").read_text()), "\x1b[2J": 1})
+    sign(folder, lambda fields: fields.update({"\x1b[2J": 1}))
     status, _, errors = run(capsys, folder)
     assert status == 1 and errors[:-1].isprintable() and r"\x1b[2J" in errors
 
