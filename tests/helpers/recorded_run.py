@@ -7,7 +7,7 @@ Run as a program in a process of its own:
     python recorded_run.py SCENARIOS.json
 
 where the file holds a list of {"out": folder, "overrides": [...], "drop": [[step, prompt, number], ...],
-"flat_after": step, "kill_storage_at": step}. Each scenario
+"flat_after": step, "kill_storage_at": step, "clock_back_at": step}. Each scenario
 writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the
 loss was given.
 """
@@ -21,6 +21,7 @@ import os
 import random
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -209,7 +210,24 @@ def kill_storage(trainer) -> None:
     os.kill(ray.get(unit.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
 
 
-def run(out: Path, overrides: list[str], drop=(), flat_after=10**9, kill_storage_at=None) -> None:
+def turn_clock_back(actor=None, seconds: float = 3600.0) -> None:
+    """Makes ``time.time`` of this process an hour early; Ray's own code, which is C++, keeps the true time."""
+    true = time.time
+    time.time = lambda: true() - seconds
+
+
+def turn_clocks_back(trainer) -> None:
+    """An hour back in the driver, the actor workers and TransferQueue's processes."""
+    import ray
+    import transfer_queue.interface as queue
+
+    units = queue._TQ_STORAGE["SimpleStorage"].values()
+    actors = [*trainer.actor_rollout_wg.workers, queue._TQ_CONTROLLER, *units]
+    ray.get([actor.__ray_call__.remote(turn_clock_back) for actor in actors])
+    turn_clock_back()
+
+
+def run(out: Path, overrides: list[str], drop=(), flat_after=10**9, kill_storage_at=None, clock_back_at=None) -> None:
     """Train with recorded rollouts and write what came out."""
     import ray
     import transfer_queue as tq
@@ -221,13 +239,16 @@ def run(out: Path, overrides: list[str], drop=(), flat_after=10**9, kill_storage
     logged: list[dict] = []
     stock_log = Tracking.log
     Tracking.log = lambda self, data, step: logged.append({"step": step, **data})
+
+    def before(step: int) -> None:
+        if step == kill_storage_at:
+            kill_storage(trainer)
+        if step == clock_back_at:
+            turn_clocks_back(trainer)
+
     try:
         n = config.actor_rollout_ref.rollout.n
-        trainer.fit(
-            RecordedRollouts(
-                trainer.tokenizer, n, drop, flat_after, lambda step: step == kill_storage_at and kill_storage(trainer)
-            )
-        )
+        trainer.fit(RecordedRollouts(trainer.tokenizer, n, drop, flat_after, before))
     finally:
         Tracking.log = stock_log
     (out / "metrics.json").write_text(json.dumps(logged, default=float))
@@ -245,7 +266,7 @@ def run_scenario(scenario: dict) -> None:
 
     fork_server.start()
     dropped = [tuple(item) for item in scenario.get("drop", [])]
-    options = {key: scenario[key] for key in ("flat_after", "kill_storage_at") if key in scenario}
+    options = {key: scenario[key] for key in ("flat_after", "kill_storage_at", "clock_back_at") if key in scenario}
     run(Path(scenario["out"]), scenario["overrides"], dropped, **options)
 
 
