@@ -28,6 +28,7 @@ from repo_verl.replay import PromptReplayBuffer
 from repo_verl.trainer import estimator, guards, identity, placing, rows
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle
+from repo_verl.trainer.logs import log_as_verl
 from repo_verl.trainer.polling import poll_adaptively
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
 from repo_verl.trainer.step_metrics import step_metrics
@@ -54,6 +55,7 @@ class RepoTrainer(PPOTrainerSync):
     """
 
     def __init__(self, config: Any) -> None:
+        log_as_verl()
         self.repo: RepoConfig = check_config(config)
         settings = self.repo if self.repo.active else dataclasses.replace(self.repo, storage="host")
         self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None

@@ -150,7 +150,7 @@ class Job:
 
     def __init__(self, folder: Path, ray_folder: Path, steps: int) -> None:
         self.folder, self.ray_folder, self.runs = folder, ray_folder, []  # type: ignore[var-annotated]
-        model = make_tiny_model(folder / "model")
+        model = make_tiny_model(folder / "model", hidden=128)  # heads of 32, the smallest that vLLM serves on a CPU
         data = write_prompts(folder / "train.parquet", [f"{i}+{i}=?" for i in range(64)])
         self.overrides = [
             f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",

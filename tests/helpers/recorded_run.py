@@ -8,7 +8,7 @@ Run as a program in a process of its own:
 
 where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
 number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
-"stop_before": step, "fails": true (the run is expected to raise). Each scenario writes weights.safetensors,
+"clock_back_at": step, "stop_before": step, "fails": true (the run is expected to raise). Each scenario writes weights.safetensors,
 metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the loss was given; one that
 fails writes error.json instead: the error's class and text.
 """
@@ -23,6 +23,7 @@ import os
 import random
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -215,6 +216,23 @@ def kill_storage(trainer) -> None:
     os.kill(ray.get(unit.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
 
 
+def turn_clock_back(actor=None, seconds: float = 3600.0) -> None:
+    """Makes ``time.time`` of this process an hour early; Ray's own code, which is C++, keeps the true time."""
+    true = time.time
+    time.time = lambda: true() - seconds
+
+
+def turn_clocks_back(trainer) -> None:
+    """An hour back in the driver, the actor workers and TransferQueue's processes."""
+    import ray
+    import transfer_queue.interface as queue
+
+    units = queue._TQ_STORAGE["SimpleStorage"].values()
+    actors = [*trainer.actor_rollout_wg.workers, queue._TQ_CONTROLLER, *units]
+    ray.get([actor.__ray_call__.remote(turn_clock_back) for actor in actors])
+    turn_clock_back()
+
+
 class Stopped(Exception):
     """The scenario asked for the run to end here."""
 
@@ -223,6 +241,8 @@ def happen(trainer, scenario: dict, step: int) -> None:
     """What a scenario does before a step's responses are there."""
     if step == scenario.get("kill_storage_at"):
         kill_storage(trainer)
+    if step == scenario.get("clock_back_at"):
+        turn_clocks_back(trainer)
     if step == scenario.get("stop_before"):
         raise Stopped
 
