@@ -17,11 +17,12 @@ ALLOWED = {
     "repo_verl.advantages": {"torch"},
     "repo_verl.losses": {"torch"},
     "repo_verl.metrics": {"torch"},
-    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report"},
+    "repo_verl.secrets": set(),
+    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "repo_verl.evaluate", "repo_verl.rewards",
-        "repo_verl.cpu.environment",
+        "repo_verl.cpu.environment", "repo_verl.secrets",
     },
     "repo_verl.evaluate.stats": {"numpy", "repo_verl.evaluate.resample"},
     "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.resample"},
@@ -40,7 +41,7 @@ ALLOWED = {
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
-    "repo_verl.trainer.checkpoint": {"safetensors", "omegaconf", "verl", "repo_verl.config"},
+    "repo_verl.trainer.checkpoint": {"safetensors", "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
         "repo_verl.plugin", "repo_verl.rewards",
