@@ -214,8 +214,8 @@ def hostile_value(rng):
         None, True, False, 0, -1, 1, 2, 7.5, -0.0, 1e308, 5e-324, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 1e30,
         1e22,
         math_text(rng), "", " ", "0", "-1", "1e5", "nan", "true", "null", "x" * 50_000, "\0", "a\nb", "\u2028",
-        "\u202e",        "\U0001f600", "é", "../../x", "/etc/passwd", "C:\\x", "CON", "<script>alert(1)</script>", "{0.__class__}",
-        "%s%n", [], {}, [[]], [{}], {"": ""}, [None], [1, "a", None], {"a": {"b": {"c": 1}}}, list(range(300)),
+        "\u202e", "\U0001f600", "é", "../../x", "/etc/passwd", "C:\\x", "CON", "<script>alert(1)</script>",
+        "{0.__class__}", "%s%n", [], {}, [[]], [{}], {"": ""}, [None], [1, "a", None], {"a": {"b": {"c": 1}}}, list(range(300)),
         *_SPELLED,
     ))  # fmt: skip
 
