@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from repo_verl.config import RepoConfig, RepoConfigError
-from repo_verl.replay import packing, restore, state
-from repo_verl.replay.blob import Visit
-from repo_verl.replay.index import Evicted, Index
+from repo_verl.replay import checks, packing, restore, state
+from repo_verl.replay.index import Index
 from repo_verl.replay.record import Record
-from repo_verl.replay.selection import Selection, choose
+from repo_verl.replay.selection import Selection, choose, locate
 from repo_verl.replay.store import BlobStore, HostStore
 
 SETTINGS = (
@@ -137,16 +136,7 @@ class PromptReplayBuffer:
             slots = np.array([index.slots[key] for key in visits], dtype=np.int64)
             counts = np.array([len(rows) for rows in visits.values()], dtype=np.int64)
             values["handle"] = np.repeat(np.array(handles[len(new) :], dtype=np.int64), counts)
-            self._release(index.insert(slots, counts, values))
-
-    def _release(self, evicted: Evicted) -> None:
-        if evicted.handles:
-            self._store.drop(evicted.handles)
-        if isinstance(self._store, HostStore):
-            for handle, start in evicted.cut:
-                rest = Visit.of(self._store.get([handle])[0], self._narrow).without(start)
-                if rest is not None:
-                    self._store.rewrite(handle, rest)
+            packing.release(self._store, index.insert(slots, counts, values), self._narrow)
 
     def select_batch(self, keys: Sequence[str], step: int) -> list[Selection]:
         """Choose the rows to replay in a training step, one selection a key, in order; reads no tokens.
@@ -169,7 +159,7 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if a row was evicted since it was selected.
         """
-        slots, serials, held = self._locate(selections)
+        slots, serials, held = locate(self._index, selections)
         if not held.all():
             lost = int(np.argmin(held))
             ends = np.cumsum([len(selection) for selection in selections])
@@ -182,20 +172,8 @@ class PromptReplayBuffer:
 
     def mark_used(self, selections: Sequence[Selection]) -> None:
         """Count one use of each selected row; rows evicted meanwhile are passed over."""
-        slots, serials, held = self._locate(selections)
+        slots, serials, held = locate(self._index, selections)
         np.add.at(self._index.rows["uses"], self._index.places(slots[held], serials[held]), 1)
-
-    def _locate(self, selections: Sequence[Selection]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Slots and serials of all selected rows, and which of them are held: (N,) each."""
-        sizes = [len(selection) for selection in selections]
-        slots = np.repeat([self._index.slots.get(selection.key, -1) for selection in selections], sizes).astype(
-            np.int64
-        )
-        serials = np.concatenate([np.empty(0, dtype=np.int64), *(selection.serials for selection in selections)])
-        held = slots >= 0
-        first, count = (self._index.prompts[name][slots[held]] for name in ("first", "count"))
-        held[held] = (first <= serials[held]) & (serials[held] < first + count)
-        return slots, serials, held
 
     def sample(self, key: str, step: int) -> list[Record]:
         """The rows of a prompt to replay in a training step, the oldest first; their use counts go up.
@@ -226,7 +204,7 @@ class PromptReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Rows, prompts and the generator as arrays and JSON-ready values, copied once; see ``replay.state``."""
-        return state.pack(self._index, self._store, self._narrow, self._rng.bit_generator.state)
+        return {"meta": self.meta(), "arrays": state.columns(self._index, self._store, self._narrow)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replace all rows and the generator by copies of what :meth:`state_dict` gave.
@@ -237,12 +215,34 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if the state is of another version or its parts don't fit together; nothing changes then.
         """
-        state.check(saved)
-        rng = np.random.default_rng(0)
-        rng.bit_generator.state = dict(saved["meta"]["rng"])
-        inserted, held = self._index.inserted, self._index.handles()
-        self._index = Index(self._config.capacity, inserted)
+        checks.check(saved)
+        self.replace([saved["arrays"]], saved["meta"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the buffer was made with, JSON-ready."""
+        return {name: getattr(self._config, name) for name in SETTINGS}
+
+    def shards(self, most_bytes: int) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
+        """All bytes, and the arrays of :meth:`state_dict` by ranges of prompts; see ``replay.state.shards``."""
+        return state.shards(self._index, self._store, self._narrow, most_bytes)
+
+    def meta(self) -> dict[str, Any]:
+        """:meth:`state_dict`'s JSON-ready values."""
+        return state.meta_of(self._index, self._narrow, self._rng.bit_generator.state)
+
+    def replace(self, shards: Iterable[Mapping[str, np.ndarray]], meta: Mapping[str, Any]) -> None:
+        """Replace all rows and the generator by shards of columns that were checked; nothing changes if that fails.
+
+        Args:
+            shards: each as :func:`repo_verl.replay.checks.check_columns` wants it.
+            meta: as :func:`repo_verl.replay.checks.check_meta` wants it.
+
+        Raises:
+            DamagedStateError: if a prompt is in two shards.
+        """
+        rng, index = checks.generator(meta["rng"]), Index(self._config.capacity, self._index.inserted)
+        restore.fill(shards, meta["part_names"], index, self._store, self._narrow)
+        held, self._index, self._rng = self._index.handles(), index, rng
         if held:
             self._store.drop(held)
-        restore.unpack(saved, self._index, self._store, self._narrow)
-        self._rng = rng

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from repo_verl.replay.blob import Visit, encode, from_bfloat16, to_bfloat16
-from repo_verl.replay.index import PART, UNMASKED, Index
+from repo_verl.replay.index import PART, UNMASKED, Evicted, Index
 from repo_verl.replay.record import Record
-from repo_verl.replay.store import BlobStore
+from repo_verl.replay.store import BlobStore, HostStore
 
 Visits = dict[str, tuple[np.ndarray, list[Record]]]
 
@@ -84,6 +84,17 @@ def starts_within(lengths: np.ndarray, firsts: np.ndarray, sizes: np.ndarray) ->
     """
     before = np.cumsum(lengths) - lengths
     return before - np.repeat(before[firsts], sizes)
+
+
+def release(store: BlobStore, evicted: Evicted, narrow: bool) -> None:
+    """Drop the blobs without a row; in this process, cut the oldest rows off the others."""
+    if evicted.handles:
+        store.drop(evicted.handles)
+    if isinstance(store, HostStore):
+        for handle, start in evicted.cut:
+            rest = Visit.of(store.get([handle])[0], narrow).without(start)
+            if rest is not None:
+                store.rewrite(handle, rest)
 
 
 def read_records(index: Index, store: BlobStore, places: np.ndarray, narrow: bool) -> list[Record]:

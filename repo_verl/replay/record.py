@@ -58,7 +58,8 @@ class Record:
             parts: mapping of names to numbers, or None.
 
         Raises:
-            ValueError: if shapes differ, or a score or a log-prob that counts is not finite.
+            ValueError: if shapes differ, a step or a token id is negative, or a score or a log-prob that counts is not
+                finite.
         """
         ids = np.array(response_ids, dtype=np.int32)
         values = np.array(log_probs, dtype=np.float32)
@@ -67,6 +68,8 @@ class Record:
             raise ValueError(
                 f"response_ids {ids.shape}, log_probs {values.shape} and mask {bits.shape} must all be (T,)."
             )
+        if step < 0 or (ids.size and ids.min() < 0):
+            raise ValueError(f"step={step} and response_ids must not be negative: pass the row without its padding.")
         if not np.isfinite(score):
             raise ValueError(f"score={score} is not finite: mend the reward function that returned it.")
         if not np.isfinite(values[bits]).all():

@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from repo_verl.replay.blob import convert, encode
+from repo_verl.replay.checks import DamagedStateError
 from repo_verl.replay.index import PART, UNMASKED, Index, spans
 from repo_verl.replay.packing import starts_within
 from repo_verl.replay.state import batches, hidden_tokens, mask_offsets, offsets_of, run_starts, unpack_rows
 from repo_verl.replay.store import BlobStore
 
+Put = Callable[[Sequence[np.ndarray]], list[int]]
+Arrays = Mapping[str, np.ndarray]
 
-def unpack(saved: Mapping[str, Any], index: Index, store: BlobStore, narrow: bool) -> None:
-    """The inverse of ``state.pack``, after ``state.check``: fill an empty index and put the tokens into the store.
+
+def fill(shards: Iterable[Arrays], part_names: Sequence[str], index: Index, store: BlobStore, narrow: bool) -> None:
+    """Fill an empty index with states of some prompts each; if that fails, what was put into the store is dropped.
+
+    Raises:
+        DamagedStateError: if a prompt is in two of them.
+    """
+    given: list[int] = []
+
+    def put(blobs: Sequence[np.ndarray]) -> list[int]:
+        handles = store.put(blobs)
+        given.extend(handles)
+        return handles
+
+    try:
+        for arrays in shards:
+            unpack(arrays, part_names, index, put, narrow)
+    except BaseException:
+        if given:
+            store.drop(given)
+        raise
+
+
+def unpack(arrays: Arrays, part_names: Sequence[str], index: Index, put: Put, narrow: bool) -> None:
+    """The inverse of ``state.columns``, after its check: add new prompts to an index and put their tokens into a store.
 
     Rows of one step become one visit; rows beyond the index's capacity, the oldest, are left out.
+
+    Raises:
+        DamagedStateError: if a prompt is in the index already.
     """
-    meta, arrays = saved["meta"], saved["arrays"]
+    first = len(index.slots)
     counts = np.minimum(arrays["prompt_rows"], index.capacity)
     kept = spans(np.cumsum(arrays["prompt_rows"]) - counts, counts)
-    _put_prompts(arrays, index, store)
+    _put_prompts(arrays, index, put)
     if not kept.size:
         return
     prompt, step = np.repeat(np.arange(counts.size), counts), arrays["step"][kept]
@@ -31,7 +59,7 @@ def unpack(saved: Mapping[str, Any], index: Index, store: BlobStore, narrow: boo
     lengths = np.diff(arrays["row_offsets"])[kept]
     values = {
         **{name: arrays[name][kept] for name in ("score", "step", "uses")},
-        **{PART + name: arrays["parts"][kept, number] for number, name in enumerate(meta["part_names"])},
+        **{PART + name: arrays["parts"][kept, number] for number, name in enumerate(part_names)},
         "length": lengths,
         "start": starts_within(lengths, firsts, sizes),
     }
@@ -40,25 +68,28 @@ def unpack(saved: Mapping[str, Any], index: Index, store: BlobStore, narrow: boo
         masked_visit = np.logical_or.reduceat(arrays["masked"][kept], firsts)
         values["hidden"] = np.where(np.repeat(masked_visit, sizes), hidden_tokens(arrays)[kept], UNMASKED)
         masks = mask_offsets(arrays)
-    handles = _put_visits(arrays, kept[firsts], sizes, masks, store, narrow)
+    handles = _put_visits(arrays, kept[firsts], sizes, masks, put, narrow)
     values["handle"] = np.repeat(np.array(handles, dtype=np.int64), sizes)
-    index.insert(np.arange(counts.size), counts, values)
+    index.insert(np.arange(first, first + counts.size), counts, values)
 
 
-def _put_prompts(arrays: Mapping[str, np.ndarray], index: Index, store: BlobStore) -> None:
+def _put_prompts(arrays: Arrays, index: Index, put: Put) -> None:
     keys = [row.tobytes().hex() for row in arrays["prompt_key"]]
+    for key in keys:
+        if key in index.slots:
+            raise DamagedStateError(f"prompt key {key} is there twice.")
     offsets = arrays["prompt_offsets"]
     for start, stop in batches(offsets):
         ids = [arrays["prompt_ids"][offsets[i] : offsets[i + 1]] for i in range(start, stop)]
-        index.register(keys[start:stop], ids, store.put([piece.view(np.uint8) for piece in ids]))
+        index.register(keys[start:stop], ids, put([piece.view(np.uint8) for piece in ids]))
 
 
 def _put_visits(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Arrays,
     firsts: np.ndarray,
     sizes: np.ndarray,
     masks: np.ndarray | None,
-    store: BlobStore,
+    put: Put,
     narrow: bool,
 ) -> list[int]:
     """Handles of visits that begin with the rows ``firsts`` of the state and have ``sizes`` rows."""
@@ -71,11 +102,11 @@ def _put_visits(
             log_probs = convert(arrays["log_probs"][tokens], narrow)
             bits = None if masks is None else _visit_bits(arrays, masks, first, size)
             blobs.append(encode([arrays["response_ids"][tokens]], [log_probs], bits))
-        handles += store.put(blobs)
+        handles += put(blobs)
     return handles
 
 
-def _visit_bits(arrays: Mapping[str, np.ndarray], masks: np.ndarray, first: int, size: int) -> np.ndarray | None:
+def _visit_bits(arrays: Arrays, masks: np.ndarray, first: int, size: int) -> np.ndarray | None:
     """(T,) uint8, the mask of a visit of ``size`` rows; None if none of them is masked."""
     rows = np.flatnonzero(arrays["masked"][first : first + size])
     if not rows.size:

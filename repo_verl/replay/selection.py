@@ -92,3 +92,14 @@ def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray) 
         lengths=lengths,
         counted=lengths - np.maximum(rows["hidden"][places], 0) if "hidden" in rows else lengths,
     )
+
+
+def locate(index: Index, selections: Sequence[Selection]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slots and serials of all selected rows, and which of them are held: (N,) each."""
+    sizes = [len(selection) for selection in selections]
+    slots = np.repeat([index.slots.get(selection.key, -1) for selection in selections], sizes).astype(np.int64)
+    serials = np.concatenate([np.empty(0, dtype=np.int64), *(selection.serials for selection in selections)])
+    held = slots >= 0
+    first, count = (index.prompts[name][slots[held]] for name in ("first", "count"))
+    held[held] = (first <= serials[held]) & (serials[held] < first + count)
+    return slots, serials, held

@@ -15,7 +15,7 @@ float32 log-probs alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,36 +27,49 @@ from repo_verl.replay.store import BlobStore
 VERSION = 2
 BATCH_TOKENS = 1 << 22
 """Tokens that one call of the store moves while a state is saved or loaded: 32 MiB."""
+BATCH_PIECES = BATCH_TOKENS // 64
+ROW_BYTES, PROMPT_BYTES = 25, 32
+"""Bytes of a row and of a prompt in the columns, beside tokens, masks and parts."""
 
-DTYPES = {
-    "prompt_key": np.uint8, "prompt_offsets": np.int64, "prompt_ids": np.int32, "prompt_rows": np.int64,
-    "row_offsets": np.int64, "response_ids": np.int32, "score": np.float64, "step": np.int32, "uses": np.int32,
-    "masked": np.bool_, "mask_bits": np.uint8, "parts": np.float32,
-}  # fmt: skip
 HEX = frozenset("0123456789abcdef")
-LOG_PROB_DTYPES = {"float32": np.float32, "bfloat16": np.uint16}
 
 
-def pack(index: Index, store: BlobStore, narrow: bool, rng_state: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns of all rows.
+def meta_of(index: Index, narrow: bool, rng_state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a state has beside its columns; ``rng_state`` is ``bit_generator.state`` of the buffer's generator."""
+    dtype = "bfloat16" if narrow else "float32"
+    return {"version": VERSION, "part_names": index.part_names, "log_prob_dtype": dtype, "rng": dict(rng_state)}
+
+
+def shards(
+    index: Index, store: BlobStore, narrow: bool, most_bytes: int
+) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
+    """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more."""
+    keys, offsets = list(index.slots), offsets_of(prompt_bytes(index, narrow))
+    ranges = batches(offsets, most_bytes)
+    return int(offsets[-1]), (columns(index, store, narrow, keys[start:stop], start) for start, stop in ranges)
+
+
+def columns(
+    index: Index, store: BlobStore, narrow: bool, keys: Sequence[str] | None = None, first: int = 0
+) -> dict[str, np.ndarray]:
+    """Columns, copied.
 
     Args:
         index: prompts and rows.
         store: their tokens.
         narrow: whether log-probs are bfloat16.
-        rng_state: ``bit_generator.state`` of the buffer's generator.
-
-    Returns:
-        ``{"meta": JSON-ready dict, "arrays": {column: array}}``; the arrays are copies.
+        keys: prompts, which have the slots from ``first`` on; None for all.
+        first: slot of the first of them.
 
     Raises:
         ValueError: for a prompt key that is not 32 hexadecimal digits.
     """
-    prompts, rows, names = np.arange(len(index.slots)), index.rows, index.part_names
+    keys = list(index.slots) if keys is None else keys
+    prompts, rows, names = np.arange(first, first + len(keys)), index.rows, index.part_names
     places, counts = index.all_of(prompts)
     hidden = rows["hidden"][places] if "hidden" in rows else np.full(places.size, UNMASKED, dtype=np.int32)
     arrays = {
-        "prompt_key": _key_bytes(index.slots),
+        "prompt_key": _key_bytes(keys),
         "prompt_offsets": offsets_of(index.prompts["length"][prompts]),
         "prompt_rows": counts,
         "row_offsets": offsets_of(rows["length"][places]),
@@ -66,25 +79,33 @@ def pack(index: Index, store: BlobStore, narrow: bool, rng_state: Mapping[str, A
     }
     for number, name in enumerate(names):
         arrays["parts"][:, number] = rows[PART + name][places]
-    arrays["prompt_ids"] = _prompt_ids(index, store, arrays["prompt_offsets"])
+    arrays["prompt_ids"] = _prompt_ids(index.prompts["handle"][prompts], store, arrays["prompt_offsets"])
     arrays.update(_tokens(index, store, narrow, places, arrays["row_offsets"], arrays["masked"]))
-    dtype = "bfloat16" if narrow else "float32"
-    meta = {"version": VERSION, "part_names": names, "log_prob_dtype": dtype, "rng": dict(rng_state)}
-    return {"meta": meta, "arrays": arrays}
+    return arrays
 
 
-def _key_bytes(keys: Mapping[str, int]) -> np.ndarray:
+def prompt_bytes(index: Index, narrow: bool) -> np.ndarray:
+    """(P,) int64, the bytes that each prompt takes in the columns."""
+    rows, places = index.rows, index.all_of(np.arange(len(index.slots)))
+    lengths = rows["length"][places[0]].astype(np.int64)
+    sizes = lengths * (6 if narrow else 8) + ROW_BYTES + 4 * len(index.part_names)
+    if "hidden" in rows:
+        sizes += (lengths + 7) // 8 * (rows["hidden"][places[0]] > 0)
+    ends = offsets_of(sizes)[offsets_of(places[1])]
+    return np.diff(ends) + 4 * index.prompts["length"][: len(index.slots)].astype(np.int64) + PROMPT_BYTES
+
+
+def _key_bytes(keys: Sequence[str]) -> np.ndarray:
     for key in keys:
         if len(key) != 32 or not HEX.issuperset(key):
             raise ValueError(f"prompt key {key!r} is not 32 hexadecimal digits: keys come from prompt_key(prompt_ids).")
     return np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16)
 
 
-def _prompt_ids(index: Index, store: BlobStore, offsets: np.ndarray) -> np.ndarray:
+def _prompt_ids(handles: np.ndarray, store: BlobStore, offsets: np.ndarray) -> np.ndarray:
     ids = np.empty(int(offsets[-1]), dtype=np.int32)
-    handles = index.prompts["handle"][: len(index.slots)].tolist()
     for start, stop in batches(offsets):
-        blobs = store.get(handles[start:stop])
+        blobs = store.get(handles[start:stop].tolist())
         for blob, first, last in zip(blobs, offsets[start:stop], offsets[start + 1 : stop + 1], strict=True):
             ids[first:last] = blob.view(np.int32)
     return ids
@@ -141,12 +162,12 @@ def run_starts(changes: np.ndarray, size: int) -> np.ndarray:
     return np.flatnonzero(np.concatenate([[True], changes])) if size else np.empty(0, dtype=np.int64)
 
 
-def batches(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges of pieces of at least one piece and, beyond it, at most BATCH_TOKENS tokens."""
+def batches(offsets: np.ndarray, most: int = BATCH_TOKENS) -> Iterator[tuple[int, int]]:
+    """Ranges of pieces, each of at least one piece and, beyond it, of sizes that sum to at most ``most``."""
     start, size = 0, len(offsets) - 1
     while start < size:
-        most = int(np.searchsorted(offsets, offsets[start] + BATCH_TOKENS, side="right")) - 1
-        stop = min(max(most, start + 1), size, start + BATCH_TOKENS // 64)
+        end = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1
+        stop = min(max(end, start + 1), size, start + BATCH_PIECES)
         yield start, stop
         start = stop
 
@@ -160,59 +181,3 @@ def hidden_tokens(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """(N,) masked-out tokens of every row."""
     ones = offsets_of(np.bitwise_count(arrays["mask_bits"]))[mask_offsets(arrays)]
     return np.where(arrays["masked"], np.diff(arrays["row_offsets"]) - np.diff(ones), 0)
-
-
-def check(saved: Mapping[str, Any]) -> None:
-    """Check a state before anything is taken from it.
-
-    Raises:
-        ValueError: if the version is another one or columns are missing or don't fit together.
-    """
-    meta, arrays = saved["meta"], saved["arrays"]
-    if meta.get("version") != VERSION:
-        raise ValueError(
-            f"buffer state has version {meta.get('version')!r}, this package reads version {VERSION}: resume with the "
-            f"package that wrote it, or without the saved buffer."
-        )
-    dtype = meta.get("log_prob_dtype")
-    if dtype not in LOG_PROB_DTYPES:
-        raise ValueError(f"buffer state is damaged: log_prob_dtype={dtype!r} is none of {', '.join(LOG_PROB_DTYPES)}.")
-    for name, kind in {**DTYPES, "log_probs": LOG_PROB_DTYPES[dtype]}.items():
-        if name not in arrays:
-            raise ValueError(f"buffer state is damaged: column {name} is missing.")
-        if arrays[name].dtype != kind:
-            raise ValueError(f"buffer state is damaged: {name} is {arrays[name].dtype}, not {np.dtype(kind)}.")
-    _check_shapes(arrays, len(meta["part_names"]))
-    total, rows = int(arrays["prompt_rows"].sum()), len(arrays["score"])
-    if (arrays["prompt_rows"] < 0).any() or total != rows:
-        raise ValueError(f"buffer state is damaged: prompt_rows sums to {total}, not {rows}.")
-    for name in ("prompt_offsets", "row_offsets"):
-        if arrays[name][0] != 0 or (np.diff(arrays[name]) < 0).any():
-            raise ValueError(f"buffer state is damaged: {name} does not rise from 0.")
-    if len(np.unique(arrays["prompt_key"], axis=0)) != len(arrays["prompt_key"]):
-        raise ValueError("buffer state is damaged: prompt_key has a key twice.")
-    size = int(mask_offsets(arrays)[-1])
-    if arrays["mask_bits"].shape != (size,):
-        raise ValueError(f"buffer state is damaged: mask_bits has {arrays['mask_bits'].size} bytes, not {size}.")
-    if (hidden_tokens(arrays) < 0).any():
-        raise ValueError("buffer state is damaged: mask_bits has bits beyond the tokens of a row.")
-
-
-def _check_shapes(arrays: Mapping[str, np.ndarray], parts: int) -> None:
-    prompts, rows = len(arrays["prompt_rows"]), len(arrays["score"])
-    shapes: dict[str, tuple[int, ...]] = {
-        "prompt_key": (prompts, 16),
-        "prompt_offsets": (prompts + 1,),
-        "prompt_rows": (prompts,),
-        "row_offsets": (rows + 1,),
-        **dict.fromkeys(("score", "step", "uses", "masked"), (rows,)),
-        "parts": (rows, parts),
-    }
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"buffer state is damaged: {name} has shape {arrays[name].shape}, not {shape}.")
-    sized = {"prompt_ids": "prompt_offsets", "response_ids": "row_offsets", "log_probs": "row_offsets"}
-    for name, offsets in sized.items():
-        shape = (int(arrays[offsets][-1]),)
-        if arrays[name].shape != shape:
-            raise ValueError(f"buffer state is damaged: {name} has shape {arrays[name].shape}, not {shape}.")

@@ -141,6 +141,8 @@ class PlainBuffer:
         """Rows of one step that lie together become one visit."""
         self.prompts, self.rng.bit_generator.state, self.names = copy.deepcopy(saved)
         for _, rows in self.prompts.values():
+            for row in rows if self.narrow else []:
+                row["log_probs"] = [bfloat16(v) if np.isfinite(v) else v for v in row["log_probs"]]
             del rows[: max(0, len(rows) - self.capacity)]
             before = None
             for row in rows:

@@ -1,155 +1,12 @@
 """The buffer against lists of dictionaries, over random sequences of operations."""
 
-import json
 import random
 
-import numpy as np
 import pytest
-from plain_buffer import FakeStore, PlainBuffer, bfloat16
-
-from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
+from buffer_game import Game, noted
+from plain_buffer import bfloat16
 
 CHUNKS, SEQUENCES, OPERATIONS = 8, 100, 24
-STRATEGIES = ["recency", "reward", "variance", "full", "random", "none"]
-
-
-def number(rng):
-    return float(np.float32(-rng.expovariate(2.0)))
-
-
-def make_row(rng, step, masks):
-    length = rng.choice([0, 1, 3, 7, 8, 9, rng.randrange(20)])
-    log_probs = [number(rng) for _ in range(length)]
-    mask = None
-    if masks and rng.random() < 0.5:
-        mask = [rng.randrange(2) for _ in range(length)]
-        log_probs = [v if on or rng.random() < 0.7 else float("-inf") for v, on in zip(log_probs, mask, strict=True)]
-    parts = {name: rng.randrange(8) / 4 for name in ("acc", "format", "len") if rng.random() < 0.4}
-    ids = [rng.randrange(1 << 31) for _ in range(length)]
-    score = rng.choice([0.0, 1.0, 0.5, rng.random()])
-    return {"ids": ids, "log_probs": log_probs, "mask": mask, "score": score, "step": step, "parts": parts}
-
-
-def record(row):
-    return Record.create(row["ids"], row["log_probs"], row["score"], row["step"], row["mask"], row["parts"])
-
-
-def same(made, row):
-    assert made.response_ids.dtype == np.int32 and made.log_probs.dtype == np.float32
-    assert made.response_ids.flags.aligned and made.log_probs.flags.aligned and not made.response_ids.flags.writeable
-    assert made.response_ids.tolist() == row["ids"] and made.log_probs.tolist() == row["log_probs"]
-    assert made.mask.astype(int).tolist() == row["mask"]
-    assert (made.mask_bits is None) == all(row["mask"])
-    assert (made.score, made.step, made.uses) == (row["score"], row["step"], row["uses"])
-    assert made.parts == row["parts"]
-
-
-class Game:
-    """A buffer, its model and the selections made so far."""
-
-    def __init__(self, rng):
-        self.rng, self.step, self.saved, self.selections = rng, 1, None, []
-        capacity = rng.choice([1, 2, 3, 5, 8, 9, 17])
-        self.settings = {
-            "capacity": capacity,
-            "min_size": rng.randint(1, min(capacity, 4)),
-            "num_replay": rng.randint(1, min(capacity, 4)),
-            # the model enumerates subsets for variance
-            "strategy": rng.choice(STRATEGIES if capacity < 10 else [s for s in STRATEGIES if s != "variance"]),
-            "start_step": rng.choice([0, 0, 3]),
-            "max_age": rng.choice([None, None, 2]),
-            "max_uses": rng.choice([None, None, 1, 2]),
-            "seed": rng.randrange(99),
-            "log_prob_dtype": rng.choice(["float32", "bfloat16"]),
-        }
-        self.masks = rng.random() < 0.5
-        self.store = rng.choice([HostStore, FakeStore])()
-        self.buffer, self.model = PromptReplayBuffer(**self.settings, store=self.store), PlainBuffer(**self.settings)
-        self.model.handle_bytes = 4 if isinstance(self.store, HostStore) else 8
-        self.ids = [[i] * i for i in range(4)]
-        self.keys = [prompt_key(ids) for ids in self.ids]
-
-    def add(self):
-        items, rng = [], self.rng
-        for _ in range(rng.randint(1, 3)):
-            which = rng.randrange(4)
-            items.append(
-                (which, [make_row(rng, self.step, self.masks) for _ in range(rng.choice([0, 1, 2, 3, 6, 20]))])
-            )
-        self.buffer.add_batch(
-            [(self.keys[w], np.array(self.ids[w], dtype=np.int32), list(map(record, r))) for w, r in items]
-        )
-        merged = {}
-        for which, rows in items:
-            merged.setdefault(which, []).extend(rows)
-        for which, rows in merged.items():
-            self.model.add(self.keys[which], self.ids[which], rows)
-
-    def select(self):
-        keys = [self.rng.choice([*self.keys, "ff" * 16]) for _ in range(self.rng.randint(0, 4))]
-        made = self.buffer.select_batch(keys, self.step)
-        for key, selection, rows in zip(keys, made, self.model.select_batch(keys, self.step), strict=True):
-            assert selection.key == key and len(selection) == len(rows) == selection.serials.size
-            assert selection.scores.tolist() == [row["score"] for row in rows]
-            assert selection.steps.tolist() == [row["step"] for row in rows]
-            assert selection.uses.tolist() == [row["uses"] for row in rows]
-            assert selection.lengths.tolist() == [len(row["ids"]) for row in rows]
-            assert selection.counted.tolist() == [sum(row["mask"]) for row in rows]
-            self.selections.append((selection, rows))
-
-    def some(self):
-        return self.rng.sample(self.selections, self.rng.randint(0, min(4, len(self.selections))))
-
-    def fetch(self):
-        chosen = self.some()
-        selections = [selection for selection, _ in chosen]
-        if all(self.model.holds(row) for _, rows in chosen for row in rows):
-            for records, (_, rows) in zip(self.buffer.fetch(selections), chosen, strict=True):
-                for made, row in zip(records, rows, strict=True):
-                    same(made, row)
-        else:
-            with pytest.raises(ValueError, match="was evicted after it was selected"):
-                self.buffer.fetch(selections)
-
-    def mark(self):
-        chosen = self.some()
-        self.buffer.mark_used([selection for selection, _ in chosen])
-        for _, rows in chosen:
-            self.model.mark(rows)
-
-    def sample(self):
-        key = self.rng.choice(self.keys)
-        rows = self.model.select(key, self.step)
-        self.model.mark(rows)
-        for made, row in zip(self.buffer.sample(key, self.step), rows, strict=True):
-            same(made, row)
-
-    def save(self):
-        state = self.buffer.state_dict()
-        state = {
-            "meta": json.loads(json.dumps(state["meta"])),
-            "arrays": {k: v.copy() for k, v in state["arrays"].items()},
-        }
-        self.saved = state, self.model.save()
-
-    def load(self):
-        if self.saved is None:
-            self.save()
-        self.buffer.load_state_dict(self.saved[0])
-        self.model.load(self.saved[1])
-
-    def advance(self):
-        self.step += 1
-
-    def check(self):
-        for key in self.keys:
-            held = self.model.prompts.get(key, (None, []))[1]
-            for made, row in zip(self.buffer.rows(key), held, strict=True):
-                same(made, row)
-            assert (key in self.buffer) == (key in self.model.prompts)
-        assert self.buffer.stats() == self.model.stats() and len(self.buffer) == self.model.stats()["rows"]
-        held = len(self.store) if isinstance(self.store, HostStore) else len(self.store.blobs)
-        assert held == self.model.blobs()
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -157,15 +14,12 @@ def test_random_operations_agree_with_lists_of_dictionaries(chunk):
     for sequence in range(SEQUENCES):
         rng = random.Random(f"{chunk}/{sequence}")
         game = Game(rng)
-        done = []
-        try:
+        names = ["add", "add", "select", "fetch", "mark", "sample", "save", "load", "advance"]
+        with noted(f"sequence {chunk}/{sequence}", game) as done:
             for _ in range(OPERATIONS):
-                done.append(rng.choice(["add", "add", "select", "fetch", "mark", "sample", "save", "load", "advance"]))
+                done.append(rng.choice(names))
                 getattr(game, done[-1])()
             game.check()
-        except BaseException as error:
-            error.add_note(f"sequence {chunk}/{sequence}, {game.settings}, {type(game.store).__name__}: {done}")
-            raise
 
 
 def test_the_model_rounds_like_the_definition():

@@ -28,6 +28,7 @@ ALLOWED = {
     "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.resample"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
+    "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.plugin": {"repo_verl.trainer", "repo_verl.cpu"},
     "repo_verl.trainer": {

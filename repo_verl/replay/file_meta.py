@@ -1,0 +1,185 @@
+"""``meta.json`` of a saved buffer: what is in it, and whether it can be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from repo_verl.config import RepoConfig, RepoConfigError
+from repo_verl.replay.checks import DamagedStateError, check_meta
+from repo_verl.replay.disk import BufferFilesError, read_file, refusal
+
+META, FORMAT, VERSION = "meta.json", "repo-verl buffer", 3
+MOST_META_BYTES = 16 << 20
+MOST_COUNT = 1 << 63
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of rows.
+
+    Attributes:
+        file: its name.
+        bytes: its size.
+        sha256: of its content, in hexadecimal.
+        prompts, rows, tokens: held in it; tokens are those of responses.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    prompts: int
+    rows: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BufferMeta:
+    """What a saved buffer says of itself.
+
+    Attributes:
+        shards: its files, in order.
+        part_names: names of the parts of scores.
+        log_prob_dtype: ``float32`` or ``bfloat16``.
+        rng: state of the generator.
+        settings: what the buffer was made with.
+        max_token_id: the largest token id in it, -1 without tokens.
+        extra: what the caller of ``save_buffer`` gave.
+    """
+
+    shards: tuple[Shard, ...]
+    part_names: list[str]
+    log_prob_dtype: str
+    rng: dict[str, Any]
+    settings: dict[str, Any]
+    max_token_id: int
+    extra: dict[str, Any]
+
+    @property
+    def prompts(self) -> int:
+        """Prompts in all shards."""
+        return sum(shard.prompts for shard in self.shards)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens in all shards."""
+        return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+def shard_name(number: int) -> str:
+    """The file of a shard."""
+    return f"rows-{number:05d}.safetensors"
+
+
+def encode(meta: BufferMeta) -> bytes:
+    """The content of ``meta.json``.
+
+    Raises:
+        TypeError, ValueError: if ``extra`` is not JSON-ready: it holds other types or numbers that are not finite.
+        BufferFilesError: if it would be longer than :func:`read` takes.
+    """
+    fields = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(meta)}
+    content = json.dumps({**fields, "sha256": _digest(fields)}, indent=1, allow_nan=False).encode()
+    if len(content) > MOST_META_BYTES:
+        raise BufferFilesError(
+            f"{META} of the replay buffer would have {len(content)} bytes, over {MOST_META_BYTES}: give less as extra."
+        )
+    return content
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read(folder: Path) -> BufferMeta:
+    """Read and check ``meta.json``.
+
+    Raises:
+        BufferFilesError: if it is missing, of another version, damaged or not what :func:`encode` gives.
+    """
+    content = read_file(folder / META, MOST_META_BYTES)
+    try:
+        fields = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise refusal(folder, f"{META} is no JSON") from error
+    if not isinstance(fields, dict):
+        raise refusal(folder, f"{META} is no JSON object")
+    _check_version(folder, fields)
+    saved = fields.pop("sha256", None)
+    if saved != _digest(fields):
+        raise refusal(folder, f"{META} does not have the checksum that it names")
+    try:
+        return _checked(fields)
+    except (DamagedStateError, RepoConfigError) as error:
+        raise refusal(folder, f"{META} is damaged ({str(error).rstrip('.')})") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
+    state = fields.get("state")
+    if "format" not in fields and isinstance(state, dict):
+        version = state.get("version")  # of the layout with one arrays.safetensors
+    elif fields.get("format") == FORMAT:
+        version = fields.get("version")
+    else:
+        raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
+    if version != VERSION or isinstance(version, bool | float):
+        raise BufferFilesError(
+            f"the replay buffer in {folder} has version {version!r}, this package reads version {VERSION}: resume with "
+            f"the package that wrote it, or delete that folder to start with an empty buffer."
+        )
+
+
+def _checked(fields: dict[str, Any]) -> BufferMeta:
+    names = ["format", "version", *(field.name for field in dataclasses.fields(BufferMeta))]
+    _need(sorted(fields) == sorted(names), f"its keys are {', '.join(sorted(fields))}")
+    for name, kind in (("settings", dict), ("extra", dict), ("shards", list)):
+        _need(isinstance(fields[name], kind), f"{name} is no {kind.__name__}")
+    check_meta(fields)
+    settings = fields["settings"]
+    known = [field.name for field in dataclasses.fields(RepoConfig)]
+    _need(all(name in known for name in settings), f"settings are {', '.join(settings)}")
+    _need(settings.get("log_prob_dtype") == fields["log_prob_dtype"], "log_prob_dtype is there with two values")
+    RepoConfig(**settings)
+    _need(_is_int(fields["max_token_id"], -1), f"max_token_id={fields['max_token_id']!r}")
+    shards = tuple(_shard(number, fields["shards"][number]) for number in range(len(fields["shards"])))
+    return BufferMeta(**{name: fields[name] for name in names[3:]}, shards=shards)
+
+
+def _shard(number: int, entry: Any) -> Shard:
+    checks: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("bytes", "prompts", "rows", "tokens"), _is_int),
+        "file": lambda value: value == shard_name(number),
+        "sha256": lambda value: isinstance(value, str) and len(value) == 64,
+    }
+    _need(isinstance(entry, dict) and set(entry) == set(checks), f"shard {number} has other keys than {[*checks]}")
+    for name, good in checks.items():
+        _need(good(entry[name]), f"shard {number} has {name}={entry[name]!r}")
+    return Shard(**entry)
+
+
+def _is_int(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < MOST_COUNT
+
+
+def _need(good: bool, found: str) -> None:
+    if not good:
+        raise DamagedStateError(found)
