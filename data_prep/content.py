@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from data_prep.account import Account
 from data_prep.matching import Benchmarks
 from data_prep.reading import sha256
 
+_FILE = re.compile(r"\w{1,100}\.parquet")
 _LEFT_OUT = ("output", "input", "quiet", "decontaminate")
 _OF_A_RUN = ("flags", "decontaminate", "versions")
 
@@ -77,14 +79,19 @@ def _earlier(path: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         old = json.loads(path.read_bytes())
-        return old if old["set"] == name and all(old[key].keys() for key in ("files", "source", "sha256")) else {}
+        parts = [*(old[key] for key in ("files", "source", "sha256")), old.get("earlier", {})]
+        is_account = old["set"] == name and all(isinstance(part, dict) for part in parts) and all(parts[:3])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+    return old if is_account else {}
 
 
 def _unchanged(old: dict[str, Any], name: str, path: Path) -> bool:
+    """Whether the account's file is still there; a name that is no parquet file of the folder is none of ours."""
     file = path.parent / name
-    return file.is_file() and sha256(file) == old["sha256"].get(name)
+    if _FILE.fullmatch(name) is None or not file.is_file() or file.is_symlink():
+        return False
+    return sha256(file) == old["sha256"].get(name)
 
 
 def _of_file(source: dict[str, Any], name: str) -> dict[str, Any]:

@@ -107,7 +107,8 @@ class Staging:
             content: the object.
             name: its name in the folder.
         """
-        self.path(name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        self.path(name).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair as JSON spells it
 
     def __enter__(self) -> Staging:
         """Itself; removes what dead processes left."""

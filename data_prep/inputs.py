@@ -41,7 +41,7 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
         if len(named or found) == 1:
             return named or found
         if every:
-            names = ", ".join(file.name for file in every[:12]) + (", ..." if len(every) > 12 else "")
+            names = _names(every)
             raise ValueError(
                 f"{folder}: its files ({names}) are not one file or the hub's shards of the split {shards}; pass the "
                 f"file with --input, or name it {data_set.name}_{split} (then .parquet, .jsonl or .json)"
@@ -99,8 +99,7 @@ def _find(data_set: DataSet, name: str, folders: Sequence[Path]) -> Path:
         if len(found) > 1:
             found = [file for file in found if file.stem.endswith("test")] or found
         if len(found) > 1:
-            several = ", ".join(file.name for file in found)
-            raise ValueError(f"{folder}: several files could be {name} ({several}); pass --input {name}=FILE")
+            raise ValueError(f"{folder}: several files could be {name} ({_names(found)}); pass --input {name}=FILE")
         if found:
             return found[0]
     places = ", ".join(map(str, folders)) or "--input"
@@ -117,9 +116,16 @@ def _complete(shards: list[Path], folder: Path) -> list[Path]:
     parts = [match.groups()[1:] for match in (_SHARD.fullmatch(file.name) for file in shards) if match]
     totals = {int(total) for _, total in parts}
     if len(totals) != 1 or sorted(int(number) for number, _ in parts) != list(range(totals.pop())):
-        names = ", ".join(file.name for file in shards)
-        raise ValueError(f"{folder}: the shards ({names}) are not each of one set once; download what is missing")
+        raise ValueError(
+            f"{folder}: the shards ({_names(shards)}) are not each of one set once; download what is missing"
+        )
     return shards
+
+
+def _names(files: Sequence[Path], most: int = 12) -> str:
+    """The first of the names, on one line."""
+    names = [file.name if file.name.isprintable() else ascii(file.name) for file in files[:most]]
+    return ", ".join(names) + (", ..." if len(files) > most else "")
 
 
 def _shard_of(file: Path) -> str | None:

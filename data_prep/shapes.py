@@ -143,7 +143,7 @@ def answer_text(value: Any, field: str) -> str:
         raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want an answer")
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(int(value)) if value == int(value) else repr(value)
     raise RowError(f"{field} no text", f"field {field!r} is {shown(value)}, want a text, a number or a list of one")
 
@@ -193,7 +193,7 @@ def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
         return None
     try:
         tolerance = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         tolerance = math.nan
     if not (tolerance > 0 and math.isfinite(tolerance)):
         raise RowError(f"{field} no number", f"field {field!r} is {shown(value)}, want a number above 0 or null")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +16,10 @@ LOG_PROB_DTYPES = ("float32", "bfloat16")
 NONFINITE_MODES = ("stop", "skip")
 
 PREFIX = "algorithm.repo."
+
+
+MOST_SHOWN = 200
+LARGEST = sys.float_info.max
 
 
 class RepoConfigError(ValueError):
@@ -129,15 +133,16 @@ class RepoConfig:
             return cls()
         if not isinstance(mapping, Mapping) and not hasattr(mapping, "items"):
             raise RepoConfigError(
-                f"algorithm.repo={mapping!r} is no mapping: give keys under it, as in algorithm.repo.strategy=recency."
+                f"algorithm.repo={shown(mapping)} is no mapping: give keys under it, as in "
+                "algorithm.repo.strategy=recency."
             )
         known = [field.name for field in dataclasses.fields(cls)]
         values = {str(key): value for key, value in mapping.items()}
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(key[:MOST_SHOWN], known, n=1)
                 hint = f"did you mean {PREFIX}{near[0]}?" if near else f"known keys are {', '.join(known)}."
-                raise RepoConfigError(f"{PREFIX}{key}={values[key]!r} is no setting of RePO: {hint}")
+                raise RepoConfigError(f"{PREFIX}{shown(key)[1:-1]}={shown(values[key])} is no setting of RePO: {hint}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,25 +150,36 @@ class RepoConfig:
         return dataclasses.asdict(self)
 
 
+def shown(value: object) -> str:
+    """A value as messages have it: ``repr`` on one line, the rest of a long one left out.
+
+    Args:
+        value: of a setting.
+    """
+    text = repr(value)
+    text = text if text.isprintable() else ascii(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        near = difflib.get_close_matches(str(value)[:MOST_SHOWN], choices, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(choices)}."
-        raise RepoConfigError(f"{PREFIX}{name}={value!r} is unknown: {hint}")
+        raise RepoConfigError(f"{PREFIX}{name}={shown(value)} is unknown: {hint}")
 
 
 def _check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise RepoConfigError(f"{PREFIX}{name}={value!r} must be true or false.")
+        raise RepoConfigError(f"{PREFIX}{name}={shown(value)} must be true or false.")
 
 
 def _check_int(name: str, value: object, least: int, note: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise RepoConfigError(f"{PREFIX}{name}={value!r} must be an integer of at least {least}{note}.")
+        raise RepoConfigError(f"{PREFIX}{name}={shown(value)} must be an integer of at least {least}{note}.")
 
 
 def _check_float(name: str, value: object, bound: float, *, inclusive: bool) -> None:
-    good = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not good or float(value) < bound or (not inclusive and float(value) == bound):  # type: ignore[arg-type]  # good: a number
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    if not good or value < bound or (not inclusive and value == bound):  # type: ignore[operator]  # good: a number
         relation = "at least" if inclusive else "greater than"
-        raise RepoConfigError(f"{PREFIX}{name}={value!r} must be a finite number {relation} {bound:g}.")
+        raise RepoConfigError(f"{PREFIX}{name}={shown(value)} must be a finite number {relation} {bound:g}.")

@@ -140,16 +140,16 @@ def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--samples {text}: want a number of 1 or more, or BENCHMARK=N.")
+        raise ValueError(f"--samples {ascii(text[:100])[1:-1]}: want a number of 1 or more, or BENCHMARK=N.")
     return int(text)
 
 
 def _engine(text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # the text itself, which may hold a token, is not shown
         raise ValueError(
-            f'--engine {text}: want a JSON object, as {{"gpu_memory_utilization": 0.8}} ({error}).'
+            f'--engine of {len(text)} characters: want a JSON object, as {{"gpu_memory_utilization": 0.8}} ({error}).'
         ) from error
 
 

@@ -47,7 +47,7 @@ def resolve(name: str, work: Path) -> Model:
             raise ValueError(f"model {name} does not exist: name a folder, a checkpoint of verl's or a hub id.")
         return Model(name, {"hub": name})
     if (folder / LATEST).is_file():
-        folder = folder / f"global_step_{(folder / LATEST).read_text().strip()}"
+        folder = folder / f"global_step_{_latest(folder / LATEST)}"
     if (folder / "actor").is_dir():
         folder = folder / "actor"
     if list(folder.glob(_SHARDS)):
@@ -55,6 +55,14 @@ def resolve(name: str, work: Path) -> Model:
     if not (folder / "config.json").is_file():
         raise ValueError(f"model {folder} has neither a config.json nor FSDP shards ({_SHARDS}): name such a folder.")
     return Model(str(folder), _identity(folder, _WEIGHTS))
+
+
+def _latest(file: Path) -> int:
+    """The step that verl's tracker file names."""
+    content = file.read_bytes()[:100].strip()
+    if not content.isdigit() or len(content) > 18:
+        raise ValueError(f"{file} holds {ascii(content)}, want the number of a step: name a global_step_N folder.")
+    return int(content)
 
 
 def _identity(folder: Path, patterns: tuple[str, ...]) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def _merged(shards: Path, work: Path) -> Path:
     target = work / "merged"
     mark = target / "merged_from.txt"
     source = "\n".join(f"{name} {found}" for name, found in _identity(shards, (_SHARDS,)).items())
-    if mark.is_file() and mark.read_text(encoding="utf-8") == source:
+    if mark.is_file() and mark.read_bytes() == source.encode():
         return target
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

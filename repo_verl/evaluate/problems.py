@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
+from repo_verl.evaluate.reading import benchmark_name, is_missing, mapping, parquet_rows, problem_id, text
 
 ORDER = ("math500", "amc23", "olympiadbench", "minerva", "aime24", "aime25", "gsm8k")
 """The paper's benchmarks, in the order of tables; others follow by name."""
@@ -58,7 +60,7 @@ def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmar
         only: benchmarks to keep; None for all.
 
     Raises: ValueError naming folder or file and the remedy, where there is none, one that is wanted is missing, a
-        column is missing or an id comes twice.
+        column is missing, a row is not verl's or an id comes twice.
     """
     files = sorted(folder.glob("*_test.parquet"))
     found: dict[str, list[Problem]] = {}
@@ -86,17 +88,46 @@ def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmar
 
 
 def _read(file: Path) -> list[Problem]:
-    columns = ["data_source", "prompt", "reward_model", "extra_info"]
-    missing = [name for name in columns if name not in pq.read_schema(file).names]
-    if missing:
-        raise ValueError(f"{file} has no column {missing[0]!r}: prepare it with `python -m data_prep benchmarks`.")
-    return [
-        Problem(
-            row["data_source"],
-            str(row["extra_info"]["index"]),
-            tuple((message["role"], message["content"]) for message in row["prompt"]),
-            row["reward_model"]["ground_truth"],
-            row["extra_info"].get("tolerance"),
-        )
-        for row in pq.read_table(file, columns=columns).to_pylist()
-    ]
+    problems: list[Problem] = []
+    for row in parquet_rows(file, ("data_source", "prompt", "reward_model", "extra_info")):
+        try:
+            problems.append(_problem(row))
+        except ValueError as error:
+            raise ValueError(
+                f"{file}: row {len(problems)}: {error}; prepare it with `python -m data_prep benchmarks`."
+            ) from error
+    return problems
+
+
+def _problem(row: dict[str, Any]) -> Problem:
+    extra = mapping(row["extra_info"], "extra_info")
+    gold = mapping(row["reward_model"], "reward_model").get("ground_truth")
+    return Problem(
+        benchmark_name(row["data_source"]),
+        problem_id(extra.get("index")),
+        _messages(row["prompt"]),
+        str(gold) if _is_number(gold) else text(gold, "reward_model.ground_truth"),
+        _tolerance(extra.get("tolerance")),
+    )
+
+
+def _messages(prompt: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(prompt, list) or not prompt:
+        raise ValueError("field 'prompt' is empty or no list, want a chat")
+    messages = [mapping(message, "prompt") for message in prompt]
+    return tuple(
+        (text(message.get("role"), "prompt.role"), text(message.get("content"), "prompt.content"))
+        for message in messages
+    )
+
+
+def _tolerance(value: Any) -> float | None:
+    if is_missing(value):
+        return None
+    if not _is_number(value) or value < 0:
+        raise ValueError("field 'extra_info.tolerance' must be a finite number of 0 or more, or null")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from repo_verl.evaluate.grading import Graded
+from repo_verl.evaluate.reading import benchmark_name, parquet_rows, problem_id
 from repo_verl.evaluate.stats import avg_at_k, bootstrap_interval, macro_interval, maj_at_k, pass_at_k
 from repo_verl.evaluate.store import TOO_LONG
 
@@ -115,14 +116,22 @@ def read_values(folder: Path) -> dict[str, dict[str, float]]:
     Args:
         folder: that ``repo-verl evaluate`` wrote.
 
-    Raises: ValueError where it has no ``completions.parquet``.
+    Raises: ValueError where it has no ``completions.parquet``, or naming what is wrong with it.
     """
     path = folder / "completions.parquet"
     if not path.is_file():
         raise ValueError(f"{folder} has no completions.parquet: let `repo-verl evaluate --output {folder}` end first.")
     found: dict[str, dict[str, list[bool]]] = {}
-    for row in pq.read_table(path, columns=["benchmark", "problem", "correct"]).to_pylist():
-        found.setdefault(row["benchmark"], {}).setdefault(row["problem"], []).append(row["correct"])
+    for number, row in enumerate(parquet_rows(path, ("benchmark", "problem", "correct"))):
+        try:
+            name, problem = benchmark_name(row["benchmark"]), problem_id(row["problem"])
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number}: {error}; let `repo-verl evaluate` write it again.") from error
+        if not isinstance(row["correct"], bool):
+            raise ValueError(f"{path}: row {number}: field 'correct' must be true or false; grade the problem again.")
+        found.setdefault(name, {}).setdefault(problem, []).append(row["correct"])
+    if not found:
+        raise ValueError(f"{path} has no rows: let `repo-verl evaluate --output {folder}` write it again.")
     return {name: {key: float(np.mean(values)) for key, values in rows.items()} for name, rows in found.items()}
 
 
@@ -175,7 +184,7 @@ def _row(sample: Graded) -> dict[str, Any]:
         "sample": sample.sample,
         "completion": _storable(sample.completion.text),
         "tokens": sample.completion.tokens,
-        "finish": sample.completion.finish,
+        "finish": _storable(sample.completion.finish),
         "extracted": _storable(sample.extracted),
         "gold": sample.problem.gold,
         "status": sample.status,

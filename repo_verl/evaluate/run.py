@@ -8,14 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from repo_verl.evaluate import results
 from repo_verl.evaluate.grading import Graded, grade_all
 from repo_verl.evaluate.problems import Benchmarks, Problem
 from repo_verl.evaluate.protocol import Protocol
+from repo_verl.evaluate.reading import (
+    benchmark_name,
+    brief,
+    is_missing,
+    json_value,
+    parquet_rows,
+    problem_id,
+    text,
+    whole_number,
+)
 from repo_verl.evaluate.store import Completion, Store, write_json
+from repo_verl.secrets import redact
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +52,12 @@ def evaluate(
 
     output.mkdir(parents=True, exist_ok=True)
     found = resolve(model, output)
-    settings = {"model": found.identity, "benchmarks": benchmarks.sha256, "engine": engine or {}, **protocol.as_json()}
+    settings = {
+        "model": redact(found.identity), "benchmarks": benchmarks.sha256, "engine": redact(engine or {}),
+        **protocol.as_json(),
+    }  # fmt: skip
     store = Store(output, settings)
+    _check_stored(store, benchmarks, protocol)
     every = [problem for problems in benchmarks.problems.values() for problem in problems]
     todo = [problem for problem in every if (problem.benchmark, problem.id) not in store.finished]
     if todo:
@@ -55,6 +69,18 @@ def evaluate(
             progress.update()
         progress.close()
     return finish(benchmarks, store.finished, output, settings, protocol.template)
+
+
+def _check_stored(store: Store, benchmarks: Benchmarks, protocol: Protocol) -> None:
+    for name, problems in benchmarks.problems.items():
+        wanted = protocol.samples_of(name)
+        for problem in problems:
+            found = len(store.finished.get((name, problem.id), range(wanted)))
+            if found != wanted:
+                raise ValueError(
+                    f"{store.folder} has {found} samples of problem {problem.id!r} of {name!r}, want {wanted}: "
+                    "delete its line."
+                )
 
 
 def grade_file(
@@ -119,19 +145,30 @@ def _read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples
         missing = [name for name in ("benchmark", "problem", "completion") if row.get(name) is None]
         if missing:
             raise ValueError(f"{file}, row {number}: field {missing[0]!r} is missing.")
-        key = (str(row["benchmark"]), str(row["problem"]))
+        try:
+            key, given, completion = _row_parts(row)
+        except ValueError as error:
+            raise ValueError(f"{file}, row {number}: {error}.") from error
         if skip_others and key[0] not in benchmarks.problems:
             continue
         if key not in known:
             raise ValueError(f"{file}, row {number}: benchmark {key[0]!r} has no problem {key[1]!r}.")
-        sample = len(found[key]) if row.get("sample") is None else int(row["sample"])
+        sample = len(found[key]) if given is None else given
         if sample in found[key]:
             raise ValueError(
                 f"{file}, row {number}: sample {sample} of problem {key[1]!r} of {key[0]!r} is there twice."
             )
-        found[key][sample] = Completion(str(row["completion"]), row.get("tokens"), row.get("finish") or "")
+        found[key][sample] = completion
     _same_counts(file, benchmarks, found)
     return {key: [samples[number] for number in sorted(samples)] for key, samples in found.items()}
+
+
+def _row_parts(row: Mapping[str, Any]) -> tuple[tuple[str, str], int | None, Completion]:
+    """Benchmark and problem, number of the sample where it is given, and the sample."""
+    finish = "" if is_missing(row.get("finish")) else row["finish"]
+    completion = Completion(text(row["completion"], "completion"), row.get("tokens"), finish)
+    sample = None if is_missing(row.get("sample")) else whole_number(row["sample"], "sample")
+    return (benchmark_name(row["benchmark"]), problem_id(row["problem"])), sample, completion
 
 
 def _same_counts(file: Path, benchmarks: Benchmarks, found: Mapping[tuple[str, str], Mapping[int, Completion]]) -> None:
@@ -146,17 +183,19 @@ def _same_counts(file: Path, benchmarks: Benchmarks, found: Mapping[tuple[str, s
                 )
 
 
-def _file_rows(file: Path) -> Iterator[dict[str, Any]]:
+def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:
     if file.suffix == ".parquet":
-        for batch in pq.ParquetFile(file).iter_batches():
-            yield from batch.to_pylist()
+        yield from parquet_rows(file, ("benchmark", "problem", "completion"), ("sample", "tokens", "finish"))
         return
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield dict(json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{file}, line {number} is no JSON object ({error}).") from error
+                row = json_value(line)
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number} is no JSON object ({brief(error)}).") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number} is no JSON object (but a {type(row).__name__}).")
+            yield row
 
 
 def select(benchmarks: Benchmarks, limit: int | None) -> Benchmarks:

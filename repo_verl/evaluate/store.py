@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
+
+from repo_verl.evaluate.reading import brief, is_missing, json_value, problem_id, text, whole_number
 
 TOO_LONG = "prompt_too_long"
 """``finish`` of a sample that was not generated, because its prompt leaves no room for a response."""
@@ -27,16 +30,24 @@ class Completion:
     tokens: int | None
     finish: str
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming a field of another type."""
+        text(self.text, "text")
+        text(self.finish, "finish")
+        object.__setattr__(self, "tokens", None if is_missing(self.tokens) else whole_number(self.tokens, "tokens"))
+
 
 class Store:
     """Finished problems of one evaluation, in ``FOLDER/completions/BENCHMARK.jsonl``.
+
+    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder.
 
     Args:
         folder: of the evaluation; made if missing.
         settings: what completions depend on; kept in ``settings.json``.
 
     Raises: ValueError where the folder holds completions of other settings, naming the first that differs, or a line
-        that is broken in the middle of a file.
+        that is broken in the middle of a file, or a link.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -46,8 +57,10 @@ class Store:
         _settle(folder / "settings.json", settings)
         self.finished: dict[tuple[str, str], list[Completion]] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
+            if path.is_symlink():
+                raise ValueError(f"{path} is a link, which is not written to: replace it by the file.")
             for problem, samples in _read(path):
-                self.finished[path.stem, problem] = samples
+                self.finished[unquote(path.stem), problem] = samples
 
     def add(self, benchmark: str, problem: str, samples: Sequence[Completion]) -> None:
         """Put a finished problem on disk; it is there when this returns, also if the machine then stops.
@@ -62,7 +75,7 @@ class Store:
         if (benchmark, problem) in self.finished:
             raise ValueError(f"problem {problem!r} of {benchmark!r} is finished already.")
         line = json.dumps({"problem": problem, "samples": [asdict(sample) for sample in samples]}) + "\n"
-        with (self.folder / f"{benchmark}.jsonl").open("ab", buffering=0) as file:
+        with (self.folder / f"{quote(benchmark, safe='')}.jsonl").open("ab", buffering=0) as file:
             file.write(line.encode("ascii"))
             os.fsync(file.fileno())
         self.finished[benchmark, problem] = list(samples)
@@ -85,13 +98,24 @@ def _settle(path: Path, settings: Mapping[str, Any]) -> None:
     if not path.is_file():
         write_json(wanted, path)
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        there = json_value(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is broken ({brief(error)}): take another --output.") from error
+    if not isinstance(there, dict):
+        raise ValueError(f"{path} holds no settings: take another --output.")
     for key in sorted(set(there) | set(wanted)):
         if there.get(key) != wanted.get(key):
             raise ValueError(
-                f"{path.parent} holds completions made with {key}={there.get(key)!r}, now it is {wanted.get(key)!r}: "
+                f"{path.parent} holds completions made with {ascii(key[:100])[1:-1]}={_shown(there.get(key))}, "
+                f"now it is {_shown(wanted.get(key))}: "
                 "take another --output, or the settings of before."
             )
+
+
+def _shown(value: Any) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 500 else f"{shown[:497]}..."
 
 
 def _read(path: Path) -> list[tuple[str, list[Completion]]]:
@@ -103,8 +127,11 @@ def _read(path: Path) -> list[tuple[str, list[Completion]]]:
     found = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
-            entry = json.loads(line)
-            found.append((str(entry["problem"]), [Completion(**sample) for sample in entry["samples"]]))
+            entry = json_value(line)
+            samples = [Completion(**sample) for sample in entry["samples"]]
+            found.append((problem_id(entry["problem"]), samples))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is no finished problem ({error}): delete the line.") from error
+            raise ValueError(
+                f"{path}, line {number} is no finished problem ({brief(error)}): delete the line."
+            ) from error
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from repo_verl.report.runs import Group, Run, printable
+from repo_verl.secrets import hidden, redact
 
 Settings = Mapping[str, str]
 """Values by key, dotted."""
@@ -20,8 +21,12 @@ PRINTED = "train.log"
 """What verl printed: its configuration, as a Python literal, is the first dictionary of these sections."""
 PRINTED_START = re.compile(r"\{'(?:actor_rollout_ref|algorithm|data|trainer)': ")
 RAY_PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m)*\([\w.]+ pid=\d+[^)]*\)(?:\x1b\[[\d;]*m)* ?")
-PRINTED_LINES = 5000
-"""A configuration longer than that is not looked for."""
+PRINTED_LINES, PRINTED_TRIES = 5000, 20
+"""A configuration of more lines is not looked for, nor one that so many lines could end."""
+MOST_READ, MOST_LOOKED_AT = 1 << 18, 1 << 24
+"""Characters of a configuration (verl's has 40,000), and of a log in front of it."""
+SHOWN_LENGTH = 500
+"""Characters of a value; of a longer one the rest is left out."""
 
 SHOWN = (
     "algorithm.adv_estimator", "algorithm.repo.", "actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n",
@@ -36,8 +41,20 @@ SHOWN = (
 MOST_DIFFERENCES = 30
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, a few of which can stand for a value of any size."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node; YAMLError for an alias."""
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
 def find_settings(folder: Path) -> Settings | None:
-    """The settings in ``config.yaml``, ``.hydra/config.yaml`` or printed in ``train.log``.
+    """The settings in ``config.yaml``, ``.hydra/config.yaml`` or printed in ``train.log``, secrets hidden.
+
+    A file that is broken, too large or has YAML aliases counts as one without settings.
 
     Args:
         folder: of the run.
@@ -46,35 +63,55 @@ def find_settings(folder: Path) -> Settings | None:
         All settings; None if none of these files has any.
     """
     for name in FILES:
-        try:
-            loaded = yaml.safe_load((folder / name).read_text(encoding="utf-8", errors="replace"))
-        except (OSError, yaml.YAMLError, ValueError, RecursionError):
-            continue
-        if isinstance(loaded, dict) and loaded:
-            return dict(_flat(loaded))
+        if loaded := _loaded(folder / name):
+            return dict(_flat(redact(loaded, hidden)))
     printed = _printed(folder / PRINTED)
-    return dict(_flat(printed)) if printed else None
+    return dict(_flat(redact(printed, hidden))) if printed else None
+
+
+def _loaded(path: Path) -> dict[Any, Any] | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(MOST_READ + 1)
+        loaded = None if len(text) > MOST_READ else yaml.load(text, Loader=_PlainLoader)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return None
+    except (LookupError, AttributeError, TypeError):  # what PyYAML's constructors raise for values as `!!bool x`
+        return None
+    return loaded if isinstance(loaded, dict) else None
 
 
 def _printed(path: Path) -> dict[str, Any] | None:
     buffer: list[str] = []
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                text = RAY_PREFIX.sub("", line)
-                if not buffer and not PRINTED_START.match(text):
-                    continue
-                buffer.append(text)
-                if text.rstrip().endswith("}}") and (found := _literal("".join(buffer))):
-                    return found
-                if len(buffer) > PRINTED_LINES:
-                    return None
-    except OSError:
-        return None
+    tries = 0
+    for text in _printed_lines(path):
+        if not buffer and not PRINTED_START.match(text):
+            continue
+        buffer.append(text)
+        if text.rstrip().endswith("}}"):
+            if found := _literal("".join(buffer)):
+                return found
+            tries += 1
+        if len(buffer) > PRINTED_LINES or tries >= PRINTED_TRIES:
+            return None
     return None
 
 
+def _printed_lines(path: Path) -> Iterator[str]:
+    """The first lines of a log, without what Ray puts in front; none if it can't be read."""
+    seen = 0
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            while seen < MOST_LOOKED_AT and (line := lines.readline(MOST_READ)):
+                seen += len(line)
+                yield RAY_PREFIX.sub("", line)
+    except OSError:
+        return
+
+
 def _literal(text: str) -> dict[str, Any] | None:
+    if len(text) > MOST_READ:
+        return None
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -87,7 +124,12 @@ def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", printable("null" if value is None else str(value))
+            yield printable(f"{prefix}{key}"), _shown(value)
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return printable(text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…")
 
 
 def compare_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:

@@ -7,6 +7,7 @@ It is complete before verl's tracker file names the step (:mod:`repo_verl.traine
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -36,7 +37,7 @@ class CheckpointKeeper:
     """
 
     def __init__(self, trainer: Any, repo: RepoConfig, fixed: Mapping[str, Any]) -> None:
-        self._trainer, self._fixed = trainer, dict(fixed)
+        self._trainer, self._fixed = trainer, json.loads(json.dumps(dict(fixed)))  # as it is read back
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
         self._active, self._repo = repo.active, repo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from repo_verl.config import RepoConfig, RepoConfigError
+from repo_verl.config import RepoConfig, RepoConfigError, shown
 from repo_verl.losses import AGGREGATION_MODES
 
 ESTIMATOR = "repo"
@@ -51,7 +51,7 @@ def lookup(config: Any, path: str, default: Any = None) -> Any:
     node = config
     for part in path.split("."):
         getter: Callable[..., Any] | None = getattr(node, "get", None)
-        if getter is None:
+        if getter is None or not hasattr(node, "items"):  # a list of OmegaConf's has "get" too
             return default
         node = getter(part, None)
         if node is None:
@@ -102,23 +102,30 @@ def _refuse(config: Any, rules: tuple[Rule, ...]) -> None:
         value = lookup(config, key, allowed)
         if value != allowed:
             remedy = remedy or f"set {key}={allowed}"
-            raise RepoConfigError(f"{key}={value} can't be combined with RePO ({reason}): {remedy}.")
+            raise RepoConfigError(f"{key}={_plain(value)} can't be combined with RePO ({reason}): {remedy}.")
+
+
+def _plain(value: Any) -> str:
+    """A value as a command line has it: text without quotes."""
+    return shown(value)[1:-1] if isinstance(value, str) and len(value) < 100 else shown(value)
 
 
 def _check_active(config: Any) -> None:
     engine = lookup(config, "actor_rollout_ref.actor.strategy", "fsdp")
     if engine not in ENGINES:
         raise RepoConfigError(
-            f"actor_rollout_ref.actor.strategy={engine} can't be combined with RePO (its micro-batches and auxiliary "
-            f"losses are not tested with replayed and pruned rows): use {' or '.join(ENGINES)}."
+            f"actor_rollout_ref.actor.strategy={_plain(engine)} can't be combined with RePO (its micro-batches and "
+            f"auxiliary losses are not tested with replayed and pruned rows): use {' or '.join(ENGINES)}."
         )
     rejection = lookup(config, "algorithm.rollout_correction.rollout_rs")
     if rejection is not None:
         raise RepoConfigError(
-            f"algorithm.rollout_correction.rollout_rs={rejection} can't be combined with RePO (rejected tokens would "
-            "be stored as masked): set algorithm.rollout_correction.rollout_rs=null."
+            f"algorithm.rollout_correction.rollout_rs={_plain(rejection)} can't be combined with RePO (rejected tokens "
+            "would be stored as masked): set algorithm.rollout_correction.rollout_rs=null."
         )
     n = lookup(config, "actor_rollout_ref.rollout.n", 1)
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise RepoConfigError(f"actor_rollout_ref.rollout.n={_plain(n)} must be an integer: set it to at least 2.")
     if n < 2:
         raise RepoConfigError(
             f"actor_rollout_ref.rollout.n={n} gives every response an advantage of 0 with RePO: set it to at least 2."
@@ -130,7 +137,7 @@ def _check_aggregation(config: Any) -> None:
     mode = lookup(config, "actor_rollout_ref.actor.loss_agg_mode", "token-mean")
     if mode not in AGGREGATION_MODES:
         raise RepoConfigError(
-            f"actor_rollout_ref.actor.loss_agg_mode={mode} is unknown to RePO: "
+            f"actor_rollout_ref.actor.loss_agg_mode={_plain(mode)} is unknown to RePO: "
             f"use one of {', '.join(AGGREGATION_MODES)}."
         )
     factor = lookup(config, "actor_rollout_ref.actor.loss_scale_factor")
@@ -147,7 +154,7 @@ def pruning_obstacle(config: Any) -> str | None:
         return "actor_rollout_ref.actor.use_kl_loss=True"
     entropy = lookup(config, "actor_rollout_ref.actor.entropy_coeff", 0)
     if entropy != 0:
-        return f"actor_rollout_ref.actor.entropy_coeff={entropy}"
+        return f"actor_rollout_ref.actor.entropy_coeff={_plain(entropy)}"
     if lookup(config, "actor_rollout_ref.model.mtp.enable_train", False):
         return "actor_rollout_ref.model.mtp.enable_train=True"
     return None

@@ -56,20 +56,36 @@ def read_golds(file: Path, count: int) -> list[Any]:
         count: how many.
 
     Raises:
-        RepoConfigError: if the file has no such column or no rows.
+        RepoConfigError: if the file has no such column or no rows, or can't be read.
     """
+    import pyarrow
+
+    try:
+        return _read(file, count)
+    except RepoConfigError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RepoConfigError(
+            f"data.train_files={file} is no readable parquet ({reason}): prepare the file with "
+            "`python -m data_prep SET`."
+        ) from error
+
+
+def _read(file: Path, count: int) -> list[Any]:
     import pyarrow.parquet as pq
 
-    if "reward_model" not in pq.read_schema(file).names:
+    if pq.read_schema(file).names.count("reward_model") != 1:
         raise RepoConfigError(
-            f"data.train_files={file} has no column reward_model, which repo_verl.rewards needs: "
+            f"data.train_files={file} has no column reward_model, or several, which repo_verl.rewards needs: "
             "prepare the file with `python -m data_prep SET`."
         )
     column = pq.read_table(file, columns=["reward_model"])["reward_model"]
     if not len(column):
         raise RepoConfigError(f"data.train_files={file} has no rows: prepare it with `python -m data_prep SET`.")
     rows = range(len(column)) if len(column) <= count else [n * len(column) // count for n in range(count)]
-    return [(column[row].as_py() or {}).get("ground_truth") for row in rows]
+    found = [column[row].as_py() for row in rows]
+    return [row.get("ground_truth") if isinstance(row, dict) else None for row in found]
 
 
 def _unverifiable(golds: Sequence[Any]) -> list[Any]:

@@ -10,20 +10,22 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
+from repo_verl.secrets import hidden, redact
 
 TOKENIZER, VOCABULARY, DATA = "the tokenizer", "the model's vocabulary", "the content of data.train_files"
 
 
 def fixed_settings(config: Any) -> dict[str, Any]:
-    """What stored log-probs and scores depend on: the temperature and what computes rewards."""
+    """What stored log-probs and scores depend on: the temperature and what computes rewards; secrets are left out."""
     reward = OmegaConf.to_container(config.reward, resolve=True)
     model = reward.pop("reward_model", None) or {}
     reward.pop("num_workers", None)
-    return {
+    known = {
         "actor_rollout_ref.rollout.temperature": config.actor_rollout_ref.rollout.temperature,
         **{f"reward.{key}": value for key, value in sorted(reward.items())},
         **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
     }
+    return redact(known, hidden)
 
 
 def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:

@@ -81,6 +81,9 @@ def test_a_smaller_capacity_keeps_the_newest_and_says_so(tmp_path, caplog):
 def test_another_identity_is_refused_before_verl_loads(tmp_path):
     save(keeper(tmp_path, {"the tokenizer": "x", "b": None}), tmp_path, 3)
     keeper(tmp_path, {"the tokenizer": "x", "b": None}).find()
+    save(keeper(tmp_path, {"kwargs": {1: (2, 3)}}), tmp_path, 4)
+    assert keeper(tmp_path, {"kwargs": {1: (2, 3)}}).find()
+    (tmp_path / TRACKER).write_text("3")
     with pytest.raises(RepoConfigError, match=r"the tokenizer='y' differs from 'x' in .*persist=false"):
         keeper(tmp_path, {"the tokenizer": "y", "b": None}).find()
     assert keeper(tmp_path, {"the tokenizer": "y"}, persist=False).find()

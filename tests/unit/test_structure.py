@@ -17,12 +17,13 @@ ALLOWED = {
     "repo_verl.advantages": {"torch"},
     "repo_verl.losses": {"torch"},
     "repo_verl.metrics": {"torch"},
-    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report"},
+    "repo_verl.secrets": set(),
+    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "repo_verl.evaluate", "repo_verl.rewards",
-        "repo_verl.cpu.environment",
+        "repo_verl.cpu.environment", "repo_verl.secrets",
     },
     "repo_verl.evaluate.stats": {"numpy", "repo_verl.evaluate.resample"},
     "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.resample"},
@@ -46,7 +47,7 @@ ALLOWED = {
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.identity", "repo_verl.trainer.tracker",
     },
-    "repo_verl.trainer.identity": {"omegaconf", "verl", "repo_verl.config"},
+    "repo_verl.trainer.identity": {"omegaconf", "verl", "repo_verl.config", "repo_verl.secrets"},
     "repo_verl.trainer.tracker": set(),
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
