@@ -72,7 +72,8 @@ def test_steps_after_a_resume_are_those_of_the_undisturbed_run(played):
     assert all(same(line, states[line["step"]]) for line in saved)
 
 
-def test_old_buffers_go_with_the_actor(played):
-    for one in played[0]:
-        kept = len({line["step"] for line in one["before"] + one["new"] if line["event"] == "saved"})
-        assert kept >= 1 or one["folders"] == [] or len(one["folders"]) <= 1
+def test_runs_that_were_killed_end_and_keep_no_buffer_without_its_actor(played):
+    ended = [one for one in played[0] if "end" in one]
+    assert ended, "no run came near its end"
+    for one in ended:
+        assert one["end"] == 0 and one["buffers"] == one["actors"] and "global_step_40" in one["buffers"]

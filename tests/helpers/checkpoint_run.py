@@ -196,11 +196,13 @@ def main(model: Path, data: Path, folder: Path, rounds: int, seed: int) -> None:
     for number in range(rounds):
         settings = [*common, f"trainer.default_local_dir={place}", f"trainer.max_actor_ckpt_to_keep={keep}"]
         result = play_round(settings, journal, rng, in_save=number % 2 == 0)
-        result["folders"] = sorted(path.name for path in place.glob("global_step_*/prompt_replay/meta.json"))
-        result["keep"] = keep
         results.append(result)
         saved = [line["step"] for line in read(journal) if line["event"] == "saved"]
         if saved and saved[-1] >= STEPS - 5:  # near its end: another run, that keeps another number of checkpoints
+            child = fork(partial(train, settings, journal, STEPS))
+            result["end"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            for name, kept in (("buffers", "prompt_replay"), ("actors", "actor")):
+                result[name] = sorted(path.parent.name for path in place.glob(f"global_step_*/{kept}"))
             shutil.rmtree(place)
             journal.unlink()
             keep = keep % 3 + 1
