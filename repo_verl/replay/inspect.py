@@ -17,7 +17,7 @@ from repo_verl.replay.disk import BufferFilesError, check_file, printable, refus
 from repo_verl.replay.file_meta import BufferMeta, Shard
 
 FOLDER, TRACKER = "prompt_replay", "latest_checkpointed_iteration.txt"
-COLUMNS = ("score", "step", "uses", "masked", "parts", "prompt_rows")
+COLUMNS = ("prompt_key", "score", "step", "uses", "masked", "parts", "prompt_rows")
 COMMON, TEXT, IDS = 5, 300, 32
 """How many values of the score, characters of a text and token ids are shown."""
 
@@ -94,6 +94,8 @@ def summarize(folder: Path, verify: bool) -> Summary:
     ]
     empty = {**dict.fromkeys((*COLUMNS, "length"), np.empty(0)), "parts": np.empty((0, len(meta.part_names)))}
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in empty} if pieces else empty
+    if len(np.unique(joined["prompt_key"], axis=0)) != len(joined["prompt_key"]):
+        raise refusal(place, "a prompt is in two shards")
     return Summary(place, meta, joined)
 
 

@@ -628,3 +628,9 @@ def test_a_relative_folder_and_a_link_to_one_are_replaced(tmp_path, monkeypatch)
     save_buffer("prompt_replay", filled(2.0), {})
     assert scores(loaded("prompt_replay")) == scores(filled(2.0)) and sorted(os.listdir()) == ["moved", "prompt_replay"]
     assert scores(loaded("moved")) == scores(filled(1.0))
+
+
+def test_a_record_can_not_hold_what_a_load_would_refuse():
+    for ids, step, match in (([3, -1], 1, "step=1 and response_ids must not be negative"), ([3, 1], -1, "step=-1")):
+        with pytest.raises(ValueError, match=match):
+            Record.create(ids, [-0.5, -0.5], 0.0, step)

@@ -166,6 +166,19 @@ def test_what_is_no_buffer_or_a_damaged_one_is_one_sentence(tmp_path, capsys):
     assert "can't be read" in run(capsys, folder)[2]
 
 
+def test_a_prompt_in_two_shards_is_one_sentence(tmp_path, capsys):
+    folder = save(tmp_path / "global_step_6") / "prompt_replay"
+    shutil.copy(folder / "rows-00000.safetensors", folder / "rows-00001.safetensors")
+
+    def twice(fields):
+        fields["shards"][1].update({**fields["shards"][0], "file": "rows-00001.safetensors"})
+
+    sign(folder, twice)
+    for arguments in ([], ["--verify"]):
+        status, _, errors = run(capsys, folder, *arguments)
+        assert status == 1 and "a prompt is in two shards" in errors
+
+
 def test_names_in_a_hostile_buffer_are_escaped_too(tmp_path, capsys):
     folder = save(tmp_path / "global_step_6") / "prompt_replay"
     sign(folder, lambda fields: fields.update({"part_names": ["\x1b[2J"], "extra": {"\x7f": "\x1b"}}))
