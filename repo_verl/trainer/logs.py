@@ -6,13 +6,12 @@ import logging
 
 
 def log_as_verl() -> None:
-    """Give this package's loggers verl's level and handlers, where nothing else shows their lines.
+    """Give this package's loggers verl's level and handlers, where verl has set up its own.
 
-    verl sets up its own logger in the process of the trainer and leaves the root logger alone, so that what another
-    package logs at the level INFO is dropped. A second call changes nothing.
+    verl's command does that in the process of the trainer alone, apart from the root logger, whose handlers there drop
+    what other packages log at the level INFO. A second call changes nothing.
     """
     verl, ours = logging.getLogger("verl"), logging.getLogger("repo_verl")
-    if verl.handlers and not ours.hasHandlers():
+    if verl.handlers:
+        ours.handlers, ours.propagate = list(verl.handlers), verl.propagate
         ours.setLevel(verl.level)
-        for handler in verl.handlers:
-            ours.addHandler(handler)
