@@ -13,13 +13,22 @@ import shutil
 import stat
 from pathlib import Path
 
+MOST_SHOWN = 300
+
 
 class BufferFilesError(RuntimeError):
     """Files of a buffer that can't be written or read; one sentence naming the folder, the reason and the remedy."""
 
 
+def brief(text: str) -> str:
+    """What a file says, for a message: on one line, the rest of a long one left out."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= MOST_SHOWN else f"{shown[: MOST_SHOWN - 3]}..."
+
+
 def refusal(folder: Path, reason: str) -> BufferFilesError:
     """The error for files that can't be loaded."""
+    reason = brief(reason)
     return BufferFilesError(
         f"the replay buffer in {folder} can't be loaded, since {reason}: resume from another checkpoint, or delete "
         f"that folder to start with an empty buffer."
