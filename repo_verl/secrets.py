@@ -1,9 +1,14 @@
 """Secrets in settings: what looks like one is replaced before it is shown or written. No secret store; best effort.
 
 Recognised are names (``api_key``, ``HF_TOKEN``, ``password``, all below ``credentials``), well-known spellings
+<<<<<<< HEAD
 (``hf_...``, ``sk-...``, ``AKIA...``, private keys, JSON web tokens), ``https://user:password@host`` and ``NAME=value``
 in a text, where the name is that of a secret. A secret under an innocent name and of no known spelling is not
 recognised.
+=======
+(``hf_...``, ``sk-...``, ``AKIA...``, private keys, JSON web tokens), ``https://user:password@host``, and ``NAME=value``
+in a text, where the name is that of a secret. One under an innocent name and of no known spelling is not recognised.
+>>>>>>> 1a0569e6329cabf4ae4f3ab77d2cf629b6907327
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ torch_source=(--torch-backend cpu)
 [ -n "$links" ] && torch_source=() && for folder in $links; do torch_source+=(--find-links "$folder"); done
 install() {
   VIRTUAL_ENV=$VENV "$VENV/bin/uv" pip install --quiet --compile-bytecode "${torch_source[@]}" \
-    --constraint run_scripts/cpu_constraints.txt --override run_scripts/cpu_overrides.txt "$@" ||
+    --constraint run_scripts/cpu_lock.txt --override run_scripts/cpu_overrides.txt "$@" ||
     fail "installing failed: see uv's message above; behind a proxy, set UV_INDEX_URL or PIP_FIND_LINKS"
 }
 install torch==2.13.0

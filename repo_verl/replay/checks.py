@@ -20,6 +20,9 @@ LOG_PROB_DTYPES = {"float32": np.float32, "bfloat16": np.uint16}
 MOST_TOKENS = 1 << 31
 """Tokens that a prompt or a row has fewer of: lengths are int32."""
 
+MOST_STEPS = (1 << 31) - (1 << 20)
+"""Steps and uses are under it, so that those that a run adds fit into int32 too."""
+
 RNG_BITS = {"state": 128, "inc": 128, "has_uint32": 1, "uinteger": 32}
 
 
@@ -143,8 +146,8 @@ def check_rows(arrays: Arrays, parts: int) -> None:
     if not np.isfinite(arrays["score"]).all():
         raise DamagedStateError("score holds a value that is not finite.")
     for name in ("step", "uses"):
-        if rows and int(arrays[name].min()) < 0:
-            raise DamagedStateError(f"{name} holds {int(arrays[name].min())}.")
+        if rows and not 0 <= int(arrays[name].min()) <= int(arrays[name].max()) < MOST_STEPS:
+            raise DamagedStateError(f"{name} holds {int(arrays[name].min())} or {int(arrays[name].max())}.")
     if (arrays["masked"].view(np.uint8) > 1).any():
         raise DamagedStateError("masked holds bytes other than 0 and 1.")
 

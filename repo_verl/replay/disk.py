@@ -13,6 +13,8 @@ import shutil
 import stat
 from pathlib import Path
 
+MOST_SHOWN = 300
+
 
 class BufferFilesError(RuntimeError):
     """Files of a buffer that can't be written or read; one sentence naming the folder, the reason and the remedy."""
@@ -21,7 +23,7 @@ class BufferFilesError(RuntimeError):
 def refusal(folder: Path, reason: str) -> BufferFilesError:
     """The error for files that can't be loaded; ``reason`` may quote them."""
     return BufferFilesError(
-        f"the replay buffer in {folder} can't be loaded, since {printable(reason, 300)}: resume from another "
+        f"the replay buffer in {folder} can't be loaded, since {printable(reason, MOST_SHOWN)}: resume from another "
         f"checkpoint, or delete that folder to start with an empty buffer."
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay.checks import DamagedStateError, check_meta
-from repo_verl.replay.disk import BufferFilesError, read_file, refusal
+from repo_verl.replay.disk import BufferFilesError, printable, read_file, refusal
 
 META, FORMAT, VERSION = "meta.json", "repo-verl buffer", 3
 MOST_META_BYTES = 16 << 20
@@ -121,7 +121,11 @@ def read(folder: Path) -> BufferMeta:
         raise refusal(folder, f"{META} is no JSON object")
     _check_version(folder, fields)
     saved = fields.pop("sha256", None)
-    if saved != _digest(fields):
+    try:
+        wanted = _digest(fields)
+    except (ValueError, RecursionError) as error:  # a number such as 1e999, which JSON reads as infinity
+        raise refusal(folder, f"{META} holds what this package does not write") from error
+    if saved != wanted:
         raise refusal(folder, f"{META} does not have the checksum that it names")
     try:
         return _checked(fields)
@@ -143,8 +147,8 @@ def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
         raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
     if version != VERSION or isinstance(version, bool | float):
         raise BufferFilesError(
-            f"the replay buffer in {folder} has version {version!r}, this package reads version {VERSION}: resume with "
-            f"the package that wrote it, or delete that folder to start with an empty buffer."
+            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads version {VERSION}: "
+            f"resume with the package that wrote it, or delete that folder to start with an empty buffer."
         )
 
 

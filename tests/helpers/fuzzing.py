@@ -36,12 +36,13 @@ def rng_of(label, number):
     return random.Random(f"{label}-{number}")
 
 
-def is_ours(error):
+def is_ours(error, kind=ValueError):
     """Whether an error is one of our sentences: a ValueError on one line, raised by a ``raise`` of our packages."""
     message = str(error)
-    if not isinstance(error, ValueError) or not message or "\n" in message or len(message) > MOST_CHARACTERS:
+    if not isinstance(error, kind) or not message or "\n" in message or len(message) > MOST_CHARACTERS:
         return False
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/contextlib.py" not in frame.filename]
+    frame = frames[-1]
     inside = any(Path(frame.filename).is_relative_to(ROOT / name) for name in ("repo_verl", "data_prep"))
     return inside and (frame.line or "").startswith("raise ")
 
@@ -212,11 +213,10 @@ def hostile_value(rng):
     """A value of any JSON type, most of them nothing a reader waits for."""
     return rng.choice((
         None, True, False, 0, -1, 1, 2, 7.5, -0.0, 1e308, 5e-324, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 1e30,
-        1e22,
-        math_text(rng), "", " ", "0", "-1", "1e5", "nan", "true", "null", "x" * 50_000, "\0", "a\nb", "\u2028",
+        1e22, math_text(rng), "", " ", "0", "-1", "1e5", "nan", "true", "null", "x" * 50_000, "\0", "a\nb", "\u2028",
         "\u202e", "\U0001f600", "é", "../../x", "/etc/passwd", "C:\\x", "CON", "<script>alert(1)</script>",
-        "{0.__class__}", "%s%n", [], {}, [[]], [{}], {"": ""}, [None],
-        [1, "a", None], {"a": {"b": {"c": 1}}}, list(range(300)),
+        "{0.__class__}", "%s%n", [], {}, [[]], [{}], {"": ""}, [None], [1, "a", None], {"a": {"b": {"c": 1}}},
+        list(range(300)),
         *_SPELLED,
     ))  # fmt: skip
 
