@@ -11,5 +11,7 @@ say "lint and types"
 ruff check .
 ruff format --check .
 mypy
+say "known vulnerabilities of dependencies"
+bash run_scripts/audit.sh || [ $? -eq 3 ] || fail "decide on each in security/decisions.toml"
 say "tests: unit, contract, e2e"
 exec python -m pytest -m "not gpu" --durations=10 "$@"

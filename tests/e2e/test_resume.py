@@ -38,7 +38,7 @@ SCENARIOS = {
     "diverged_stop": ([*REPLAY, EXPLODE], {"fails": True}),
     "diverged_skip": ([*SKIP, EXPLODE], {}),
     "failed_step": ([*REPLAY, "data.shuffle=False"], {"drop": NOTHING, "fails": True}),
-    "twice": ([*REPLAY, "data.shuffle=False"], {}),
+    "twice": ([*REPLAY, "data.shuffle=False", "algorithm.repo.warn_ratio=1.0001"], {}),
 }  # fmt: skip
 FOLDERS = {"boundary": "middle", "end": "middle", "nan_mended": "nan_stop"}
 
@@ -161,6 +161,12 @@ def test_a_diverged_policy_is_skipped_and_counted(runs):
 def test_a_step_without_any_response_stops_with_verls_sentence(runs):
     assert "no materializable trajectories" in error(runs, "failed_step")
     assert sorted(metrics(runs, "failed_step")) == [1, 2]
+
+
+def test_replayed_rows_far_from_the_policy_warn_once(runs):
+    assert max(row["repo/ratio_max_replayed"] for row in metrics(runs, "twice").values()) > 1.0001
+    said = [line for line in (runs / "log").read_text().splitlines() if "algorithm.repo.warn_ratio=1.0001" in line]
+    assert len(said) == 1 and "RePO: step 3: a replayed token's ratio reached" in said[0], said
 
 
 def test_a_prompt_twice_in_a_batch_is_two_fresh_blocks_and_one_buffer(runs):
