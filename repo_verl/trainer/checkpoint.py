@@ -58,6 +58,7 @@ class CheckpointKeeper:
         """
         folder = os.path.join(self._root, f"global_step_{step}")
         try:
+            tracker.unname(self._root, step)
             tracker.write_marker(folder, Marker(effective_steps, None))
             if self._keeps_buffer:
                 save_buffer(os.path.join(folder, FOLDER), buffer, {"fixed": self._fixed})

@@ -175,6 +175,24 @@ def named_by_tracker(root: str) -> str | None:
     return folder if os.path.isdir(folder) else None
 
 
+def unname(root: str, step: int) -> None:
+    """Before a step's checkpoint is overwritten: have verl's tracker name another finished one, or none.
+
+    A tracker that names another step, or a step that has no folder, is left alone.
+    """
+    folder = named_by_tracker(root)
+    if folder is None or step_of(folder) != step:
+        return
+    other = last_finished(root, step)
+    if other is None:
+        os.unlink(os.path.join(root, TRACKER))
+    else:
+        write_whole(os.path.join(root, TRACKER), str(step_of(other)))
+    logger.warning(
+        "RePO: %s is written again; until that is finished, %s is the last checkpoint", folder, other or "none"
+    )
+
+
 def mend_tracker(root: str) -> None:
     """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
 

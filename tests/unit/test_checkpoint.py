@@ -26,7 +26,7 @@ class Actor:
 
     def save_checkpoint(self, path, remote, step, max_ckpt_to_keep=None):
         self.asked.append(max_ckpt_to_keep)
-        os.makedirs(path)
+        os.makedirs(path, exist_ok=True)
         self.paths.append(path)
         while max_ckpt_to_keep and len(self.paths) > max_ckpt_to_keep:
             shutil.rmtree(self.paths.pop(0), ignore_errors=True)
@@ -157,6 +157,23 @@ def test_the_last_checkpoint_stays_until_the_next_is_named(tmp_path):
     assert actor.asked == [2, 2] and "save_checkpoint" in repr(actor.save_checkpoint)
     actor.save_checkpoint(str(tmp_path / "x"), None, 3, max_ckpt_to_keep=1)
     assert actor.asked[-1] == 1
+
+
+def test_a_step_that_is_saved_again_is_not_named_until_it_is_finished(tmp_path, caplog):
+    """As after resume_path: a kill in the second saving of step 2 must not leave verl's tracker at a mixture."""
+    for step in (1, 2, 3):
+        save(keeper(tmp_path), tmp_path, step)
+    (tmp_path / TRACKER).write_text("2")
+    shutil.rmtree(tmp_path / "global_step_3")
+    with pytest.raises(KeyboardInterrupt), keeper(tmp_path).saving(2, 8, filled(), Actor()):
+        raise KeyboardInterrupt
+    assert keeper(tmp_path).find() == str(tmp_path / "global_step_1") and "is written again" in caplog.text
+    shutil.rmtree(tmp_path / "global_step_2")
+    shutil.rmtree(tmp_path / "global_step_1" / "actor")
+    save(keeper(tmp_path), tmp_path, 1)
+    with pytest.raises(KeyboardInterrupt), keeper(tmp_path).saving(1, 8, filled(), Actor()):
+        raise KeyboardInterrupt
+    assert keeper(tmp_path).find() is None and not (tmp_path / TRACKER).exists()
 
 
 def test_without_a_limit_nothing_goes(tmp_path):
