@@ -56,7 +56,7 @@ def save_buffer(
 ) -> BufferMeta:
     """Write a buffer into a folder of its own; a kill at any instant leaves the former or the new one complete.
 
-    Memory: about five shards beside the buffer.
+    Memory: five to eight shards beside the buffer.
 
     Args:
         folder: ``global_step_N/prompt_replay``; made if missing, replaced if there.
