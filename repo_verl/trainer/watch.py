@@ -256,7 +256,7 @@ def watching(trainer: Any, agent_loop_manager: Any) -> Iterator[Watch]:
         if died is None:
             raise
         sentence = f"{died} died in step {trainer.global_steps}; {remedy(trainer.config.trainer)}"
-        raise WorkerDiedError(sentence) from error
+        raise WorkerDiedError(sentence) from (None if isinstance(error, WorkerDiedError) else error)
 
 
 def _died(watch: Watch, error: BaseException) -> str | None:

@@ -22,7 +22,7 @@ from tiny_model import make_tiny_model, write_prompts
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 50
+STEPS = 36
 START_S, END_S, STEP_S = 300, 30, 60
 
 NAMES = {
