@@ -1,7 +1,6 @@
 """Compares what pip-audit found with the decisions on it: ``python security/audit.py FOUND.json LOCK DECISIONS.toml``.
 
-Exit status 0: all is decided. 1: a vulnerability has no decision, or a decision no vulnerability. 3: nothing was
-audited.
+Exit status 0: all is decided. 1: a vulnerability has no decision, or a decision no vulnerability. 3: not audited.
 """
 
 from __future__ import annotations

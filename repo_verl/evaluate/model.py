@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -86,8 +87,10 @@ def _merged(shards: Path, work: Path) -> Path:
     logger.info("merging the FSDP shards in %s", shards)
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     done = subprocess.run(
-        [*command, "--local_dir", str(shards), "--target_dir", str(target)], capture_output=True, text=True, check=False
-    )
+        [*command, "--local_dir", str(shards), "--target_dir", str(target)],
+        env={**os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"},  # the merger asks torch.load to run any pickle
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode or not (target / "config.json").is_file():
         raise RuntimeError(f"verl's model merger failed on {shards}: {done.stderr.strip()[-1500:]}")
     mark.write_text(source, encoding="utf-8")

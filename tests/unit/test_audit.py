@@ -19,10 +19,7 @@ CLEAN = {"name": "sympy", "version": "1.14.0", "vulns": []}
 FOUND = {
     "name": "jinja2", "version": "3.1.2",
     "vulns": [
-        {
-            "id": "PYSEC-0", "fix_versions": ["3.1.3"], "aliases": ["CVE-2024-22195", "GHSA-h5c8-rqwp-cp95"],
-            "description": "",
-        }
+        {"id": "PYSEC-0", "fix_versions": ["3.1.3"], "aliases": ["CVE-2024-22195", "GHSA-0"], "description": ""}
     ],
 }  # fmt: skip
 SKIPPED = {"name": "jinja2", "skip_reason": "Dependency not found on PyPI and could not be audited: jinja2 (3.1.2)"}
