@@ -37,6 +37,7 @@ SCENARIOS = {
     "nan_dropped": (SKIP, {"drop": BAD}),
     "diverged_stop": ([*REPLAY, EXPLODE], {"fails": True}),
     "diverged_skip": ([*SKIP, EXPLODE], {}),
+    "one_rank_stop": ([*REPLAY, "trainer.n_gpus_per_node=2"], {"poisoned_rank": 1, "fails": True}),
     "failed_step": ([*REPLAY, "data.shuffle=False"], {"drop": NOTHING, "fails": True}),
     "twice": ([*REPLAY, "data.shuffle=False", "algorithm.repo.warn_ratio=1.0001"], {}),
 }  # fmt: skip
@@ -146,6 +147,13 @@ def test_a_diverged_policy_stops_the_run_and_names_the_rows(runs):
     text = error(runs, "diverged_stop")
     assert "the update was stopped before its optimizer step, since values are not finite in" in text
     assert "fresh row of prompt" in text and "log-prob" in text and "algorithm.repo.on_nonfinite=skip" in text
+
+
+def test_values_that_are_bad_on_one_rank_alone_stop_all(runs):
+    """The other rank waits in a collective for a gradient that never comes."""
+    text = error(runs, "one_rank_stop")
+    assert "values are not finite in" in text and ": log-prob" in text
+    assert metrics(runs, "one_rank_stop") == {}
 
 
 def test_a_diverged_policy_is_skipped_and_counted(runs):

@@ -8,7 +8,7 @@ Run as a program in a process of its own:
 
 where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
 number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
-"clock_back_at": step, "stop_before": step, "fails": true (the run is expected to raise). Each scenario writes
+"clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "fails": true (the run is expected to raise). Each scenario writes
 weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the loss
 was given; one that fails writes error.json instead: the error's class and text.
 """
@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import math
 import os
 import random
 import signal
@@ -115,10 +116,15 @@ class NoReplicas:
     def update_weights(self, global_steps=None) -> None: ...
 
 
-def recording_loss(inner, path, model_output, data, dp_group=None):
-    """Runs the loss and appends what it was given and what came out, a JSON line a micro-batch."""
+def recording_loss(inner, path, poisoned, model_output, data, dp_group=None):
+    """Runs the loss and appends what it was given and what came out, a JSON line a micro-batch.
+
+    The log-probs of the rank ``poisoned`` are NaN.
+    """
     from verl.workers.utils.padding import no_padding_2_padding
 
+    if int(os.environ.get("RANK", 0)) == poisoned:
+        model_output = {**model_output, "log_probs": model_output["log_probs"] * math.nan}
     loss, metrics = inner(model_output=model_output, data=data, dp_group=dp_group)
     log_prob = no_padding_2_padding(model_output["log_probs"], data).detach()
     sizes = data["responses"].offsets().diff().tolist()
@@ -177,7 +183,7 @@ def start(config):
     return trainer
 
 
-def watch_loss(trainer, path: Path) -> None:
+def watch_loss(trainer, path: Path, poisoned: int | None = None) -> None:
     """Write down what every worker's loss is given."""
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.utils.losses import ppo_loss
@@ -189,7 +195,7 @@ def watch_loss(trainer, path: Path) -> None:
 
         on_nonfinite = trainer.repo.on_nonfinite if trainer.repo.active else None
         inner = partial(repo_loss, actor, trainer.repo.clip_ratio_c, on_nonfinite=on_nonfinite)
-    trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(path)))
+    trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(path), poisoned))
 
 
 def save_weights(folder: Path, ranks: int) -> None:
@@ -276,7 +282,7 @@ def run(scenario: dict) -> None:
     config = compose(scenario["overrides"])
     try:
         trainer = start(config)
-        watch_loss(trainer, out / "loss.jsonl")
+        watch_loss(trainer, out / "loss.jsonl", scenario.get("poisoned_rank"))
         train(trainer, scenario, out)
         if scenario.get("fails"):
             raise AssertionError(f"{out} was to fail")
