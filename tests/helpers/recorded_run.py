@@ -8,9 +8,9 @@ Run as a program in a process of its own:
 
 where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
 number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
-"clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "fails": true (the run is expected to raise). Each scenario writes
-weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with what the loss
-was given; one that fails writes error.json instead: the error's class and text.
+"clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "fails": true (the run is expected to raise). Each
+scenario writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with
+what the loss was given; one that fails writes error.json instead: the error's class and text.
 """
 
 from __future__ import annotations
