@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from repo_verl import inspect_cli
 from repo_verl.evaluate import cli as evaluation
 
 Line = tuple[bool, str, str]
@@ -57,12 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     evaluation.add_evaluate(commands)
     evaluation.add_compare(commands)
+    inspect_cli.add_buffer(commands)
     chosen = parser.parse_args(arguments)
     if chosen.command == "config-dir":
         print(config_dir())
         return 0
     if chosen.command in ("evaluate", "compare"):
         return evaluation.main(chosen)
+    if chosen.command == "buffer":
+        return inspect_cli.main(chosen)
     if chosen.command == "report":
         return make_report(chosen.runs, chosen.output, chosen.seed, chosen.watch)
     return check()

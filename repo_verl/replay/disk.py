@@ -13,26 +13,24 @@ import shutil
 import stat
 from pathlib import Path
 
-MOST_SHOWN = 300
-
 
 class BufferFilesError(RuntimeError):
     """Files of a buffer that can't be written or read; one sentence naming the folder, the reason and the remedy."""
 
 
-def brief(text: str) -> str:
-    """What a file says, for a message: on one line, the rest of a long one left out."""
-    shown = text if text.isprintable() else ascii(text)[1:-1]
-    return shown if len(shown) <= MOST_SHOWN else f"{shown[: MOST_SHOWN - 3]}..."
-
-
 def refusal(folder: Path, reason: str) -> BufferFilesError:
-    """The error for files that can't be loaded."""
-    reason = brief(reason)
+    """The error for files that can't be loaded; ``reason`` may quote them."""
     return BufferFilesError(
-        f"the replay buffer in {folder} can't be loaded, since {reason}: resume from another checkpoint, or delete "
-        f"that folder to start with an empty buffer."
+        f"the replay buffer in {folder} can't be loaded, since {printable(reason, 300)}: resume from another "
+        f"checkpoint, or delete that folder to start with an empty buffer."
     )
+
+
+def printable(text: str, most: int) -> str:
+    """A text of unknown origin for a terminal: one line, control characters escaped, cut after ``most`` characters."""
+    cut = f" ... ({len(text) - most} characters more)" if len(text) > most else ""
+    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:most])
+    return "".join(shown) + cut
 
 
 def beside(folder: Path, suffix: str) -> Path:
@@ -134,16 +132,35 @@ def read_file(path: Path, most: int, size: int | None = None) -> bytes:
     """
     try:
         with open(path, "rb", opener=_without_links) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise refusal(path.parent, f"{path.name} is no file")
-            if found.st_size > most or found.st_size != (found.st_size if size is None else size):
-                wanted = f"at most {most}" if size is None else str(size)
-                raise refusal(path.parent, f"{path.name} has {found.st_size} bytes, not {wanted}")
-            return file.read(found.st_size)
+            return file.read(_size(path, os.fstat(file.fileno()), most, size))
     except OSError as error:
-        reason = "is a link" if error.errno == errno.ELOOP else f"can't be read ({error.strerror})"
-        raise refusal(path.parent, f"{path.name} {reason}") from error
+        raise _unreadable(path, error) from error
+
+
+def check_file(path: Path, size: int) -> None:
+    """Refuse what :func:`read_file` would refuse, without reading it.
+
+    Raises:
+        BufferFilesError: if it is missing, a link or no file, or has another size.
+    """
+    try:
+        _size(path, os.lstat(path), size, size)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _size(path: Path, found: os.stat_result, most: int, size: int | None) -> int:
+    if not stat.S_ISREG(found.st_mode):
+        raise refusal(path.parent, f"{path.name} is no file")
+    if found.st_size > most or found.st_size != (found.st_size if size is None else size):
+        wanted = f"at most {most}" if size is None else str(size)
+        raise refusal(path.parent, f"{path.name} has {found.st_size} bytes, not {wanted}")
+    return found.st_size
+
+
+def _unreadable(path: Path, error: OSError) -> BufferFilesError:
+    reason = "is a link" if error.errno == errno.ELOOP else f"can't be read ({error.strerror})"
+    return refusal(path.parent, f"{path.name} {reason}")
 
 
 def _without_links(path: str, flags: int) -> int:

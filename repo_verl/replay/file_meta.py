@@ -11,7 +11,7 @@ from typing import Any
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay.checks import DamagedStateError, check_meta
-from repo_verl.replay.disk import BufferFilesError, brief, read_file, refusal
+from repo_verl.replay.disk import BufferFilesError, printable, read_file, refusal
 
 META, FORMAT, VERSION = "meta.json", "repo-verl buffer", 3
 MOST_META_BYTES = 16 << 20
@@ -147,7 +147,7 @@ def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
         raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
     if version != VERSION or isinstance(version, bool | float):
         raise BufferFilesError(
-            f"the replay buffer in {folder} has version {brief(repr(version))}, this package reads version {VERSION}: "
+            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads version {VERSION}: "
             f"resume with the package that wrote it, or delete that folder to start with an empty buffer."
         )
 

@@ -28,8 +28,8 @@ from repo_verl.replay.disk import BufferFilesError, refusal
 from repo_verl.replay.file_meta import BufferMeta, Shard
 
 SHARD_BYTES = 32 << 20
-WAITING = 1
-"""Shards that may wait for the writer; memory is that of these, of the one that is packed, and twice that written."""
+WRITERS = 2
+"""Threads that write a shard each while the next is packed: one waits for the disk as the other hashes."""
 
 DTYPES = {"U8": "u1", "BOOL": "?", "U16": "<u2", "I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 
@@ -56,7 +56,7 @@ def save_buffer(
 ) -> BufferMeta:
     """Write a buffer into a folder of its own; a kill at any instant leaves the former or the new one complete.
 
-    Memory: about five shards beside the buffer.
+    Memory: five to eight shards beside the buffer.
 
     Args:
         folder: ``global_step_N/prompt_replay``; made if missing, replaced if there.
@@ -105,12 +105,12 @@ def _check_room(folder: Path, size: int) -> None:
 
 
 def _write_shards(folder: Path, shards: Iterator[dict[str, np.ndarray]]) -> tuple[list[Shard], int]:
-    """Write shards, in one thread while the next are packed; entries of ``meta.json`` and the largest token id."""
+    """Write shards in threads while the next is packed; entries of ``meta.json`` and the largest token id."""
     waiting: deque[Future[tuple[Shard, int]]] = deque()
     written: list[tuple[Shard, int]] = []
-    with ThreadPoolExecutor(1, "buffer-writer") as writer:
+    with ThreadPoolExecutor(WRITERS, "buffer-writer") as writer:
         for number, arrays in enumerate(shards):
-            if len(waiting) > WAITING:
+            if len(waiting) == WRITERS:
                 written.append(waiting.popleft().result())
             waiting.append(writer.submit(_write_shard, folder / file_meta.shard_name(number), arrays))
             del arrays

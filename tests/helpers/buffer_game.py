@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 
 import numpy as np
@@ -203,3 +204,13 @@ def noted(where, game):
     except BaseException as error:
         error.add_note(f"{where}, {game.settings}, {type(game.store).__name__}: {done}")
         raise
+
+
+def sign(folder, change=lambda fields: None):
+    """Change ``meta.json`` and give it the checksum of what it says then."""
+    path = folder / "meta.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    fields.pop("sha256", None)
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    path.write_text(json.dumps({**fields, "sha256": hashlib.sha256(text.encode()).hexdigest()}))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_game import Game
+from buffer_game import Game, sign
 from forking import fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,16 +65,6 @@ def synced(monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "global_step_3" / "prompt_replay"
-
-
-def sign(folder, change=lambda fields: None):
-    """Change ``meta.json`` and give it the checksum of what it says then."""
-    path = folder / "meta.json"
-    fields = json.loads(path.read_text())
-    change(fields)
-    fields.pop("sha256", None)
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    path.write_text(json.dumps({**fields, "sha256": hashlib.sha256(text.encode()).hexdigest()}))
 
 
 def sign_shard(folder, number=0):
@@ -229,6 +219,12 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_buffer(before, tmp_path
         _, status = os.waitpid(fork(work), 0)
         found = scores(loaded(folder)) if has_buffer(folder) else None
         seen.append(["none", "old", "new"][[None, old, new].index(found)])
+        if folder.is_dir():
+            deleted = tmp_path / "deleted" / str(instant)
+            shutil.copytree(root, deleted)
+            shutil.rmtree(deleted / "step" / "prompt_replay")
+            if has_buffer(deleted / "step" / "prompt_replay"):
+                loaded(deleted / "step" / "prompt_replay")
         save_buffer(folder, filled(3.0), {})
         assert scores(loaded(folder)) == scores(filled(3.0)), "a save after a kill is whole"
         assert os.listdir(folder.parent) == ["prompt_replay"], "and leaves nothing beside it"
@@ -632,3 +628,9 @@ def test_a_relative_folder_and_a_link_to_one_are_replaced(tmp_path, monkeypatch)
     save_buffer("prompt_replay", filled(2.0), {})
     assert scores(loaded("prompt_replay")) == scores(filled(2.0)) and sorted(os.listdir()) == ["moved", "prompt_replay"]
     assert scores(loaded("moved")) == scores(filled(1.0))
+
+
+def test_a_record_can_not_hold_what_a_load_would_refuse():
+    for ids, step, match in (([3, -1], 1, "step=1 and response_ids must not be negative"), ([3, 1], -1, "step=-1")):
+        with pytest.raises(ValueError, match=match):
+            Record.create(ids, [-0.5, -0.5], 0.0, step)

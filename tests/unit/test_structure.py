@@ -19,7 +19,8 @@ ALLOWED = {
     "repo_verl.metrics": {"torch"},
     "repo_verl.secrets": set(),
     "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
-    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate"},
+    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli"},
+    "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "repo_verl.evaluate", "repo_verl.rewards",
         "repo_verl.cpu.environment", "repo_verl.secrets",
@@ -29,6 +30,7 @@ ALLOWED = {
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
+    "repo_verl.replay.inspect": {"numpy", "safetensors", "repo_verl.replay"},
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.plugin": {"repo_verl.trainer", "repo_verl.cpu"},
     "repo_verl.trainer": {
