@@ -147,8 +147,8 @@ def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
         raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
     if version != VERSION or isinstance(version, bool | float):
         raise BufferFilesError(
-            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads version {VERSION}: "
-            f"resume with the package that wrote it, or delete that folder to start with an empty buffer."
+            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads version "
+            f"{VERSION}: resume with the package that wrote it, or delete that folder to start with an empty buffer."
         )
 
 
