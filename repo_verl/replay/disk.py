@@ -13,7 +13,9 @@ import shutil
 import stat
 from pathlib import Path
 
+
 MOST_SHOWN = 300
+"""Characters of a reason in a message."""
 
 
 class BufferFilesError(RuntimeError):

@@ -1,4 +1,4 @@
-"""The lock pins all that is installed; the audit's verdict on recorded results of pip-audit."""
+"""The lock pins all that is installed; the audit's verdict on results in pip-audit's shape, made by hand."""
 
 import importlib.metadata
 import importlib.util

@@ -13,6 +13,7 @@ import pytest
 from fuzzing import fuzz, hostile_value, is_ours, json_text, mutate_bytes, mutate_json, mutate_tree
 from safetensors.numpy import load_file, save
 
+from repo_verl.inspect_cli import inspect
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, load_buffer, read_meta, save_buffer
 
@@ -58,6 +59,7 @@ def reader(folder):
         target.mkdir()
         for name, content in files.items():
             (target / name).write_bytes(content)
+        look(target)
         buffer = filled()
         before = buffer.state_dict()
         try:
@@ -74,6 +76,16 @@ def reader(folder):
         usable(buffer, target.parent / "again")
 
     return read
+
+
+def look(folder):
+    """``repo-verl buffer inspect`` says something that a terminal can show, or why not."""
+    try:
+        lines = inspect(folder, 2, None, False)
+    except BufferFilesError as error:
+        assert refused(error), error
+    else:
+        assert all(line.isprintable() for text in lines for line in text.split("\n")), lines
 
 
 def usable(buffer, folder):
