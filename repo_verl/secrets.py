@@ -1,14 +1,9 @@
 """Secrets in settings: what looks like one is replaced before it is shown or written. No secret store; best effort.
 
 Recognised are names (``api_key``, ``HF_TOKEN``, ``password``, all below ``credentials``), well-known spellings
-<<<<<<< HEAD
 (``hf_...``, ``sk-...``, ``AKIA...``, private keys, JSON web tokens), ``https://user:password@host`` and ``NAME=value``
 in a text, where the name is that of a secret. A secret under an innocent name and of no known spelling is not
 recognised.
-=======
-(``hf_...``, ``sk-...``, ``AKIA...``, private keys, JSON web tokens), ``https://user:password@host``, and ``NAME=value``
-in a text, where the name is that of a secret. One under an innocent name and of no known spelling is not recognised.
->>>>>>> 1a0569e6329cabf4ae4f3ab77d2cf629b6907327
 """
 
 from __future__ import annotations
@@ -43,6 +38,8 @@ _SPELLINGS = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,200}|sk-[A-Za-z0-9_-]{16,300}|gh[pousr]_[A-Za-z0-9]{16,300}"
     r"|github_pat_[A-Za-z0-9_]{16,300}|glpat-[A-Za-z0-9_-]{16,300}|xox[abposr]-[A-Za-z0-9-]{10,300}"
     r"|A[KS]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,60}|eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{0,2000}"
+    r"|gsk_[A-Za-z0-9]{16,300}|nvapi-[A-Za-z0-9_-]{16,300}|(?<=hooks\.slack\.com/services/)[A-Za-z0-9/]{16,300}"
+    r"|(?<=Bearer )[A-Za-z0-9._~+/=-]{8,5000}"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)"
 )
 

@@ -13,7 +13,6 @@ import shutil
 import stat
 from pathlib import Path
 
-
 MOST_SHOWN = 300
 """Characters of a reason in a message."""
 
@@ -107,6 +106,9 @@ def sync_folder(folder: Path) -> None:
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that sync no folders
+            raise
     finally:
         os.close(opened)
 

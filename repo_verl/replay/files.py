@@ -140,6 +140,12 @@ def has_buffer(folder: str | os.PathLike[str]) -> bool:
     return disk.find(Path(folder)) is not None
 
 
+def remove_buffer(folder: str | os.PathLike[str]) -> None:
+    """Remove a saved buffer and what kills have left of others in its place; nothing if there is none."""
+    for place in (Path(folder), *(disk.beside(Path(folder), suffix) for suffix in ("old", "tmp"))):
+        disk.remove(place)
+
+
 def read_meta(folder: str | os.PathLike[str]) -> BufferMeta:
     """The checked metadata of a saved buffer; no row is read.
 

@@ -7,6 +7,7 @@ It is complete before verl's tracker file names the step (:mod:`repo_verl.traine
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 from repo_verl.config import PREFIX, RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.replay.files import LoadedBuffer, has_buffer, load_buffer, read_meta, save_buffer
+from repo_verl.replay.files import LoadedBuffer, has_buffer, load_buffer, read_meta, remove_buffer, save_buffer
 from repo_verl.trainer import tracker
 from repo_verl.trainer.identity import refuse_other_settings
 from repo_verl.trainer.tracker import CheckpointError, Marker
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 FOLDER = "prompt_replay"
+NONE_FINISHED = "no checkpoint of this run is finished yet"
 
 
 class CheckpointKeeper:
@@ -37,11 +39,12 @@ class CheckpointKeeper:
     """
 
     def __init__(self, trainer: Any, repo: RepoConfig, fixed: Mapping[str, Any]) -> None:
-        self._trainer, self._fixed = trainer, json.loads(json.dumps(dict(fixed)))  # as it is read back
+        self._trainer, self._fixed = trainer, as_read_back(fixed)
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
         self._active, self._repo = repo.active, repo
-        self._last: str | None = None
+        self._last: int | None = None  # step that was saved or resumed from, in this folder
+        self._saved: int | None = None  # step that was saved by this run
 
     @contextlib.contextmanager
     def saving(self, step: int, effective_steps: int, buffer: PromptReplayBuffer, actor: Any) -> Iterator[None]:
@@ -58,25 +61,28 @@ class CheckpointKeeper:
         """
         folder = os.path.join(self._root, f"global_step_{step}")
         try:
-            tracker.unname(self._root, step)
-            tracker.write_marker(folder, Marker(effective_steps, None))
+            tracker.unname(self._root, step, self._last)
+            marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last)
+            tracker.write_marker(folder, marker)
             if self._keeps_buffer:
                 save_buffer(os.path.join(folder, FOLDER), buffer, {"fixed": self._fixed})
+            else:
+                remove_buffer(os.path.join(folder, FOLDER))
             with self._last_one_kept(actor):
                 yield
-            tracker.write_marker(folder, Marker(effective_steps, tracker.list_files(folder)))
+            tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))
         except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(self._sentence(step, error)) from error
         self._remove_old(step)
-        self._last = folder
+        self._last = self._saved = step
 
     def _sentence(self, step: int, error: Exception) -> str:
-        other = tracker.last_finished(self._root, step)
-        last = f"the last finished checkpoint is {other}" if other else "no checkpoint is finished yet"
+        other = self._last if self._last != step else None
+        last = f"the last finished checkpoint is {tracker.folder_of(self._root, other)}" if other else NONE_FINISHED
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
         return (
             f"step {step} could not be saved below {self._root} ({type(error).__name__}: {lines[-1].strip()[:300]}); "
-            f"{last}: make room or the folder writable, and start the same command again."
+            f"{last}: mend the cause (a full disk, a folder that can't be written) and start the same command again."
         )
 
     @contextlib.contextmanager
@@ -105,14 +111,17 @@ class CheckpointKeeper:
         """Remove what RePO keeps of checkpoints whose actor verl removed."""
         if self._limit() is None:
             return
-        if self._limit() == 1 and self._last is not None:
-            shutil.rmtree(os.path.join(self._last, "actor"), ignore_errors=True)
+        if self._limit() == 1 and self._saved not in (None, step):
+            shutil.rmtree(os.path.join(self._root, f"global_step_{self._saved}", "actor"), ignore_errors=True)
         for other in tracker.steps_in(self._root):
             folder = os.path.join(self._root, f"global_step_{other}")
             if other != step and not os.path.exists(os.path.join(folder, "actor")):
-                shutil.rmtree(os.path.join(folder, FOLDER), ignore_errors=True)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(folder, tracker.MARKER))
+                try:
+                    remove_buffer(os.path.join(folder, FOLDER))
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, tracker.MARKER))
+                except OSError as error:
+                    logger.warning("RePO: the old buffer in %s could not be removed: %s", folder, error)
 
     def find(self) -> str | None:
         """The checkpoint folder that verl is about to resume from; None if it starts from scratch.
@@ -126,13 +135,14 @@ class CheckpointKeeper:
         if self._trainer.resume_mode == "auto":
             tracker.mend_tracker(self._root)
             folder = tracker.named_by_tracker(self._root)
-        elif self._trainer.resume_mode == "resume_path":
+        elif self._trainer.resume_mode == "resume_path" and isinstance(self._trainer.resume_from_path, str):
             folder = os.path.abspath(self._trainer.resume_from_path)
         if folder is None:
             return None
-        tracker.refuse_broken(folder)
         path = os.path.join(folder, FOLDER)
-        if self._keeps_buffer and has_buffer(path):
+        reads_buffer = self._keeps_buffer and has_buffer(path)
+        tracker.refuse_broken(folder, None if reads_buffer else FOLDER)
+        if reads_buffer:
             refuse_other_settings(read_meta(path).extra.get("fixed", {}), self._fixed, path)
         return folder
 
@@ -152,9 +162,23 @@ class CheckpointKeeper:
                 logger.info("RePO: %s", line)
         marker = tracker.read_marker(folder)
         effective_steps = marker.effective_steps if marker else 0
-        if (marker is None or marker.files is None) and os.path.dirname(folder) == self._root:
-            tracker.write_marker(folder, Marker(effective_steps, tracker.list_files(folder)))
+        if os.path.dirname(folder) == self._root:
+            self._last = tracker.step_of(folder)
+            if marker is None or marker.files is None:
+                self._vouch(folder, marker or Marker(0, None, tracker.next_number(self._root)))
         return effective_steps
+
+    def _vouch(self, folder: str, marker: Marker) -> None:
+        """Mark a checkpoint as finished that verl's tracker names and that was loaded."""
+        try:
+            tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))
+        except OSError as error:
+            logger.warning("RePO: %s can't be marked as finished: %s", folder, error)
+
+
+def as_read_back(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back; NaN and infinities, which JSON has not, become text."""
+    return dict(json.loads(json.dumps(dict(fixed), default=str), parse_constant=str))
 
 
 def _restored(loaded: LoadedBuffer, repo: RepoConfig, folder: str) -> Iterator[str]:

@@ -88,16 +88,34 @@ def stop_update(data: Any, found: Mapping[int, str], loss: float) -> None:
         return
     prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
     origin = data[ORIGIN].tolist() if ORIGIN in data.keys() else [FRESH] * len(prompts)
+    rows = sorted(found or range(len(prompts)), key=lambda row: origin[row])  # padding last
     names = [
         f"{KINDS[origin[row]]} row of prompt {prompt_key(prompts[row].cpu().numpy())} "
         f"with {responses[row].numel()} response tokens{': ' if found else ''}{found.get(row, '')}"
-        for row in (found or range(len(prompts)))
+        for row in rows
     ]
     what = "values are not finite" if found else f"the loss is {loss} (its KL or entropy term)"
     raise NonFiniteError(
         f"the update was stopped before its optimizer step, since {what} in {len(names)} row(s) ({listed(names)}): "
         f"resume from the last checkpoint with a smaller learning rate, or {SKIP} to skip such steps."
     )
+
+
+def refuse_skipped(steps: int, step: int) -> None:
+    """Stop after an update of which verl skipped optimizer steps, the loss having been finite.
+
+    Args:
+        steps: that were skipped since the norm of their gradient was not finite.
+        step: the training step.
+
+    Raises:
+        NonFiniteError: if there are any.
+    """
+    if steps:
+        raise NonFiniteError(
+            f"step {step}: the gradient of {steps} optimizer step(s) was not finite though every loss was, so verl "
+            f"skipped them: resume from the last checkpoint with a smaller learning rate, or {SKIP} to count them."
+        )
 
 
 class DriftWatch:

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
-from repo_verl.secrets import hidden, redact
+from repo_verl.secrets import fingerprint, redact
 
+CREDENTIALS = ("api_key", "apikey", "access_key", "password", "secret", "credential", "authorization")
 TOKENIZER, VOCABULARY, DATA = "the tokenizer", "the model's vocabulary", "the content of data.train_files"
 
 
 def fixed_settings(config: Any) -> dict[str, Any]:
-    """What stored log-probs and scores depend on: the temperature and what computes rewards; secrets are left out."""
+    """What stored log-probs and scores depend on: the temperature and what computes rewards.
+
+    Credentials are left out; whatever else may be a secret is known by a fingerprint.
+    """
     reward = OmegaConf.to_container(config.reward, resolve=True)
     model = reward.pop("reward_model", None) or {}
-    reward.pop("num_workers", None)
+    for name in ("num_workers", "sandbox_fusion"):  # where rewards are computed, not which
+        reward.pop(name, None)
     known = {
         "actor_rollout_ref.rollout.temperature": config.actor_rollout_ref.rollout.temperature,
         **{f"reward.{key}": value for key, value in sorted(reward.items())},
         **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
     }
-    return redact(known, hidden)
+    return redact(without_credentials(known), fingerprint)
+
+
+def without_credentials(settings: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings without those that only let the run in somewhere; ``settings`` may hold further mappings."""
+    return {
+        key: without_credentials(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if not any(word in str(key).lower() for word in CREDENTIALS)
+    }
 
 
 def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
@@ -53,20 +68,26 @@ def vocabulary_size(model: Any) -> int:
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """SHA-256 of which text every token id stands for: of the sorted vocabulary, added tokens included."""
-    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], repr(entry[0])))
+    return hashlib.sha256(json.dumps(entries, default=repr).encode()).hexdigest()
 
 
 def data_fingerprint(dataset: Any) -> str:
-    """Number of prompts and SHA-256 of the bytes of verl's local copies of the training files, in order.
+    """SHA-256 of the bytes of verl's local copies of the training files, in order; of the name of what is no file.
 
-    A data set of another class that has no ``data_files`` is known by its length alone.
+    A data set of another class that has no ``data_files`` is known by its number of prompts.
     """
+    files = getattr(dataset, "data_files", None) or []
+    if not files:
+        return f"{len(dataset)} prompts"
     total = hashlib.sha256()
-    for path in getattr(dataset, "data_files", None) or []:
-        with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return f"{len(dataset)} prompts, {total.hexdigest()}"
+    for path in map(str, files):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            total.update(hashlib.sha256(path.encode()).digest())
+    return total.hexdigest()
 
 
 def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,7 +187,13 @@ def _reward_info(extra_fields: Any) -> Mapping[str, Any]:
 
 
 def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    return {str(key): float(value) for key, value in info.items() if isinstance(value, int | float | np.number)}
+    """The numeric parts of a reward; an integer that no float can hold is left out."""
+    return {
+        str(key): float(value)
+        for key, value in info.items()
+        if isinstance(value, int | float | np.number)
+        and not (isinstance(value, int) and abs(value) > sys.float_info.max)
+    }
 
 
 def to_records(

@@ -7,12 +7,12 @@ written without files before verl saves, and with the size of every file once ve
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import re
-import tempfile
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ TRACKER = "latest_checkpointed_iteration.txt"
 MARKER = "repo_checkpoint.json"
 FORMAT = "repo-verl checkpoint"
 VERSION = 1
+TEXT = rb"\s*\d{1,18}\s*"
+"""What verl writes into its tracker file."""
+
 UNCHECKED = ("huggingface", MARKER)
 """Names in a checkpoint that no resume reads."""
 
@@ -37,10 +40,14 @@ class Marker:
     Attributes:
         effective_steps: optimizer steps so far whose gradient was not zero.
         files: size in bytes of every file that a resume reads, by path in the folder; None until verl has saved them.
+        number: of this saving; each has a larger one than those that were in the folder.
+        parent: step of the checkpoint that the run saved or resumed from before, in the same folder; None without one.
     """
 
     effective_steps: int
-    files: dict[str, int] | None
+    files: dict[str, int] | None = None
+    number: int = 0
+    parent: int | None = None
 
 
 def step_of(folder: str) -> int | None:
@@ -63,17 +70,13 @@ def write_marker(folder: str, marker: Marker) -> None:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Write a small file beside its place, and rename it."""
-    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    """Write a small file beside its place, ``.NAME.tmp``, and rename it."""
+    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
 
 
 def read_marker(folder: str) -> Marker | None:
@@ -91,13 +94,16 @@ def read_marker(folder: str) -> Marker | None:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): resume from another checkpoint, or delete it.") from error
     good = isinstance(found, dict) and (found.get("format"), found.get("version")) == (FORMAT, VERSION)
-    steps, files = (found.get("effective_steps"), found.get("files")) if good else (None, None)
+    names = ("effective_steps", "number", "parent", "files")
+    values: list[Any] = [found.get(name) if good else None for name in names]
+    steps, number, parent, files = values
     sizes = list(files.values()) if isinstance(files, dict) else [] if files is None else [None]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (steps, *sizes)):
+    counts = [steps, number, *sizes, *([] if parent is None else [parent])]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
         raise CheckpointError(
             f"{path} is damaged (no marker of version {VERSION}): resume from another checkpoint, or delete it."
         )
-    return Marker(int(steps or 0), files)
+    return Marker(steps, files, number, parent)
 
 
 def list_files(folder: str) -> dict[str, int]:
@@ -112,15 +118,24 @@ def list_files(folder: str) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def fault_of(folder: str) -> str | None:
-    """What is wrong with a finished checkpoint; None for a whole one and for one that has no list of its files."""
+def fault_of(folder: str, but: str | None = None) -> str | None:
+    """What is wrong with a checkpoint that is to be resumed from; None for a whole one.
+
+    One without a marker is for verl to judge. One that was begun and not finished is whole if verl's tracker names it,
+    since the marker follows the tracker. Files below ``but`` are not looked at.
+    """
     if not os.path.isdir(folder):
         return "it does not exist"
     marker = read_marker(folder)
-    if marker is None or marker.files is None:
+    if marker is None:
         return None
+    if marker.files is None:
+        named = named_by_tracker(os.path.dirname(os.path.normpath(folder)))
+        return None if named == os.path.normpath(folder) else "it was never finished"
     for name, size in marker.files.items():
         path = os.path.join(folder, name)
+        if but is not None and name.startswith(f"{but}/"):
+            continue
         if not os.path.isfile(path):
             return f"{name} is missing"
         if os.path.getsize(path) != size:
@@ -133,26 +148,48 @@ def finished(folder: str) -> bool:
     try:
         marker = read_marker(folder)
         return marker is not None and marker.files is not None and fault_of(folder) is None
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return False
 
 
+def folder_of(root: str, step: int) -> str:
+    """``global_step_N`` of a run."""
+    return os.path.join(root, f"global_step_{step}")
+
+
+def savings(root: str) -> list[tuple[int, Marker]]:
+    """Step and marker of every checkpoint that has a readable marker, by the order in which they were saved."""
+    found = []
+    for step in steps_in(root):
+        with contextlib.suppress(CheckpointError, OSError):
+            marker = read_marker(folder_of(root, step))
+            if marker is not None:
+                found.append((step, marker))
+    return sorted(found, key=lambda one: one[1].number)
+
+
+def next_number(root: str) -> int:
+    """The number of the next saving."""
+    return max((marker.number for _, marker in savings(root)), default=-1) + 1
+
+
 def last_finished(root: str, but: int | None = None) -> str | None:
-    """The newest checkpoint folder of a run that is known to be whole, other than that of step ``but``."""
-    for step in reversed(steps_in(root)):
-        folder = os.path.join(root, f"global_step_{step}")
-        if step != but and finished(folder):
-            return folder
-    return None
+    """The checkpoint folder of a run that was finished last and is whole, other than that of step ``but``."""
+    folders = [folder_of(root, step) for step, _ in reversed(savings(root)) if step != but]
+    return next((folder for folder in folders if finished(folder)), None)
 
 
-def refuse_broken(folder: str) -> None:
+def refuse_broken(folder: str, but: str | None = None) -> None:
     """Refuse a checkpoint that was cut short.
+
+    Args:
+        folder: ``global_step_N``.
+        but: a folder in it that is not to be read.
 
     Raises:
         CheckpointError: naming the file and the checkpoint to resume from instead.
     """
-    fault = fault_of(folder)
+    fault = fault_of(folder, but)
     if fault is None:
         return
     other = last_finished(os.path.dirname(os.path.normpath(folder)), step_of(folder))
@@ -171,42 +208,50 @@ def named_by_tracker(root: str) -> str | None:
         return None
     with open(path, "rb") as file:
         text = file.read(64)
-    folder = os.path.join(root, f"global_step_{int(text)}") if re.fullmatch(rb"\s*\d{1,18}\s*", text) else ""
+    folder = folder_of(root, int(text)) if re.fullmatch(TEXT, text) else ""
     return folder if os.path.isdir(folder) else None
 
 
-def unname(root: str, step: int) -> None:
-    """Before a step's checkpoint is overwritten: have verl's tracker name another finished one, or none.
+def unname(root: str, step: int, parent: int | None) -> None:
+    """Before a step's checkpoint is overwritten: have verl's tracker name the one that the run comes from, or none.
 
-    A tracker that names another step, or a step that has no folder, is left alone.
+    A tracker that names another step is left alone.
     """
     folder = named_by_tracker(root)
     if folder is None or step_of(folder) != step:
         return
-    other = last_finished(root, step)
-    if other is None:
+    if parent is None or parent == step:
         os.unlink(os.path.join(root, TRACKER))
     else:
-        write_whole(os.path.join(root, TRACKER), str(step_of(other)))
-    logger.warning(
-        "RePO: %s is written again; until that is finished, %s is the last checkpoint", folder, other or "none"
-    )
+        write_whole(os.path.join(root, TRACKER), str(parent))
+    logger.warning("RePO: %s is written again; until that is finished, the run resumes from step %s", folder, parent)
 
 
 def mend_tracker(root: str) -> None:
     """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
 
-    A tracker that names a step is left alone. Without any finished checkpoint it is removed: the run begins anew.
+    The last one is that of the last saving if that was finished, else the one that it followed. A tracker that names a
+    step is left alone. It is removed, so that the run begins anew, if no checkpoint was ever finished.
+
+    Raises:
+        CheckpointError: if there are checkpoints, but none is known to be the last finished one.
     """
     path = os.path.join(root, TRACKER)
     if not os.path.isfile(path) or named_by_tracker(root) is not None:
         return
     with open(path, "rb") as file:
         text = file.read(64)
-    whole = last_finished(root)
-    if whole is None:
+    known = savings(root)
+    last, marker = known[-1] if known else (None, Marker(0))
+    step = last if last is not None and finished(folder_of(root, last)) else marker.parent
+    if re.fullmatch(TEXT, text) is None and step is not None and finished(folder_of(root, step)):
+        write_whole(path, str(step))
+        logger.warning("RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step)
+    elif re.fullmatch(TEXT, text) is None and last is not None and marker.parent is None and steps_in(root) == [last]:
         logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)
         os.unlink(path)
-        return
-    write_whole(path, str(step_of(whole)))
-    logger.warning("RePO: %s was torn (%r) and now names the last finished checkpoint, %s", path, text, whole)
+    else:
+        raise CheckpointError(
+            f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
+            f"start anew with trainer.resume_mode=disable."
+        )

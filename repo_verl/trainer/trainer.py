@@ -228,7 +228,10 @@ class RepoTrainer(PPOTrainerSync):
         worker = formulas.worker_metrics(reports, self._ranks(), *pruned)
         metrics.update({f"repo/{key}": value for key, value in worker.items()})
         metrics.setdefault("repo/nonfinite_scores", 0)
-        metrics["repo/nonfinite_steps"] = formulas.count_skipped(grad_norms)
+        skipped = formulas.count_skipped(grad_norms)
+        metrics["repo/nonfinite_steps"] = skipped
+        if self.repo.active and self.repo.on_nonfinite == "stop":
+            guards.refuse_skipped(skipped, self.global_steps)
         metrics["repo/late_rows"] = prepared.late
         self._drift.look(self.global_steps, worker)
         metrics["repo/effective_steps"] = self.effective_steps

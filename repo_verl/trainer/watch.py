@@ -68,6 +68,8 @@ def find_actors(trainer: Any, agent_loop_manager: Any) -> dict[str, tuple[ActorH
     servers = getattr(trainer, "llm_server_manager", None)
     engine = f"{trainer.config.actor_rollout_ref.rollout.name} server"
     kinds[engine] = [server for replica in getattr(servers, "rollout_replicas", []) for server in replica.servers]
+    model = getattr(trainer.reward_loop_manager, "reward_model_manager", None)
+    kinds["reward model server"] = [s for replica in getattr(model, "rollout_replicas", []) for s in replica.servers]
     kinds["load balancer"] = [getattr(servers, "global_load_balancer", None)]
     kinds["reward worker"] = list(getattr(trainer.reward_loop_manager, "reward_loop_workers", []))
     kinds["agent loop worker"] = list(getattr(agent_loop_manager, "agent_loop_workers", []))
@@ -79,7 +81,7 @@ def find_actors(trainer: Any, agent_loop_manager: Any) -> dict[str, tuple[ActorH
         for number, handle in enumerate(handles):
             known = any(handle == other for other, _ in found.values())  # the reference may live in the actor
             if isinstance(handle, ActorHandle) and not known:
-                found[f"{kind} {number} of {len(handles)}"] = (handle, kind == engine)
+                found[f"{kind} {number} of {len(handles)}"] = (handle, kind in (engine, "reward model server"))
     return found
 
 

@@ -146,7 +146,9 @@ def test_skipping_scores_of_nan_is_leaving_out_these_rows(runs):
 def test_a_diverged_policy_stops_the_run_and_names_the_rows(runs):
     text = error(runs, "diverged_stop")
     assert "the update was stopped before its optimizer step, since values are not finite in" in text
-    assert "fresh row of prompt" in text and "log-prob" in text and "algorithm.repo.on_nonfinite=skip" in text
+    assert (
+        " row of prompt" in text and "response tokens: log-prob" in text and "algorithm.repo.on_nonfinite=skip" in text
+    )
 
 
 def test_values_that_are_bad_on_one_rank_alone_stop_all(runs):

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import logging
 import math
 import os
 import random
@@ -176,6 +177,7 @@ def start(config):
     ray.init(**settings)
     config.transfer_queue.enable = True
     tq.init(config.transfer_queue)
+    logging.getLogger("repo_verl").addHandler(logging.StreamHandler())  # verl's command sets up a logger, this does not
     trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config=config)
     trainer._enable_hybrid_replicas = False
     trainer._setup()

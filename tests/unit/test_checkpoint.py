@@ -11,8 +11,14 @@ from omegaconf import OmegaConf
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, has_buffer
+from repo_verl.trainer import tracker
 from repo_verl.trainer.checkpoint import FOLDER, CheckpointKeeper
-from repo_verl.trainer.identity import data_fingerprint, refuse_other_settings, tokenizer_fingerprint
+from repo_verl.trainer.identity import (
+    data_fingerprint,
+    fixed_settings,
+    refuse_other_settings,
+    tokenizer_fingerprint,
+)
 from repo_verl.trainer.tracker import TRACKER, CheckpointError, read_marker
 
 SETTINGS = {"capacity": 4, "min_size": 1, "num_replay": 2}
@@ -52,7 +58,7 @@ def keeper(root, fixed=None, **changes):
 def save(kept, root, step, actor=None, buffer=None, effective=7):
     actor = actor or Actor()
     with kept.saving(step, effective, buffer or filled(), actor):
-        limit = kept._trainer.max_actor_ckpt_to_keep
+        limit = 1 if kept._trainer.get("remove_previous_ckpt_in_save") else kept._trainer.max_actor_ckpt_to_keep
         actor.save_checkpoint(f"{root}/global_step_{step}/actor", None, step, max_ckpt_to_keep=limit)
         assert read_marker(f"{root}/global_step_{step}").files is None
         (root / TRACKER).write_text(str(step))
@@ -133,9 +139,11 @@ def test_a_checkpoint_that_was_named_but_not_marked_counts_as_finished_once_it_i
     assert keeper(tmp_path).find() == str(tmp_path / "global_step_4")
 
 
-@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("keep", [1, 2, 3, "previous"])
 def test_old_buffers_go_with_their_actors(tmp_path, keep):
-    kept, actor = keeper(tmp_path, max_actor_ckpt_to_keep=keep), Actor()
+    limit = {"remove_previous_ckpt_in_save": True} if keep == "previous" else {"max_actor_ckpt_to_keep": keep}
+    keep = 1 if keep == "previous" else keep
+    kept, actor = keeper(tmp_path, **limit), Actor()
     for step in range(1, 6):
         save(kept, tmp_path, step, actor)
         held = [n for n in range(1, 6) if (tmp_path / f"global_step_{n}" / "actor").exists()]
@@ -160,20 +168,66 @@ def test_the_last_checkpoint_stays_until_the_next_is_named(tmp_path):
 
 
 def test_a_step_that_is_saved_again_is_not_named_until_it_is_finished(tmp_path, caplog):
-    """As after resume_path: a kill in the second saving of step 2 must not leave verl's tracker at a mixture."""
-    for step in (1, 2, 3):
+    """As after a roll-back: a kill in the second saving of step 3 must not leave verl's tracker at a mixture."""
+    for step in (1, 2, 3, 4):
         save(keeper(tmp_path), tmp_path, step)
-    (tmp_path / TRACKER).write_text("2")
-    shutil.rmtree(tmp_path / "global_step_3")
-    with pytest.raises(KeyboardInterrupt), keeper(tmp_path).saving(2, 8, filled(), Actor()):
+    (tmp_path / TRACKER).write_text("3")
+    back = {"resume_mode": "resume_path", "resume_from_path": str(tmp_path / "global_step_2")}
+    kept = keeper(tmp_path, **back)
+    kept.restore(kept.find(), PromptReplayBuffer(**SETTINGS))
+    with pytest.raises(KeyboardInterrupt), kept.saving(3, 8, filled(), Actor()):
         raise KeyboardInterrupt
-    assert keeper(tmp_path).find() == str(tmp_path / "global_step_1") and "is written again" in caplog.text
-    shutil.rmtree(tmp_path / "global_step_2")
-    shutil.rmtree(tmp_path / "global_step_1" / "actor")
+    assert keeper(tmp_path).find() == str(tmp_path / "global_step_2") and "is written again" in caplog.text
+    with pytest.raises(CheckpointError, match="global_step_3 is not whole .it was never finished.*from_path=.*step_4"):
+        keeper(tmp_path, **{**back, "resume_from_path": str(tmp_path / "global_step_3")}).find()
+    (tmp_path / TRACKER).write_text("")  # torn by that saving
+    assert keeper(tmp_path).find() == str(tmp_path / "global_step_2")
+
+
+def test_a_run_from_scratch_over_an_old_one_is_not_mixed_with_it(tmp_path):
     save(keeper(tmp_path), tmp_path, 1)
-    with pytest.raises(KeyboardInterrupt), keeper(tmp_path).saving(1, 8, filled(), Actor()):
+    with pytest.raises(KeyboardInterrupt), keeper(tmp_path, resume_mode="disable").saving(1, 8, filled(), Actor()):
         raise KeyboardInterrupt
     assert keeper(tmp_path).find() is None and not (tmp_path / TRACKER).exists()
+
+
+def test_a_step_that_is_saved_again_without_a_buffer_has_none(tmp_path, caplog):
+    save(keeper(tmp_path), tmp_path, 1)
+    save(keeper(tmp_path, persist=False), tmp_path, 1)
+    kept, buffer = keeper(tmp_path), PromptReplayBuffer(**SETTINGS)
+    kept.restore(kept.find(), buffer)
+    assert len(buffer) == 0 and "has no replay buffer" in caplog.text
+
+
+def test_a_damaged_buffer_can_be_deleted_or_left_unread(tmp_path, caplog):
+    save(keeper(tmp_path), tmp_path, 1)
+    folder = tmp_path / "global_step_1" / FOLDER
+    (folder / "meta.json").write_text("{")
+    for changes in ({"persist": False}, {"strategy": "none"}):
+        assert keeper(tmp_path, **changes).find()
+    shutil.rmtree(folder)
+    kept, buffer = keeper(tmp_path), PromptReplayBuffer(**SETTINGS)
+    assert kept.restore(kept.find(), buffer) == 7 and "has no replay buffer" in caplog.text
+
+
+def test_a_folder_that_can_not_be_marked_is_resumed_from(tmp_path, monkeypatch, caplog):
+    (tmp_path / "global_step_5" / "actor").mkdir(parents=True)
+    (tmp_path / TRACKER).write_text("5")
+    kept = keeper(tmp_path)
+
+    def refuse(path, text):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tracker, "write_whole", refuse)
+    assert kept.restore(kept.find(), PromptReplayBuffer(**SETTINGS)) == 0
+    assert "can't be marked as finished" in caplog.text
+
+
+def test_settings_that_json_has_not_are_compared_too(tmp_path):
+    save(keeper(tmp_path, {"kwargs": {"limit": float("inf"), "odd": float("nan")}}), tmp_path, 1)
+    assert keeper(tmp_path, {"kwargs": {"limit": float("inf"), "odd": float("nan")}}).find()
+    with pytest.raises(RepoConfigError, match="differs"):
+        keeper(tmp_path, {"kwargs": {"limit": float("-inf"), "odd": float("nan")}}).find()
 
 
 def test_without_a_limit_nothing_goes(tmp_path):
@@ -187,11 +241,10 @@ def test_without_a_limit_nothing_goes(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
 def test_a_save_that_fails_is_one_sentence_and_the_last_checkpoint_resumes(tmp_path, error):
-    save(keeper(tmp_path), tmp_path, 1)
-    with pytest.raises(
-        CheckpointError, match=r"step 2 could not be saved below .*the last finished checkpoint is"
-    ) as e:
-        with keeper(tmp_path).saving(2, 9, filled(), Actor()):
+    kept = keeper(tmp_path)
+    save(kept, tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"step 2 could not be saved below .*the last finished") as e:
+        with kept.saving(2, 9, filled(), Actor()):
             raise error
     assert str(error).rsplit("]", 1)[-1].strip() in str(e.value) and str(tmp_path / "global_step_1") in str(e.value)
     assert e.value.__cause__ is error and "\n" not in str(e.value)
@@ -201,7 +254,7 @@ def test_a_save_that_fails_is_one_sentence_and_the_last_checkpoint_resumes(tmp_p
 def test_a_buffer_that_can_not_be_written_stops_before_verl_saves(tmp_path):
     (tmp_path / "global_step_2").mkdir()
     (tmp_path / "global_step_2" / FOLDER).write_text("a file where the folder is to be")
-    with pytest.raises(CheckpointError, match=r"step 2 could not be saved .*no checkpoint is finished yet"):
+    with pytest.raises(CheckpointError, match=r"step 2 could not be saved .*no checkpoint of this run is finished yet"):
         with keeper(tmp_path).saving(2, 9, filled(), Actor()):
             raise AssertionError("verl must not save now")
 
@@ -252,6 +305,7 @@ def test_a_tokenizer_is_known_by_what_its_ids_mean():
         return tokenizer_fingerprint(SimpleNamespace(get_vocab=lambda: vocabulary))
 
     assert of({"a": 0, "b": 1}) == of({"b": 1, "a": 0})
+    assert of({b"a": 0, "b": 0}) == of({"b": 0, b"a": 0}) != of({b"c": 0, "b": 0})
     assert len({of({"a": 0, "b": 1}), of({"a": 1, "b": 0}), of({"a": 0}), of({"a": 0, "b": 1, "c": 2})}) == 4
 
 
@@ -267,6 +321,32 @@ def test_data_is_known_by_its_bytes_and_length(tmp_path):
             data.data_files.append(str(tmp_path / str(number)))
         return data_fingerprint(data)
 
-    assert of(b"ab", b"c") == of(b"ab", b"c")
-    assert len({of(b"ab", b"c"), of(b"a", b"bc"), of(b"c", b"ab"), of(b"ab", b"c", length=2), of(b"ab")}) == 5
-    assert data_fingerprint([1, 2]).startswith("2 prompts, ")
+    assert of(b"ab", b"c") == of(b"ab", b"c") == of(b"ab", b"c", length=2)
+    assert len({of(b"ab", b"c"), of(b"a", b"bc"), of(b"c", b"ab"), of(b"ab")}) == 4
+    assert data_fingerprint([1, 2]) == "2 prompts"
+    pattern = Data([1])
+    pattern.data_files = [str(tmp_path / "*.parquet")]  # verl hands it on to datasets
+    assert len(data_fingerprint(pattern)) == 64
+
+
+def test_what_stored_scores_depend_on():
+    def of(**reward):
+        base = {
+            "num_workers": 8, "sandbox_fusion": {"url": "a"}, "reward_manager": {"name": "naive"},
+            "custom_reward_function": {"path": "a.py", "name": "f", "reward_kwargs": {"weight": 1, "api_key": "x"}},
+            "reward_model": {"enable": False, "model_path": "m", "rollout": {"n": 1}},
+        }  # fmt: skip
+        rollout = {"temperature": reward.pop("temperature", 1.0)}
+        merged = OmegaConf.merge(base, reward)
+        return fixed_settings(OmegaConf.create({"reward": merged, "actor_rollout_ref": {"rollout": rollout}}))
+
+    assert of()["actor_rollout_ref.rollout.temperature"] == 1.0 and "api_key" not in str(of())
+    same = [{"num_workers": 1}, {"sandbox_fusion": {"url": "b"}}, {"reward_model": {"rollout": {"n": 2}}}]
+    same.append({"custom_reward_function": {"reward_kwargs": {"api_key": "y"}}})
+    assert all(of(**one) == of() for one in same)
+    other = [{"temperature": 0.5}, {"reward_manager": {"name": "dapo"}}, {"reward_model": {"enable": True}}]
+    other += [{"reward_model": {"model_path": "n"}}, {"custom_reward_function": {"path": "b.py"}}]
+    other.append({"custom_reward_function": {"reward_kwargs": {"end_token": "</a>"}}})
+    other.append({"custom_reward_function": {"reward_kwargs": {"end_token": "</b>"}}})
+    assert len({str(of(**one)) for one in other}) == len(other) and all(of(**one) != of() for one in other)
+    assert "hf_abcdefghijklmnopqrst" not in str(of(custom_reward_function={"path": "hf_abcdefghijklmnopqrst"}))

@@ -7,7 +7,15 @@ import torch
 
 from repo_verl.config import RepoConfig
 from repo_verl.replay import prompt_key
-from repo_verl.trainer.guards import DriftWatch, NonFiniteError, bad_rows, not_finite, refuse_scores, stop_update
+from repo_verl.trainer.guards import (
+    DriftWatch,
+    NonFiniteError,
+    bad_rows,
+    not_finite,
+    refuse_scores,
+    refuse_skipped,
+    stop_update,
+)
 
 
 def nested(*rows):
@@ -49,6 +57,20 @@ def test_an_update_names_its_rows():
         stop_update(data, {}, math.inf)
     assert "the loss is inf (its KL or entropy term) in 3 row(s) (fresh row of prompt" in str(caught.value)
     assert f"fresh row of prompt {prompt_key([7, 8])} with 3 response tokens; replayed row" in str(caught.value)
+
+
+def test_gradients_that_verl_skipped_stop_the_run():
+    refuse_skipped(0, 3)
+    with pytest.raises(NonFiniteError, match=r"step 3: the gradient of 2 optimizer step\(s\) was not finite"):
+        refuse_skipped(2, 3)
+
+
+def test_padding_is_named_last():
+    data = {
+        "prompts": nested([7], [8], [9]), "responses": nested([1], [2], [3]), "repo_origin": torch.tensor([2, 2, 0]),
+    }  # fmt: skip
+    with pytest.raises(NonFiniteError, match=r"in 3 row\(s\) \(fresh row .*; padding row .*; padding row "):
+        stop_update(data, {0: "log-prob", 1: "log-prob", 2: "log-prob"}, math.nan)
 
 
 def test_without_replay_all_rows_are_fresh():

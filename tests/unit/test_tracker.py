@@ -11,31 +11,41 @@ from repo_verl.trainer.tracker import (
     CheckpointError,
     Marker,
     fault_of,
+    finished,
     last_finished,
     list_files,
     mend_tracker,
+    next_number,
     read_marker,
     refuse_broken,
     steps_in,
+    unname,
     write_marker,
 )
 
+GOOD = {
+    "format": "repo-verl checkpoint", "version": 1, "effective_steps": 1, "files": None, "number": 3, "parent": None,
+}  # fmt: skip
 
-def checkpoint(root, step, finish=True):
+
+def checkpoint(root, step, finish=True, parent=None):
     """A checkpoint folder with an actor of 5 bytes."""
     folder = root / f"global_step_{step}"
     (folder / "actor" / "huggingface").mkdir(parents=True)
     (folder / "actor" / "model.pt").write_bytes(b"12345")
     (folder / "actor" / "huggingface" / "config.json").write_text("{}")
     (folder / "data.pt").write_bytes(b"1")
-    write_marker(str(folder), Marker(step * 10, list_files(str(folder)) if finish else None))
+    files = list_files(str(folder)) if finish else None
+    write_marker(str(folder), Marker(step * 10, files, next_number(str(root)), parent))
     return folder
 
 
 def test_a_marker_comes_back(tmp_path):
     folder = checkpoint(tmp_path, 3)
-    assert read_marker(str(folder)) == Marker(30, {"actor/model.pt": 5, "data.pt": 1})
+    assert read_marker(str(folder)) == Marker(30, {"actor/model.pt": 5, "data.pt": 1}, 0, None)
     assert sorted(p.name for p in folder.iterdir()) == ["actor", "data.pt", MARKER]
+    assert (folder / MARKER).stat().st_mode == (folder / "data.pt").stat().st_mode
+    assert read_marker(str(checkpoint(tmp_path, 4, parent=3))) == Marker(40, {"actor/model.pt": 5, "data.pt": 1}, 1, 3)
     assert read_marker(str(tmp_path)) is None
 
 
@@ -69,8 +79,31 @@ def test_without_another_checkpoint_the_remedy_is_another_one(tmp_path):
         refuse_broken(str(folder))
 
 
-def test_one_that_was_not_finished_is_verls_to_judge(tmp_path):
-    assert fault_of(str(checkpoint(tmp_path, 3, finish=False))) is None
+def test_what_was_not_finished_is_whole_only_if_verls_tracker_names_it(tmp_path):
+    folder = checkpoint(tmp_path, 3, finish=False)
+    assert fault_of(str(folder)) == "it was never finished"
+    (tmp_path / TRACKER).write_text("3")
+    assert fault_of(str(folder)) is None
+
+
+def test_one_without_a_marker_is_verls_to_judge(tmp_path):
+    folder = checkpoint(tmp_path, 3)
+    (folder / MARKER).unlink()
+    assert fault_of(str(folder)) is None and not finished(str(folder))
+
+
+def test_a_part_that_is_not_read_may_be_gone(tmp_path):
+    folder = checkpoint(tmp_path, 3)
+    os.unlink(folder / "actor" / "model.pt")
+    assert fault_of(str(folder), "actor") is None and fault_of(str(folder), "act") == "actor/model.pt is missing"
+
+
+def test_hidden_files_are_no_part_of_a_checkpoint(tmp_path):
+    folder = checkpoint(tmp_path, 3)
+    (folder / ".prompt_replay.tmp").mkdir()
+    (folder / ".prompt_replay.tmp" / "x").write_text("x")
+    (folder / ".y").write_text("y")
+    assert list_files(str(folder)) == {"actor/model.pt": 5, "data.pt": 1}
 
 
 def test_the_last_finished_one(tmp_path):
@@ -85,17 +118,19 @@ def test_the_last_finished_one(tmp_path):
     assert last_finished(str(tmp_path), 10) == str(tmp_path / "global_step_9")
     (tmp_path / "global_step_10" / MARKER).write_text("{")
     assert last_finished(str(tmp_path)) == str(tmp_path / "global_step_9")
+    checkpoint(tmp_path, 3)  # saved after a roll-back to step 2: the newest, though not the highest
+    assert last_finished(str(tmp_path)) == str(tmp_path / "global_step_3")
 
 
-@pytest.mark.parametrize("text", ["", "  ", "abc", "7", "-1", "1" * 40])
+@pytest.mark.parametrize("text", ["", "  ", "abc", "-1", "1" * 40])
 def test_a_torn_tracker_names_the_last_finished_step(tmp_path, text, caplog):
     for step in (2, 4):
         checkpoint(tmp_path, step)
-    checkpoint(tmp_path, 6, finish=False)
+    checkpoint(tmp_path, 6, finish=False, parent=4)
     (tmp_path / TRACKER).write_text(text)
     mend_tracker(str(tmp_path))
     assert (tmp_path / TRACKER).read_text() == "4"
-    assert "was torn" in caplog.text and "global_step_4" in caplog.text
+    assert "was torn" in caplog.text and "step 4" in caplog.text
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
@@ -106,6 +141,48 @@ def test_a_good_tracker_is_left_alone(tmp_path, caplog):
     before = (tmp_path / TRACKER).stat()
     mend_tracker(str(tmp_path))
     assert (tmp_path / TRACKER).stat() == before and not caplog.text
+
+
+def test_a_torn_tracker_follows_the_run_and_not_the_highest_step(tmp_path):
+    """Steps 2 to 8 went wrong; the run was rolled back to 2 and killed as it saved step 4 again."""
+    for step in (2, 6, 8):
+        checkpoint(tmp_path, step)
+    checkpoint(tmp_path, 4, finish=False, parent=2)
+    (tmp_path / TRACKER).write_text("")
+    mend_tracker(str(tmp_path))
+    assert (tmp_path / TRACKER).read_text() == "2"
+    checkpoint(tmp_path, 5, parent=2)
+    (tmp_path / TRACKER).write_text("")
+    mend_tracker(str(tmp_path))
+    assert (tmp_path / TRACKER).read_text() == "5"
+
+
+def test_a_torn_tracker_beside_checkpoints_that_nobody_vouches_for_is_refused(tmp_path):
+    for step in (50, 100):
+        (tmp_path / f"global_step_{step}" / "actor").mkdir(parents=True)
+    for text in ("", "77"):
+        (tmp_path / TRACKER).write_text(text)
+        with pytest.raises(CheckpointError, match="names no checkpoint that is there: write the step"):
+            mend_tracker(str(tmp_path))
+        assert (tmp_path / TRACKER).read_text() == text
+    checkpoint(tmp_path, 101, finish=False)
+    with pytest.raises(CheckpointError, match="names no checkpoint that is there"):
+        mend_tracker(str(tmp_path))
+
+
+def test_a_step_that_is_written_again_is_not_named(tmp_path, caplog):
+    root = str(tmp_path)
+    for step in (2, 4):
+        checkpoint(tmp_path, step)
+    unname(root, 4, 2)  # no tracker
+    (tmp_path / TRACKER).write_text("2")
+    unname(root, 4, 2)
+    assert (tmp_path / TRACKER).read_text() == "2" and not caplog.text
+    (tmp_path / TRACKER).write_text("4")
+    unname(root, 4, 2)
+    assert (tmp_path / TRACKER).read_text() == "2" and "global_step_4 is written again" in caplog.text
+    unname(root, 2, None)
+    assert not (tmp_path / TRACKER).exists()
 
 
 def test_a_torn_tracker_without_a_finished_checkpoint_goes(tmp_path, caplog):
@@ -120,15 +197,20 @@ def test_a_torn_tracker_without_a_finished_checkpoint_goes(tmp_path, caplog):
     "damage",
     [
         "", "{", "[]", "null", "7", '{"format": "x"}', "[" * 100_000,
-        json.dumps({"format": "repo-verl checkpoint", "version": 2, "effective_steps": 1, "files": None}),
-        json.dumps({"format": "repo-verl checkpoint", "version": 1, "effective_steps": -1, "files": None}),
-        json.dumps({"format": "repo-verl checkpoint", "version": 1, "effective_steps": True, "files": None}),
-        json.dumps({"format": "repo-verl checkpoint", "version": 1, "effective_steps": 1, "files": []}),
-        json.dumps({"format": "repo-verl checkpoint", "version": 1, "effective_steps": 1, "files": {"a": "1"}}),
-        json.dumps({"format": "repo-verl checkpoint", "version": 1, "effective_steps": 1, "files": {"a": 1.5}}),
+        json.dumps({**GOOD, "version": 2}),
+        json.dumps({**GOOD, "effective_steps": -1}), json.dumps({**GOOD, "number": -1}),
+        json.dumps({**GOOD, "parent": "1"}),
+        json.dumps({key: value for key, value in GOOD.items() if key != "number"}),
+        json.dumps({**GOOD, "effective_steps": True}), json.dumps({**GOOD, "files": []}),
+        json.dumps({**GOOD, "files": {"a": "1"}}), json.dumps({**GOOD, "files": {"a": 1.5}}),
     ],
 )  # fmt: skip
 def test_a_damaged_marker_is_refused(tmp_path, damage):
     (tmp_path / MARKER).write_text(damage)
     with pytest.raises(CheckpointError, match=r"repo_checkpoint.json is damaged \(.*: resume from another checkpoint"):
         read_marker(str(tmp_path))
+
+
+def test_the_good_one_is_read(tmp_path):
+    (tmp_path / MARKER).write_text(json.dumps(GOOD))
+    assert read_marker(str(tmp_path)) == Marker(1, None, 3, None)
