@@ -335,6 +335,15 @@ def test_secrets_are_replaced(mark):
     assert redacted["actor_rollout_ref"]["rollout"] == {"n": 8} and redacted.keys() == CONFIG.keys()
 
 
+@pytest.mark.parametrize("text", [
+    "gsk_" + "a1" * 12, "nvapi-" + "a-b_" * 6, "https://hooks.slack.com/services/T0/B0/" + "x" * 24,
+    "Authorization: Bearer " + "ab.cd-" * 4, "AKIA" + "A1" * 8,
+])  # fmt: skip
+def test_known_spellings_are_replaced_wherever_they_are(text):
+    secret = text.split("Bearer ")[-1].split("/services/")[-1]
+    assert secret not in json.dumps(secrets.redact({"args": ["--x", text]}, secrets.hidden))
+
+
 def test_equal_secrets_have_one_fingerprint_and_others_another():
     first, second, other = ({"api_key": value} for value in ("a", "a", "b"))
     assert secrets.redact(first) == secrets.redact(second) != secrets.redact(other)

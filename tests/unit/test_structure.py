@@ -142,3 +142,14 @@ def test_yaml_settings_are_the_defaults_of_the_dataclass():
     declared = yaml.safe_load((ROOT / "recipe/repo/config/repo_trainer.yaml").read_text())["algorithm"]["repo"]
     declared["advantage_eps"] = float(declared["advantage_eps"])
     assert declared == RepoConfig().to_dict()
+
+
+def test_no_conflict_of_a_merge_is_left():
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    folders = ("repo_verl", "data_prep", "tests", "recipe", "run_scripts", "benchmarks", "docs", "security")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix not in (".png", ".pyc")]
+    files += [ROOT / name for name in ("README.md", "CHANGELOG.md", "pyproject.toml")]
+    for path in files:
+        if path.is_file():
+            lines = path.read_text(errors="replace").splitlines()
+            assert not [line for line in lines if line.startswith(marks)], path
