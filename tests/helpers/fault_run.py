@@ -33,11 +33,7 @@ TITLES = {
 def saved_rows(step_folder: Path) -> int:
     """Rows of the buffer that a checkpoint holds."""
     meta = json.loads((step_folder / "prompt_replay" / "meta.json").read_text())
-    if "shards" in meta:
-        return sum(shard["rows"] for shard in meta["shards"])
-    from safetensors.numpy import load_file
-
-    return len(load_file(step_folder / "prompt_replay" / "arrays.safetensors")["score"])
+    return sum(shard["rows"] for shard in meta["shards"])
 
 
 def wait_for(found: Callable[[], object], seconds: float, what: str) -> float:
