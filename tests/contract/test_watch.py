@@ -10,7 +10,8 @@ import pytest
 import ray
 
 from repo_verl.trainer import watch
-from repo_verl.trainer.watch import Watch, WorkerDiedError, find_actors, remedy, watch_queue, watching
+from repo_verl.trainer.actors import find_actors
+from repo_verl.trainer.watch import Watch, WorkerDiedError, remedy, watch_queue, watching
 
 pytestmark = pytest.mark.contract
 
@@ -194,6 +195,8 @@ def test_the_remedy_names_the_last_finished_checkpoint(tmp_path):
     settings = SimpleNamespace(default_local_dir=str(tmp_path), resume_mode="auto")
     assert remedy(settings).startswith(f"{tmp_path} has no finished checkpoint")
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("40")
+    assert remedy(settings).startswith(f"{tmp_path} has no finished checkpoint")  # its folder is not there
+    (tmp_path / "global_step_40").mkdir()
     assert remedy(settings) == "restart the same command, it resumes from global_step_40."
     settings.resume_mode = "disable"
     assert remedy(settings).startswith("restart with trainer.resume_mode=auto to resume from global_step_40 of ")
