@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from repo_verl.trainer import tracker
 from repo_verl.trainer.tracker import (
     MARKER,
     TRACKER,
@@ -166,8 +167,38 @@ def test_a_torn_tracker_beside_checkpoints_that_nobody_vouches_for_is_refused(tm
             mend_tracker(str(tmp_path))
         assert (tmp_path / TRACKER).read_text() == text
     checkpoint(tmp_path, 101, finish=False)
+    (tmp_path / TRACKER).write_text("")
     with pytest.raises(CheckpointError, match="names no checkpoint that is there"):
         mend_tracker(str(tmp_path))
+
+
+def test_a_tracker_that_names_a_folder_that_is_gone_is_refused(tmp_path):
+    checkpoint(tmp_path, 3, finish=False)
+    (tmp_path / TRACKER).write_text("77")
+    with pytest.raises(CheckpointError, match="is b'77', which names no checkpoint that is there"):
+        mend_tracker(str(tmp_path))
+    checkpoint(tmp_path, 4)
+    with pytest.raises(CheckpointError, match="is b'77', which names no checkpoint that is there"):
+        mend_tracker(str(tmp_path))
+
+
+def test_a_marker_that_may_not_be_read_vouches_for_nothing(tmp_path, monkeypatch):
+    folder = checkpoint(tmp_path, 3)
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(tracker, "read_marker", refuse)
+    assert not finished(str(folder)) and last_finished(str(tmp_path)) is None
+
+
+def test_a_marker_is_synced_before_it_is_named(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        stock = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, stock=stock: (done.append(name), stock(*args)))
+    write_marker(str(tmp_path), Marker(1))
+    assert done == ["fsync", "replace"]
 
 
 def test_a_step_that_is_written_again_is_not_named(tmp_path, caplog):
