@@ -195,7 +195,7 @@ def _key(name):
 
 
 def test_parts_of_a_reward_that_no_float_holds_are_left_out():
-    parts = rows._numbers(
-        {"acc": 1, "low": -0.5, "long": 10**400, "text": "x", "none": None, "inf": float("inf"), 3: True}
-    )
-    assert parts == {"acc": 1.0, "low": -0.5, "inf": float("inf"), "3": 1.0}
+    from repo_verl.trainer import rows
+
+    info = {"acc": 1, "low": -0.5, "long": 10**400, "text": "x", "none": None, "inf": float("inf"), 3: True}
+    assert rows._numbers(info) == {"acc": 1.0, "low": -0.5, "inf": float("inf"), "3": 1.0}
