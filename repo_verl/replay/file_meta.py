@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_verl.config import RepoConfig, RepoConfigError
+from repo_verl.replay.buffer import SETTINGS
 from repo_verl.replay.checks import DamagedStateError, check_meta
 from repo_verl.replay.disk import BufferFilesError, printable, read_file, refusal
 
@@ -159,8 +160,7 @@ def _checked(fields: dict[str, Any]) -> BufferMeta:
         _need(isinstance(fields[name], kind), f"{name} is no {kind.__name__}")
     check_meta(fields)
     settings = fields["settings"]
-    known = [field.name for field in dataclasses.fields(RepoConfig)]
-    _need(all(name in known for name in settings), f"settings are {', '.join(settings)}")
+    _need(set(settings) == set(SETTINGS), f"settings are {', '.join(settings)}, not {', '.join(SETTINGS)}")
     _need(settings.get("log_prob_dtype") == fields["log_prob_dtype"], "log_prob_dtype is there with two values")
     RepoConfig(**settings)
     _need(_is_int(fields["max_token_id"], -1), f"max_token_id={fields['max_token_id']!r}")
