@@ -454,6 +454,13 @@ def test_metadata_with_a_right_checksum_and_a_wrong_value_is_refused(path, value
     refused(folder, match)
 
 
+@pytest.mark.parametrize("name", ["capacity", "min_size", "max_age", "log_prob_dtype"])
+def test_a_setting_that_is_missing_is_refused(name, folder):
+    save_buffer(folder, filled(), {})
+    sign(folder, lambda fields: fields["settings"].pop(name))
+    refused(folder, "settings are ")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", "NaN", "[" * 100_000, '{"a": 1' + "0" * 5000 + "}", "\ud800"])
 def test_a_meta_file_that_is_no_json_object_is_refused(text, folder):
     save_buffer(folder, filled(), {})
