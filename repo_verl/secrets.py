@@ -20,6 +20,8 @@ _SECRET_WORDS = frozenset(
     "token secret secrets password passwd passphrase passcode pwd credential credentials apikey authorization bearer "
     "cookie".split()
 )
+_CREDENTIALS = ("api_key", "apikey", "access_key", "password", "secret", "credential", "authorization")
+"""Parts of names of what is a credential, where a secret word alone may stand for a token of text."""
 _KEY_WORDS = frozenset(("key", "keys"))
 _NO_SECRETS = frozenset(
     "prompt_key image_key images_key video_key videos_key audio_key audios_key reward_fn_key response_key question_key "
@@ -117,6 +119,23 @@ def redact(mapping: Mapping[Any, Any], mark: Mark = fingerprint) -> dict[Any, An
         {'reward_kwargs': {'api_key': '[secret]', 'max_tokens': 5}}
     """
     return {_redacted(key, mark, False): _redacted(value, mark, _hides(key, value)) for key, value in mapping.items()}
+
+
+def without_credentials(settings: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A copy without the settings that only let a run in somewhere, so that it doesn't change when they do.
+
+    Args:
+        settings: of mappings and plain values.
+
+    Example:
+        >>> without_credentials({"kwargs": {"api_key": "a", "end_token": "b"}})
+        {'kwargs': {'end_token': 'b'}}
+    """
+    return {
+        key: without_credentials(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if not any(word in str(key).lower() for word in _CREDENTIALS)
+    }
 
 
 def _hides(key: Any, value: Any) -> bool:

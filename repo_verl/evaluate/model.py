@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repo_verl.step_folders import TRACKER, folder_of, tracked_step, tracker_text
+
 logger = logging.getLogger(__name__)
 
-LATEST = "latest_checkpointed_iteration.txt"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SHARDS = "model_world_size_*_rank_*.pt"
 
@@ -47,8 +48,14 @@ def resolve(name: str, work: Path) -> Model:
         if name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise ValueError(f"model {name} does not exist: name a folder, a checkpoint of verl's or a hub id.")
         return Model(name, {"hub": name})
-    if (folder / LATEST).is_file():
-        folder = folder / f"global_step_{_latest(folder / LATEST)}"
+    tracker = tracker_text(folder)
+    if tracker is not None:
+        step = tracked_step(folder)
+        if step is None:
+            raise ValueError(
+                f"{folder / TRACKER} holds {ascii(tracker)}, want the number of a step: name a global_step_N folder."
+            )
+        folder = Path(folder_of(str(folder), step))
     if (folder / "actor").is_dir():
         folder = folder / "actor"
     if list(folder.glob(_SHARDS)):
@@ -56,14 +63,6 @@ def resolve(name: str, work: Path) -> Model:
     if not (folder / "config.json").is_file():
         raise ValueError(f"model {folder} has neither a config.json nor FSDP shards ({_SHARDS}): name such a folder.")
     return Model(str(folder), _identity(folder, _WEIGHTS))
-
-
-def _latest(file: Path) -> int:
-    """The step that verl's tracker file names."""
-    content = file.read_bytes()[:100].strip()
-    if not content.isdigit() or len(content) > 18:
-        raise ValueError(f"{file} holds {ascii(content)}, want the number of a step: name a global_step_N folder.")
-    return int(content)
 
 
 def _identity(folder: Path, patterns: tuple[str, ...]) -> dict[str, Any]:

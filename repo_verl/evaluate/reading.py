@@ -86,7 +86,7 @@ def benchmark_name(value: Any) -> str:
     Raises: ValueError without the place, which the caller knows.
     """
     if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > NAME_LENGTH:
-        raise ValueError(f"the benchmark {_shown(value)} must be printable text of 1 to {NAME_LENGTH} characters")
+        raise ValueError(f"the benchmark {shown(value)} must be printable text of 1 to {NAME_LENGTH} characters")
     return value
 
 
@@ -101,7 +101,7 @@ def problem_id(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else value
     if not isinstance(text, str) or not text or not text.isprintable() or len(text) > ID_LENGTH:
         raise ValueError(
-            f"the problem {_shown(value)} must be a number or printable text of at most {ID_LENGTH} characters"
+            f"the problem {shown(value)} must be a number or printable text of at most {ID_LENGTH} characters"
         )
     return text
 
@@ -115,9 +115,7 @@ def text(value: Any, name: str) -> str:
 
     Raises: ValueError without the place.
     """
-    if not isinstance(value, str):
-        raise ValueError(f"field {name!r} is {_shown(value)}, want text")
-    return value
+    return str(_of_type(value, name, str, "text"))
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -131,7 +129,7 @@ def whole_number(value: Any, name: str) -> int:
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31 and value == int(value):
         return int(value)
-    raise ValueError(f"field {name!r} is {_shown(value)}, want a whole number of 0 or more")
+    raise ValueError(f"field {name!r} is {shown(value)}, want a whole number of 0 or more")
 
 
 def is_missing(value: Any) -> bool:
@@ -152,11 +150,22 @@ def mapping(value: Any, name: str) -> Mapping[str, Any]:
 
     Raises: ValueError without the place.
     """
-    if not isinstance(value, Mapping):
-        raise ValueError(f"field {name!r} is {_shown(value)}, want a mapping")
+    found: Mapping[str, Any] = _of_type(value, name, Mapping, "a mapping")
+    return found
+
+
+def _of_type(value: Any, name: str, kind: type, wanted: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"field {name!r} is {shown(value)}, want {wanted}")
     return value
 
 
-def _shown(value: Any) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+def shown(value: Any, most: int = 100) -> str:
+    """A value as messages have it: in ASCII, the rest of a long one left out.
+
+    Args:
+        value: of a row or a setting.
+        most: characters.
+    """
+    text = ascii(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

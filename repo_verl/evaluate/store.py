@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from repo_verl.evaluate.reading import brief, is_missing, json_value, problem_id, text, whole_number
+from repo_verl.evaluate.reading import brief, is_missing, json_value, problem_id, shown, text, whole_number
+
+MOST_SHOWN = 500
+"""Characters of a setting in a message."""
 
 TOO_LONG = "prompt_too_long"
 """``finish`` of a sample that was not generated, because its prompt leaves no room for a response."""
@@ -106,16 +109,11 @@ def _settle(path: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{path} holds no settings: take another --output.")
     for key in sorted(set(there) | set(wanted)):
         if there.get(key) != wanted.get(key):
+            before, now = shown(there.get(key), MOST_SHOWN), shown(wanted.get(key), MOST_SHOWN)
             raise ValueError(
-                f"{path.parent} holds completions made with {ascii(key[:100])[1:-1]}={_shown(there.get(key))}, "
-                f"now it is {_shown(wanted.get(key))}: "
+                f"{path.parent} holds completions made with {ascii(key[:100])[1:-1]}={before}, now it is {now}: "
                 "take another --output, or the settings of before."
             )
-
-
-def _shown(value: Any) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= 500 else f"{shown[:497]}..."
 
 
 def _read(path: Path) -> list[tuple[str, list[Completion]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from repo_verl.replay import files
 from repo_verl.replay.checks import ROW_DTYPES, DamagedStateError, check_rows
 from repo_verl.replay.disk import BufferFilesError, check_file, printable, refusal
 from repo_verl.replay.file_meta import BufferMeta, Shard
+from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in, tracked_step
 
-FOLDER, TRACKER = "prompt_replay", "latest_checkpointed_iteration.txt"
 COLUMNS = ("prompt_key", "score", "step", "uses", "masked", "parts", "prompt_rows")
 COMMON, TEXT, IDS = 5, 300, 32
 """How many values of the score, characters of a text and token ids are shown."""
@@ -45,35 +44,18 @@ def find_folder(path: Path) -> Path:
     Raises:
         BufferFilesError: if there is none.
     """
-    steps = {step: place for place in _entries(path) if (step := step_of(place)) is not None}
-    saved = [step for step in sorted(steps) if files.has_buffer(steps[step] / FOLDER)]
+    places = {step: Path(folder_of(str(path), step)) / BUFFER for step in steps_in(path)}
+    saved = [step for step, place in places.items() if files.has_buffer(place)]
     if saved:
-        newest = _tracked(path)
-        return steps[newest if newest in saved else saved[-1]] / FOLDER
-    if files.has_buffer(path / FOLDER):
-        return path / FOLDER
-    if path.is_dir() and (path.name == FOLDER or (path / "meta.json").exists()):
+        newest = tracked_step(path)
+        return places[newest if newest in saved else saved[-1]]
+    if files.has_buffer(path / BUFFER):
+        return path / BUFFER
+    if path.is_dir() and (path.name == BUFFER or (path / "meta.json").exists()):
         return path
     raise BufferFilesError(
-        f"{path} has no saved replay buffer: name a run's checkpoint folder, a global_step_N or a {FOLDER} folder."
+        f"{path} has no saved replay buffer: name a run's checkpoint folder, a global_step_N or a {BUFFER} folder."
     )
-
-
-def step_of(folder: Path) -> int | None:
-    """N of a folder ``global_step_N``."""
-    found = re.fullmatch(r"global_step_(\d{1,18})", folder.name)
-    return int(found[1]) if found else None
-
-
-def _entries(path: Path) -> list[Path]:
-    return [place for place in path.iterdir() if place.is_dir()] if path.is_dir() else []
-
-
-def _tracked(path: Path) -> int | None:
-    tracker = path / TRACKER
-    if not tracker.is_file() or not re.fullmatch(r"\d{1,18}", tracker.read_text(errors="replace")[:32].strip()):
-        return None
-    return int(tracker.read_text()[:32])
 
 
 def summarize(folder: Path, verify: bool) -> Summary:

@@ -18,6 +18,7 @@ from typing import Any
 from repo_verl.config import PREFIX, RepoConfig
 from repo_verl.replay import PromptReplayBuffer
 from repo_verl.replay.files import LoadedBuffer, has_buffer, load_buffer, read_meta, remove_buffer, save_buffer
+from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
 from repo_verl.trainer import tracker
 from repo_verl.trainer.identity import refuse_other_settings
 from repo_verl.trainer.tracker import CheckpointError, Marker
@@ -25,7 +26,6 @@ from repo_verl.trainer.tracker import CheckpointError, Marker
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-FOLDER = "prompt_replay"
 NONE_FINISHED = "no checkpoint of this run is finished yet"
 
 
@@ -42,7 +42,7 @@ class CheckpointKeeper:
         self._trainer, self._fixed = trainer, as_read_back(fixed)
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
-        self._active, self._repo = repo.active, repo
+        self._repo = repo
         self._last: int | None = None  # step that was saved or resumed from, in this folder
         self._saved: int | None = None  # step that was saved by this run
 
@@ -59,15 +59,15 @@ class CheckpointKeeper:
         Raises:
             CheckpointError: if anything could not be written.
         """
-        folder = os.path.join(self._root, f"global_step_{step}")
+        folder = folder_of(self._root, step)
         try:
             tracker.unname(self._root, step, self._last)
             marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last)
             tracker.write_marker(folder, marker)
             if self._keeps_buffer:
-                save_buffer(os.path.join(folder, FOLDER), buffer, {"fixed": self._fixed})
+                save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
             else:
-                remove_buffer(os.path.join(folder, FOLDER))
+                remove_buffer(os.path.join(folder, BUFFER))
             with self._last_one_kept(actor):
                 yield
             tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))
@@ -78,7 +78,7 @@ class CheckpointKeeper:
 
     def _sentence(self, step: int, error: Exception) -> str:
         other = self._last if self._last != step else None
-        last = f"the last finished checkpoint is {tracker.folder_of(self._root, other)}" if other else NONE_FINISHED
+        last = f"the last finished checkpoint is {folder_of(self._root, other)}" if other is not None else NONE_FINISHED
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
         return (
             f"step {step} could not be saved below {self._root} ({type(error).__name__}: {lines[-1].strip()[:300]}); "
@@ -111,13 +111,13 @@ class CheckpointKeeper:
         """Remove what RePO keeps of checkpoints whose actor verl removed."""
         if self._limit() is None:
             return
-        if self._limit() == 1 and self._saved not in (None, step):
-            shutil.rmtree(os.path.join(self._root, f"global_step_{self._saved}", "actor"), ignore_errors=True)
-        for other in tracker.steps_in(self._root):
-            folder = os.path.join(self._root, f"global_step_{other}")
+        if self._limit() == 1 and self._saved is not None and self._saved != step:
+            shutil.rmtree(os.path.join(folder_of(self._root, self._saved), "actor"), ignore_errors=True)
+        for other in steps_in(self._root):
+            folder = folder_of(self._root, other)
             if other != step and not os.path.exists(os.path.join(folder, "actor")):
                 try:
-                    remove_buffer(os.path.join(folder, FOLDER))
+                    remove_buffer(os.path.join(folder, BUFFER))
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(os.path.join(folder, tracker.MARKER))
                 except OSError as error:
@@ -139,9 +139,9 @@ class CheckpointKeeper:
             folder = os.path.abspath(self._trainer.resume_from_path)
         if folder is None:
             return None
-        path = os.path.join(folder, FOLDER)
+        path = os.path.join(folder, BUFFER)
         reads_buffer = self._keeps_buffer and has_buffer(path)
-        tracker.refuse_broken(folder, None if reads_buffer else FOLDER)
+        tracker.refuse_broken(folder, None if reads_buffer else BUFFER)
         if reads_buffer:
             refuse_other_settings(read_meta(path).extra.get("fixed", {}), self._fixed, path)
         return folder
@@ -152,18 +152,18 @@ class CheckpointKeeper:
         Raises:
             BufferFilesError: if the buffer is damaged.
         """
-        path = os.path.join(folder, FOLDER)
-        if self._active and not self._keeps_buffer:
+        path = os.path.join(folder, BUFFER)
+        if self._repo.active and not self._keeps_buffer:
             logger.warning("RePO: %spersist=false, so the replay buffer starts empty", PREFIX)
-        elif self._active and not has_buffer(path):
+        elif self._keeps_buffer and not has_buffer(path):
             logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
-        elif self._active:
+        elif self._keeps_buffer:
             for line in _restored(load_buffer(path, buffer), self._repo, folder):
                 logger.info("RePO: %s", line)
         marker = tracker.read_marker(folder)
         effective_steps = marker.effective_steps if marker else 0
         if os.path.dirname(folder) == self._root:
-            self._last = tracker.step_of(folder)
+            self._last = step_of(folder)
             if marker is None or marker.files is None:
                 self._vouch(folder, marker or Marker(0, None, tracker.next_number(self._root)))
         return effective_steps
@@ -184,7 +184,7 @@ def as_read_back(fixed: Mapping[str, Any]) -> dict[str, Any]:
 def _restored(loaded: LoadedBuffer, repo: RepoConfig, folder: str) -> Iterator[str]:
     """Sentences on what was restored, and on what was changed on the way."""
     saved = loaded.meta.settings
-    held = sum(shard.rows for shard in loaded.meta.shards)
+    held = loaded.meta.rows
     yield f"restored {loaded.rows} rows from {folder}"
     if saved["capacity"] != repo.capacity:
         left = f"the {held - loaded.rows} oldest rows are left out" if loaded.rows < held else "all rows are kept"

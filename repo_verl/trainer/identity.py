@@ -11,9 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
-from repo_verl.secrets import fingerprint, redact
+from repo_verl.secrets import fingerprint, redact, without_credentials
 
-CREDENTIALS = ("api_key", "apikey", "access_key", "password", "secret", "credential", "authorization")
 TOKENIZER, VOCABULARY, DATA = "the tokenizer", "the model's vocabulary", "the content of data.train_files"
 
 
@@ -32,15 +31,6 @@ def fixed_settings(config: Any) -> dict[str, Any]:
         **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
     }
     return redact(without_credentials(known), fingerprint)
-
-
-def without_credentials(settings: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Settings without those that only let the run in somewhere; ``settings`` may hold further mappings."""
-    return {
-        key: without_credentials(value) if isinstance(value, Mapping) else value
-        for key, value in settings.items()
-        if not any(word in str(key).lower() for word in CREDENTIALS)
-    }
 
 
 def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:

@@ -12,19 +12,16 @@ import dataclasses
 import json
 import logging
 import os
-import re
 from typing import Any
+
+from repo_verl.step_folders import TRACKER, folder_of, step_of, steps_in, tracked_step, tracker_text
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-TRACKER = "latest_checkpointed_iteration.txt"
 MARKER = "repo_checkpoint.json"
 FORMAT = "repo-verl checkpoint"
 VERSION = 1
-TEXT = rb"\s*\d{1,18}\s*"
-"""What verl writes into its tracker file."""
-
 UNCHECKED = ("huggingface", MARKER)
 """Names in a checkpoint that no resume reads."""
 
@@ -48,18 +45,6 @@ class Marker:
     files: dict[str, int] | None = None
     number: int = 0
     parent: int | None = None
-
-
-def step_of(folder: str) -> int | None:
-    """N of a folder ``global_step_N``; None for another name."""
-    found = re.fullmatch(r"global_step_(\d{1,18})", os.path.basename(os.path.normpath(folder)))
-    return int(found[1]) if found else None
-
-
-def steps_in(root: str) -> list[int]:
-    """Steps of the checkpoint folders of a run, ascending."""
-    names = os.listdir(root) if os.path.isdir(root) else []
-    return sorted(step for step in map(step_of, names) if step is not None)
 
 
 def write_marker(folder: str, marker: Marker) -> None:
@@ -152,11 +137,6 @@ def finished(folder: str) -> bool:
         return False
 
 
-def folder_of(root: str, step: int) -> str:
-    """``global_step_N`` of a run."""
-    return os.path.join(root, f"global_step_{step}")
-
-
 def savings(root: str) -> list[tuple[int, Marker]]:
     """Step and marker of every checkpoint that has a readable marker, by the order in which they were saved."""
     found = []
@@ -170,7 +150,8 @@ def savings(root: str) -> list[tuple[int, Marker]]:
 
 def next_number(root: str) -> int:
     """The number of the next saving."""
-    return max((marker.number for _, marker in savings(root)), default=-1) + 1
+    known = savings(root)
+    return known[-1][1].number + 1 if known else 0
 
 
 def last_finished(root: str, but: int | None = None) -> str | None:
@@ -203,13 +184,9 @@ def refuse_broken(folder: str, but: str | None = None) -> None:
 
 def named_by_tracker(root: str) -> str | None:
     """The checkpoint folder that verl's tracker file names; None if it names none that is there."""
-    path = os.path.join(root, TRACKER)
-    if not os.path.isfile(path):
-        return None
-    with open(path, "rb") as file:
-        text = file.read(64)
-    folder = folder_of(root, int(text)) if re.fullmatch(TEXT, text) else ""
-    return folder if os.path.isdir(folder) else None
+    step = tracked_step(root)
+    folder = None if step is None else folder_of(root, step)
+    return folder if folder is not None and os.path.isdir(folder) else None
 
 
 def unname(root: str, step: int, parent: int | None) -> None:
@@ -236,22 +213,23 @@ def mend_tracker(root: str) -> None:
     Raises:
         CheckpointError: if there are checkpoints, but none is known to be the last finished one.
     """
-    path = os.path.join(root, TRACKER)
-    if not os.path.isfile(path) or named_by_tracker(root) is not None:
+    path, text = os.path.join(root, TRACKER), tracker_text(root)
+    if text is None or named_by_tracker(root) is not None:
         return
-    with open(path, "rb") as file:
-        text = file.read(64)
-    known = savings(root)
-    last, marker = known[-1] if known else (None, Marker(0))
-    step = last if last is not None and finished(folder_of(root, last)) else marker.parent
-    if re.fullmatch(TEXT, text) is None and step is not None and finished(folder_of(root, step)):
-        write_whole(path, str(step))
-        logger.warning("RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step)
-    elif re.fullmatch(TEXT, text) is None and last is not None and marker.parent is None and steps_in(root) == [last]:
-        logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)
-        os.unlink(path)
-    else:
-        raise CheckpointError(
-            f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
-            f"start anew with trainer.resume_mode=disable."
-        )
+    if tracked_step(root) is None and (known := savings(root)):
+        last, marker = known[-1]
+        step = last if finished(folder_of(root, last)) else marker.parent
+        if step is not None and finished(folder_of(root, step)):
+            write_whole(path, str(step))
+            logger.warning(
+                "RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step
+            )
+            return
+        if marker.parent is None and steps_in(root) == [last]:
+            logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)
+            os.unlink(path)
+            return
+    raise CheckpointError(
+        f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
+        f"start anew with trainer.resume_mode=disable."
+    )

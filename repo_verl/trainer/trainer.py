@@ -94,12 +94,14 @@ class RepoTrainer(PPOTrainerSync):
 
     def _setup(self) -> None:
         super()._setup()
-        actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-        on_nonfinite = self.repo.on_nonfinite if self.repo.active else None
-        loss = partial(repo_loss, actor, self.repo.clip_ratio_c, on_nonfinite=on_nonfinite)
-        self.actor_rollout_wg.set_loss_fn(loss)
+        self.actor_rollout_wg.set_loss_fn(self._worker_loss())
         encode = chat_encoder(self.tokenizer, self.config.data.get("apply_chat_template_kwargs", None))
         self._retrieval = Retrieval(self.prompt_replay, self._replay_advantages(), self._prune, encode)
+
+    def _worker_loss(self) -> Any:
+        actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        on_nonfinite = self.repo.on_nonfinite if self.repo.active else None
+        return partial(repo_loss, actor, self.repo.clip_ratio_c, on_nonfinite=on_nonfinite)
 
     def _replay_advantages(self) -> Any:
         if self.repo.advantage == "mixed":

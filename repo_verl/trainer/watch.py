@@ -19,6 +19,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
+from repo_verl.step_folders import step_of
 from repo_verl.trainer import tracker
 from repo_verl.trainer.actors import engine_dead, find_actors
 
@@ -184,7 +185,7 @@ def remedy(trainer: Any) -> str:
     folder = tracker.named_by_tracker(trainer.default_local_dir)
     if folder is None:
         return f"{trainer.default_local_dir} has no finished checkpoint (trainer.save_freq), so restarting starts anew."
-    step = tracker.step_of(folder)
+    step = step_of(folder)
     if trainer.resume_mode == "auto":
         return f"restart the same command, it resumes from global_step_{step}."
     return f"restart with trainer.resume_mode=auto to resume from global_step_{step} of {trainer.default_local_dir}."

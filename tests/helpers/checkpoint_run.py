@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import random
 import shutil
 import signal
+import statistics
 import sys
 import time
 from functools import partial
@@ -133,12 +135,15 @@ def digest(trainer) -> dict:
     }
 
 
-def train(settings: list[str], journal: Path, last: int) -> None:
-    """Resume, and train to the last step, saving every step; says in the journal where it is."""
+def train(settings: list[str], journal: Path, last: int, stay: bool = False) -> None:
+    """Resume, and train to the last step, saving every step; says in the journal where it is, and when.
+
+    With ``stay`` it does not end by itself: whoever is to be killed must be there, however fast the machine is.
+    """
     with journal.open("a", encoding="utf-8", buffering=1) as file:
 
         def say(event: str, **values) -> None:
-            file.write(json.dumps({"event": event, **values}) + "\n")
+            file.write(json.dumps({"event": event, "at": time.monotonic(), **values}) + "\n")
 
         trainer = make_trainer(compose(settings))
         say("resumed", **(digest(trainer) if trainer.global_steps else {"step": 0}))
@@ -147,6 +152,9 @@ def train(settings: list[str], journal: Path, last: int) -> None:
             say("saving", step=trainer.global_steps)
             trainer._save_checkpoint()
             say("saved", **digest(trainer))
+        if stay:
+            say("done")
+            signal.pause()
 
 
 def read(journal: Path) -> list[dict]:
@@ -156,9 +164,9 @@ def read(journal: Path) -> list[dict]:
 
 
 def wait_for(journal: Path, event: str, after: int, child: int, seconds: float = 120.0) -> None:
-    """Until the journal has the event at or behind line ``after``, or the child has ended."""
+    """Until the journal has the event at or behind line ``after``, or the child is done or has ended."""
     end = time.monotonic() + seconds
-    while not any(line["event"] == event for line in read(journal)[after:]):
+    while not any(line["event"] in (event, "done") for line in read(journal)[after:]):
         if time.monotonic() > end:
             raise TimeoutError(f"no {event} in {journal} after {seconds} s")
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -166,14 +174,24 @@ def wait_for(journal: Path, event: str, after: int, child: int, seconds: float =
         time.sleep(0.002)
 
 
-def play_round(settings: list[str], journal: Path, rng: random.Random, in_save: bool) -> dict:
-    """Start or resume the run, kill it, and tell what happened."""
+def seconds_of(journal: Path) -> tuple[float, float]:
+    """What a save and a step with its save take here: the medians of a run that nobody disturbed."""
+    at = {event: [line["at"] for line in read(journal) if line["event"] == event] for event in ("saving", "saved")}
+    saves = [after - before for before, after in zip(at["saving"], at["saved"], strict=True)]
+    steps = [after - before for before, after in itertools.pairwise(at["saved"])]
+    return statistics.median(saves), statistics.median(steps)
+
+
+def play_round(settings: list[str], journal: Path, rng: random.Random, in_save: bool, longest: float) -> dict:
+    """Start or resume the run, kill it at most ``longest`` seconds later, and tell what happened."""
     before = read(journal)
-    child = fork(partial(train, settings, journal, STEPS))
+    child = fork(partial(train, settings, journal, STEPS, stay=True))
     wait_for(journal, "resumed", len(before), child)
-    for _ in range(rng.randrange(1, 4) if in_save else 0):
-        wait_for(journal, "saving", len(read(journal)), child)
-    time.sleep(rng.uniform(0, 0.15 if in_save else 0.8))
+    for _ in range(rng.randrange(1, 4) if in_save else rng.randrange(7)):
+        known = read(journal)
+        if known[-1]["event"] != "done":
+            wait_for(journal, "saving" if in_save else "saved", len(known), child)
+    time.sleep(rng.uniform(0, longest))
     os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     new = read(journal)[len(before) :]
@@ -190,12 +208,14 @@ def main(model: Path, data: Path, folder: Path, rounds: int, seed: int) -> None:
     child = fork(partial(train, [*common, f"trainer.default_local_dir={whole}"], folder / "whole.jsonl", STEPS))
     if os.waitpid(child, 0)[1]:
         sys.exit("the undisturbed run failed")
+    save, step = seconds_of(folder / "whole.jsonl")
     rng, results = random.Random(seed), []
     place, journal = folder / "killed", folder / "killed.jsonl"
     keep = 1
     for number in range(rounds):
         settings = [*common, f"trainer.default_local_dir={place}", f"trainer.max_actor_ckpt_to_keep={keep}"]
-        result = play_round(settings, journal, rng, in_save=number % 2 == 0)
+        in_save = number % 2 == 0
+        result = play_round(settings, journal, rng, in_save, longest=save if in_save else step)
         results.append(result)
         saved = [line["step"] for line in read(journal) if line["event"] == "saved"]
         if saved and saved[-1] >= STEPS - 5:  # near its end: another run, that keeps another number of checkpoints

@@ -145,7 +145,8 @@ class Job:
     """
 
     def __init__(self, folder: Path, ray_folder: Path, steps: int) -> None:
-        self.folder, self.ray_folder, self.runs = folder, ray_folder, []  # type: ignore[var-annotated]
+        self.folder, self.ray_folder = folder, ray_folder
+        self.runs: list[Run] = []
         model = make_tiny_model(folder / "model", hidden=128)  # heads of 32, the smallest that vLLM serves on a CPU
         data = write_prompts(folder / "train.parquet", [f"{i}+{i}=?" for i in range(64)])
         self.overrides = [

@@ -191,13 +191,10 @@ def watch_loss(trainer, path: Path, poisoned: int | None = None) -> None:
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.utils.losses import ppo_loss
 
-    actor = omega_conf_to_dataclass(trainer.config.actor_rollout_ref.actor)
-    inner = partial(ppo_loss, actor)
-    if hasattr(trainer, "repo"):
-        from repo_verl.trainer.worker_loss import repo_loss
-
-        on_nonfinite = trainer.repo.on_nonfinite if trainer.repo.active else None
-        inner = partial(repo_loss, actor, trainer.repo.clip_ratio_c, on_nonfinite=on_nonfinite)
+    if hasattr(trainer, "_worker_loss"):
+        inner = trainer._worker_loss()
+    else:
+        inner = partial(ppo_loss, omega_conf_to_dataclass(trainer.config.actor_rollout_ref.actor))
     trainer.actor_rollout_wg.set_loss_fn(partial(recording_loss, inner, str(path), poisoned))
 
 

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, has_buffer
+from repo_verl.step_folders import BUFFER as FOLDER
 from repo_verl.trainer import tracker
-from repo_verl.trainer.checkpoint import FOLDER, CheckpointKeeper
+from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.identity import (
     data_fingerprint,
     fixed_settings,
