@@ -24,13 +24,46 @@ use_any_environment() {
   use_environment
 }
 
-# train ARGS...: verl's own command; with DRY_RUN=1 the composed configuration as YAML on standard output
+# train ARGS...: the preflight, then verl's own command; with DRY_RUN=1 the composed configuration as YAML on standard
+# output and the estimate on standard error. SKIP_ESTIMATE=1 goes on where only an estimate says no.
 train() {
   if [ "${DRY_RUN:-0}" = 1 ]; then
-    python -m verl.trainer.main_ppo --cfg job --resolve "$@"
+    python -m repo_verl.preflight --dry-run "$@"
   else
+    python -m repo_verl.preflight "$@"
     python -m verl.trainer.main_ppo "$@"
   fi
+}
+
+# run_math NAME MODEL ARGS...: RePO (ADV_ESTIMATOR=grpo: GRPO) with the paper's settings on MODEL; NAME names the
+# project and the folder. Environment variables replace settings, ARGS are Hydra overrides; docs/run_scripts.md
+run_math() {
+  local name=$1 model=$2 estimator=${ADV_ESTIMATOR:-repo} strategy=${STRATEGY:-recency} seed=${SEED:-42} && shift 2
+  local data=${DATA:-$ROOT/runs/data} output=${OUTPUT:-$ROOT/runs/${name}_${estimator}_${strategy}_seed${seed}} # verl resumes what lies there
+  local train_file=${TRAIN_FILE:-$data/deepmath_train.parquet}
+  use_any_environment
+  if [ "${DRY_RUN:-0}" != 1 ]; then
+    [ -f "$train_file" ] || fail "$train_file is missing: python -m data_prep deepmath --output $data --sample-size 1024"
+    mkdir -p "$output" && export VERL_FILE_LOGGER_PATH=$output/metrics.jsonl
+    # verl begins its log anew on a resume: keep what the run has logged so far, the report reads both
+    [ ! -s "$VERL_FILE_LOGGER_PATH" ] || mv "$VERL_FILE_LOGGER_PATH" "$output/metrics.$(date +%s).jsonl"
+  fi
+  train --config-dir "$CONFIG" --config-name "${CONFIG_NAME:-repo_gpu}" \
+    algorithm.adv_estimator="$estimator" algorithm.repo.strategy="$strategy" \
+    actor_rollout_ref.model.path="${MODEL:-$model}" \
+    data.train_files="$train_file" data.val_files="${VAL_FILE:-$train_file}" data.seed="$seed" \
+    data.train_batch_size="${PROMPTS:-4}" data.max_prompt_length="${MAX_PROMPT:-512}" \
+    data.max_response_length="${MAX_RESPONSE:-1024}" data.filter_overlong_prompts=True \
+    actor_rollout_ref.rollout.n="${SAMPLES:-8}" actor_rollout_ref.rollout.temperature=1.0 \
+    actor_rollout_ref.rollout.top_k=50 actor_rollout_ref.actor.ppo_mini_batch_size="${PROMPTS:-4}" \
+    actor_rollout_ref.actor.optim.lr="${LR:-1e-6}" actor_rollout_ref.actor.optim.weight_decay=0.0 \
+    "actor_rollout_ref.actor.optim.${LR_DECAY_KEY:-lr_scheduler_type}=cosine" \
+    actor_rollout_ref.actor.optim.lr_warmup_steps_ratio=0.1 \
+    reward.custom_reward_function.path=pkg://repo_verl.rewards reward.custom_reward_function.name=compute_score \
+    trainer.n_gpus_per_node="${NUM_GPUS:-8}" trainer.nnodes="${NUM_NODES:-1}" trainer.total_epochs="${EPOCHS:-3}" \
+    trainer.save_freq="${SAVE_FREQ:-256}" trainer.val_before_train=False trainer.test_freq=-1 \
+    trainer.project_name="repo_$name" trainer.experiment_name="$estimator" \
+    trainer.default_local_dir="$output/checkpoints" hydra.run.dir="$output" "$@"
 }
 
 # train_watched DIR STEPS TAG ARGS...: train for STEPS steps into DIR, quietly, with a counter; done runs are kept
