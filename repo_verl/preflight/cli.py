@@ -1,0 +1,119 @@
+"""``repo-verl preflight``: takes the arguments of ``python -m verl.trainer.main_ppo``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repo_verl.preflight import checks, machine
+from repo_verl.preflight.compose import compose
+from repo_verl.preflight.estimate import ASSUMED_PROMPTS, BANDWIDTH_SHARE, GIB, MFU, Estimate, make_estimate
+from repo_verl.preflight.models import Dims, find_dims
+from repo_verl.preflight.settings import Config, lookup
+
+DEFAULT_GPU_GIB = "80"
+ENGINES = ("fsdp", "fsdp2")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compose, estimate, check; returns the exit status: 0, or 1 with one sentence a problem on standard error.
+
+    Args:
+        arguments: ``--dry-run`` first for the configuration on standard output and no check of this machine; the
+            rest goes to Hydra.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: repo-verl preflight [--dry-run] [ARGUMENTS of python -m verl.trainer.main_ppo]")
+        return 0
+    dry = bool(arguments) and arguments[0] == "--dry-run"
+    try:
+        composed = compose(arguments[1:] if dry else arguments)
+        config = _plain(composed)
+        gpus = [] if lookup(config, "trainer.device") == "cpu" else machine.find_gpus()
+        size = gpus[0].total if gpus else machine.gibibytes("GPU_GIB", os.environ.get("GPU_GIB") or DEFAULT_GPU_GIB)
+        dims = find_dims(str(lookup(config, "actor_rollout_ref.model.path", "")))
+        prompts = checks.count_prompts(config)
+        problems = [] if dry else find_problems(config, dims, prompts, gpus)
+        estimate = None if problems else _estimate(config, dims, size, prompts)
+        print("\n".join(describe(config, estimate, size, prompts)), file=sys.stderr)
+        if dry:
+            print(_yaml(composed), end="")
+        elif estimate is not None and os.environ.get("SKIP_ESTIMATE", "0") != "1":
+            problems = find_shortages(config, estimate, gpus)
+    except ValueError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def find_problems(config: Config, dims: Dims | None, prompts: int | None, gpus: Sequence[machine.Gpu]) -> list[str]:
+    """What is certain to stop the run, whatever the estimate says."""
+    return [
+        *checks.find_version_problems(config),
+        *checks.find_file_problems(config),
+        *checks.find_size_problems(config, dims, prompts),
+        *checks.find_gpu_problems(config, gpus),
+    ]
+
+
+def find_shortages(config: Config, estimate: Estimate, gpus: Sequence[machine.Gpu]) -> list[str]:
+    """What the estimate says is too little on this machine."""
+    host = machine.available_memory(most=os.environ.get("HOST_GIB"))
+    disk = machine.free_disk(Path(str(lookup(config, "trainer.default_local_dir", "."))))
+    return list(checks.find_estimate_problems(config, estimate, gpus, host, disk))
+
+
+def _estimate(config: Config, dims: Dims | None, gpu_bytes: float, prompts: int | None) -> Estimate | None:
+    if dims is None or lookup(config, "actor_rollout_ref.actor.strategy") not in ENGINES:
+        return None
+    return make_estimate(config, dims, gpu_bytes, prompts)
+
+
+def describe(config: Config, e: Estimate | None, gpu_bytes: float, prompts: int | None) -> list[str]:
+    """The estimate in lines."""
+    name, engine = lookup(config, "actor_rollout_ref.model.path"), lookup(config, "actor_rollout_ref.actor.strategy")
+    if e is None:
+        return [f"no estimate: for FSDP and models whose dimensions are known alone (engine {engine}, model {name})"]
+    lines = ["estimate, not measured on a GPU (formulas and assumptions: docs/run_scripts.md):"]
+    trained = "" if e.trained == e.parameters else f", {e.trained / 1e6:.1f} M of adapters trained"
+    lines.append(f"  model  {name}: {e.parameters / 1e9:.3f} G parameters{trained}")
+    if e.gpu:
+        count = int(lookup(config, "trainer.n_gpus_per_node", 1)) * int(lookup(config, "trainer.nnodes", 1))
+        phases = ", ".join(f"{phase.replace('_', '-')} {size / GIB:.1f}" for phase, size in e.gpu.items())
+        lines.append(f"  GPU    {count} x {gpu_bytes / GIB:.0f} GiB; needed {e.gpu_peak / GIB:.1f} GiB ({phases})")
+        vllm = {key: value / GIB for key, value in e.vllm.items()}
+        lines.append(
+            f"  vLLM   {vllm['share']:.1f} GiB: weights {vllm['weights']:.1f}, cache {vllm['cache']:.1f} "
+            f"= {e.vllm['rows']:.0f} rows of full length at once"
+        )
+    host = {key: value / GIB for key, value in e.host.items()}
+    lines.append(
+        f"  host   {e.host_peak / GIB:.1f} GiB: processes {host['processes']:.1f} + the larger of loading "
+        f"{host['loading']:.1f} and running {host['running']:.1f} (replay buffer {host['buffer']:.2f})"
+    )
+    assumed = "" if prompts else f", {ASSUMED_PROMPTS} prompts assumed"
+    lines.append(f"  disk   {e.disk / GIB:.1f} GiB: {e.checkpoints} checkpoints in {e.steps} steps{assumed}")
+    if e.seconds:
+        parts = ", ".join(f"{part.replace('_', '-')} {seconds:.1f}" for part, seconds in e.seconds.items())
+        lines.append(
+            f"  time   {e.step_seconds:.1f} s a step with full replay ({parts}), {e.run_hours:.1f} h in all: "
+            f"{e.card}, {MFU:.0%} of its FLOP/s, {BANDWIDTH_SHARE:.0%} of its bandwidth, every row at full length"
+        )
+    return lines
+
+
+def _plain(composed: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)
+    return plain
+
+
+def _yaml(composed: Any) -> str:
+    from omegaconf import OmegaConf
+
+    return str(OmegaConf.to_yaml(composed, resolve=True))
