@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,6 +86,25 @@ def test_settings_of_the_scripts(dry_runs):
     offload = found["run_qwen25_math_7b_offload.sh"]
     assert offload[actor + "strategy"] == "fsdp2" and offload[actor + "fsdp_config.param_offload"] is True
     assert offload[actor + "fsdp_config.optimizer_offload"] is True
+
+
+def test_verl_and_repo_accept_every_script(dry_runs, monkeypatch):
+    """Their own validation, which comes before Ray in a run; vLLM's limit of LoRA's rank alone is left out."""
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    ranks = []
+    helper = types.SimpleNamespace(get_vllm_max_lora_rank=ranks.append)
+    monkeypatch.setitem(sys.modules, "verl.workers.rollout.vllm_rollout.utils", helper)
+    for name, done in dry_runs.items():
+        config = OmegaConf.create(done.stdout)
+        validate_config(config, need_reference_policy(config), need_critic(config))
+        OmegaConf.update(config, "actor_rollout_ref.rollout.n", 1)
+        if not name.startswith("run_grpo_"):
+            with pytest.raises(ValueError, match="rollout.n=1"):
+                validate_config(config, need_reference_policy(config), need_critic(config))
+    assert ranks == [32, 32]
 
 
 def test_the_table_of_the_documentation_has_the_numbers_that_the_code_computes(dry_runs):
