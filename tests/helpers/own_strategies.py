@@ -25,3 +25,9 @@ def lowest_of_old(scores, ages, k, rng):
 def forgets_ages(scores, k, rng):
     """Takes three values."""
     return [0]
+
+
+def oldest_of_mixed(scores, ages, k, rng):
+    """The k oldest rows, where the scores of the oldest step differ; nothing elsewhere."""
+    old = scores[ages == ages.max()]
+    return list(range(k)) if old.min() < old.max() else None
