@@ -1,4 +1,4 @@
-"""A user's own strategy in verl's real trainer: on recorded rollouts, and where Ray's process can't import it."""
+"""A user's own strategy in verl's real trainer, on recorded rollouts, and its import in Ray's processes."""
 
 import json
 import os
@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import own_strategies
 import pytest
-from recorded_run import ROOT, rollout
+from recorded_run import rollout
 from tiny_model import make_tiny_model, write_prompts
 
 pytestmark = pytest.mark.e2e
@@ -17,14 +18,13 @@ HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 PROMPTS = [f"{i}+{i}=?" for i in range(4)]
 N, STEPS, K = 4, 3, 3
 VOCABULARY = 5 + 10 + 52 + len("+-*/=?.,:;()[]{}\\ \n")
-PLAIN_RAY = {"VERL_PLATFORM": "cpu", "REPO_VERL_CPU_FORK": "0"}
 
 
 def expected(prompt, step):
     """Responses that a prompt replays in a step, by the function and the recorded rollouts."""
     held = [(row, before) for before in range(1, step) for row in rollout(prompt, before, N, VOCABULARY)]
-    scores = own_strategies.np.array([row["score"] for row, _ in held])
-    ages = own_strategies.np.array([step - before for _, before in held])
+    scores = np.array([row["score"] for row, _ in held])
+    ages = np.array([step - before for _, before in held])
     picked = own_strategies.oldest_of_mixed(scores, ages, min(K, len(held)), None) if held else None
     return [held[i][0]["ids"] for i in picked or []]
 
@@ -65,23 +65,37 @@ def test_the_run_replays_what_the_function_says(tmp_path):
     assert sorted(trained) == sorted(ids for step in wanted for rows in step for ids in rows)
 
 
-def test_a_function_that_the_drivers_process_alone_can_import_is_refused_in_rays(tmp_path):
-    """verl's own command on plain Ray; the folder is on this process's path, not on PYTHONPATH."""
+IN_RAY = """
+import json, sys
+import ray
+
+sys.path.insert(0, "rules")  # of this process alone
+
+def look(strategy):
+    from repo_verl.trainer.checks import check_config
+    try:
+        check_config({"algorithm": {"repo": {"strategy": strategy}}, "actor_rollout_ref": {"rollout": {"n": 2}}})
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+names = ["here:f", "alone:f"]
+ray.init(num_cpus=1, include_dashboard=False, runtime_env={"working_dir": None})  # None: as verl has it
+said = ray.get([ray.remote(look).remote(name) for name in names])
+print(json.dumps([[look(name) for name in names], said]))
+"""
+
+
+def test_rays_processes_have_the_working_directory_and_refuse_what_only_the_driver_can_import(tmp_path):
+    """What the trainer in Ray's process asks again before anything else; the folder ``rules`` is not on PYTHONPATH."""
     (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "alone.py").write_text("def f(scores, ages, k, rng):\n    return [0]\n")
-    (tmp_path / "start.py").write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(tmp_path / 'rules')!r})\n"
-        f"sys.argv[1:] = ['--config-dir', {str(ROOT / 'recipe' / 'repo' / 'config')!r}, '--config-name', 'repo_cpu',"
-        " 'algorithm.repo.strategy=alone:f', 'actor_rollout_ref.model.path=/no/model']\n"
-        "from verl.trainer.main_ppo import main\n"
-        "main()\n"
-    )
+    for place in ("here.py", "rules/alone.py"):
+        (tmp_path / place).write_text("def f(scores, ages, k, rng):\n    return [0]\n")
     done = subprocess.run(
-        [sys.executable, "start.py"], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **PLAIN_RAY},
-        check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode != 0 and "ray init kwargs" in done.stdout, done.stderr[-3000:]
-    said = [line for line in done.stderr.splitlines() if "RepoConfigError: algorithm.repo.strategy=alone:f" in line]
-    assert said and "can't be imported in" in said[-1], done.stderr[-3000:]
-    assert "No module named 'alone'): install it, or put its folder on PYTHONPATH" in said[-1]
+        [sys.executable, "-c", IN_RAY], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    driver, (here, alone) = json.loads(done.stdout.splitlines()[-1])
+    assert driver == ["accepted", "accepted"] and here == "accepted"
+    assert alone.startswith("RepoConfigError: algorithm.repo.strategy=alone:f can't be imported in ")
+    assert "No module named 'alone'): install it, or put its folder on PYTHONPATH" in alone
