@@ -11,6 +11,7 @@ The function has the signature of :mod:`repo_verl.replay.strategies`, ``(scores,
 It returns up to k different integers from 0 to n - 1 in any order (an array, a list or a tuple), or nothing (None or
 no index): the prompt then replays no row in this step. It is called for every prompt that may replay, where n <= k
 too, once a visit, by one thread at a time, which need not be the main one.
+A saved buffer holds its name, as that of any strategy; what its code says is not compared on resume.
 """
 
 from __future__ import annotations
