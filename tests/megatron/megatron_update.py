@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from engine_rows import Case, actor_data, draw_rows, make_plan
-from engine_update import DUAL, OPTIMIZERS, Actor, free_port, overrides
+from engine_update import OPTIMIZERS, Actor, free_port, overrides
 from forking import fork
 from megatron_on_cpu import allow_float32, stay_on_cpu, use_local_layers
 from recorded_run import compose
