@@ -57,7 +57,7 @@ def throughput(steps: Steps) -> dict[str, Any]:
         # tokens of the update, replayed rows included, over its seconds
         updates = [step["repo/update_tokens"] / step["timing_s/update_actor"] for step in mine]
         result[f"update_tokens_a_second_{kind}"] = spread(updates, 0)
-        peak = [step["perf/max_memory_allocated_gb"] for step in mine]
+        peak = [step["actor/perf/max_memory_allocated_gb"] for step in mine]
         result[f"peak_memory_gib_{kind}"] = spread(peak, 2)
     return result
 

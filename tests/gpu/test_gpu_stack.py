@@ -46,7 +46,7 @@ def test_rows_are_replayed_from_the_third_visit_on(runs):
 def test_memory_stays_within_the_device(runs, device):
     import torch
 
-    peak = max(step["perf/max_memory_reserved_gb"] for step in runs["repo"])
+    peak = max(step["actor/perf/max_memory_reserved_gb"] for step in runs["repo"])
     assert peak > 0
     if device == "cuda":
         assert peak < torch.cuda.get_device_properties(0).total_memory / 2**30

@@ -17,14 +17,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {"cuda": "repo_gpu", "cpu": "repo_cpu"}
 SIZES = {
-    "cpu": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192},
+    "cpu": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256},
     "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 768},
     "1.5b": {
         "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
         "intermediate_size": 8960,
     },
 }  # fmt: skip
-"""Llamas with random weights; heads of 64 or 128, as flash attention wants. ``1.5b``: Qwen2.5-1.5B's blocks."""
+"""Llamas with random weights, heads of 32 (the least that vLLM knows on a CPU), 64 and 128; ``1.5b``: Qwen2.5-1.5B's
+blocks."""
 
 
 def make_model(folder: Path, size: str) -> Path:
