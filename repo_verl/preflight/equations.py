@@ -65,7 +65,7 @@ def layer_activation_bytes(d: Dims, tokens: int) -> float:
 
 
 def activation_bytes(d: Dims, tokens: int, checkpointing: bool) -> float:
-    """L layers' inner tensors; with gradient checkpointing 2 t h L, their inputs, and one layer's values and gradients."""
+    """All layers' inner tensors; with gradient checkpointing 2 t h L, their inputs, and one layer's own twice."""
     layer = layer_activation_bytes(d, tokens)
     return BF16 * tokens * d.hidden * d.layers + 2 * layer if checkpointing else d.layers * layer
 

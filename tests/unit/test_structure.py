@@ -20,9 +20,12 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
-    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight"},
+    "repo_verl.cli": {
+        "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
+    },
+    "repo_verl.versions": set(),
     "repo_verl.preflight": {"repo_verl.preflight"},
-    "repo_verl.preflight.checks": {"pyarrow", "repo_verl.preflight"},
+    "repo_verl.preflight.checks": {"pyarrow", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.preflight"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
     "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
@@ -46,7 +49,9 @@ ALLOWED = {
     },
     "repo_verl.trainer.layout": set(),
     "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.losses", "repo_verl.trainer.engines"},
+    "repo_verl.trainer.checks": {
+        "repo_verl.config", "repo_verl.losses", "repo_verl.replay.custom", "repo_verl.trainer.engines",
+    },
     "repo_verl.trainer.engines": set(),
     "repo_verl.trainer.golds": {"pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.checks"},
     "repo_verl.trainer.plan": {

@@ -1,0 +1,213 @@
+"""The table and the figure of the learning experiment, from its results: paired differences over seeds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from learning_plan import TASKS
+
+from repo_verl.report.curves import t_quantile
+from repo_verl.report.style import DASHES, LIGHT, MARKS, settings
+
+Result = dict[str, Any]
+Arms = dict[str, dict[int, Result]]
+"""Results by arm and seed."""
+
+BEGIN, END = "<!-- begin: learning.py report -->", "<!-- end: learning.py report -->"
+AXES: dict[str, Callable[[Result], list[float]]] = {
+    "training steps": lambda result: [1.0] * len(result["seconds"]),
+    "thousand generated tokens": lambda result: [tokens / 1000 for tokens in result["generated_tokens"]],
+    "minutes of steps": lambda result: [seconds / 60 for seconds in result["seconds"]],
+}
+"""What a figure's panel has across: a name and what each step adds."""
+
+
+def read_results(folder: Path) -> dict[str, Arms]:
+    """All results by task, arm and seed; pilots stay out."""
+    tasks: dict[str, Arms] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        if not result["arm"].startswith("pilot"):
+            tasks.setdefault(result["task"], {}).setdefault(result["arm"], {})[result["seed"]] = result
+    return {task: {arm: tasks[task][arm] for arm, _ in TASKS[task].arms if arm in tasks[task]} for task in tasks}
+
+
+def last(result: Result) -> float:
+    """Held-out accuracy after training, points."""
+    return 100 * result["accuracy"][-1][1]
+
+
+def along(result: Result) -> float:
+    """Mean held-out accuracy over the evaluations after the first, points: who learns sooner has more."""
+    return 100 * statistics.fmean(value for step, value in result["accuracy"] if step)
+
+
+def paired(
+    ours: dict[int, Result], theirs: dict[int, Result], value: Callable[[Result], float]
+) -> tuple[float, float, float] | None:
+    """Mean difference of the seeds that both have, and its 95 % t-interval; None with fewer than three pairs.
+
+    Args:
+        ours: results by seed.
+        theirs: likewise.
+        value: what is compared.
+
+    Returns:
+        Mean, lower and upper end.
+    """
+    differences = [value(ours[seed]) - value(theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    if len(differences) < 3:
+        return None
+    mean = statistics.fmean(differences)
+    half = t_quantile(len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
+    return mean, mean - half, mean + half
+
+
+def difference(values: tuple[float, float, float] | None) -> str:
+    """``+1.2 [-0.3, 2.7]``; in bold where the interval leaves 0 out."""
+    if values is None:
+        return "too few pairs"
+    mean, low, high = values
+    text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def spread(values: Iterable[float], form: str = "{:.1f}") -> str:
+    """Mean and, with more than one, standard deviation."""
+    held = list(values)
+    mean = form.format(statistics.fmean(held))
+    return f"{mean} ± {form.format(statistics.stdev(held))}" if len(held) > 1 else mean
+
+
+def outcome_table(arms: Arms) -> list[str]:
+    """Accuracy and its paired differences, a line an arm."""
+    lines = [
+        "| arm | seeds | before | after | after − GRPO's | after − recency's | along − GRPO's |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, results in arms.items():
+        cells = [arm, ", ".join(map(str, sorted(results)))]
+        cells.append(spread(100 * result["accuracy"][0][1] for result in results.values()))
+        cells.append(spread(last(result) for result in results.values()))
+        for other, value in (("grpo", last), ("recency", last), ("grpo", along)):
+            own = arm == other or (arm == "grpo" and other == "recency")
+            cells.append("" if own else difference(paired(results, arms.get(other, {}), value)))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def mean(results: Iterable[Result], value: Callable[[Result], float]) -> float:
+    """Of a value over results."""
+    return statistics.fmean(value(result) for result in results)
+
+
+def share(key: str) -> Callable[[Result], float]:
+    """Mean over steps of a share, per cent."""
+    return lambda result: 100 * statistics.fmean(result[key])
+
+
+def thousands(key: str) -> Callable[[Result], float]:
+    """Sum over steps, thousands."""
+    return lambda result: sum(result[key]) / 1000
+
+
+def others_share(result: Result) -> float:
+    """What the machine did beside the run, per cent of all that it did."""
+    return 100 * result["others_seconds"] / (result["others_seconds"] + result["processor_seconds"])
+
+
+def cost_table(arms: Arms) -> list[str]:
+    """What replay did and what a run took, means over seeds, a line an arm."""
+    names = (
+        "arm", "effective prompts, fresh", "all", "effective steps", "replayed rows", "ESS",
+        "thousand tokens generated", "trained", "processor seconds", "minutes of steps", "others' processor share",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    for arm, by_seed in arms.items():
+        results = list(by_seed.values())
+        replayed = mean(results, lambda result: sum(result["replayed_rows"]))
+        ess = f"{mean(results, lambda r: statistics.fmean(filter(None, r['ess_replayed']))):.2f}" if replayed else ""
+        cells = [
+            arm, f"{mean(results, share('effective_prompts_fresh')):.1f} %",
+            f"{mean(results, share('effective_prompts_all')):.1f} %",
+            f"{mean(results, lambda r: r['effective_steps'][-1]):.1f} of {len(results[0]['seconds'])}",
+            f"{replayed:.0f}", ess, f"{mean(results, thousands('generated_tokens')):.1f}",
+            f"{mean(results, thousands('update_tokens')):.1f}",
+            spread((r["processor_seconds"] for r in results), "{:.0f}"),
+            spread(sum(r["seconds"]) / 60 for r in results), f"{mean(results, others_share):.0f} %",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def run_time(tasks: dict[str, Arms]) -> str:
+    """Runs and hours in all, commits."""
+    results = [result for arms in tasks.values() for seeds in arms.values() for result in seeds.values()]
+    hours = sum(result["wall_seconds"] for result in results) / 3600
+    commits = ", ".join(sorted({result["commit"] for result in results}))
+    machines = "; ".join(sorted({f"{r['machine']['cores']} cores of {r['machine']['processor']}" for r in results}))
+    return f"{len(results)} runs, {hours:.1f} hours in all, one after the other, on {machines}; commit {commits}."
+
+
+def generated(tasks: dict[str, Arms]) -> str:
+    """What stands between the marks of docs/learning.md."""
+    if not tasks:
+        return "No run is done yet."
+    parts = [run_time(tasks)]
+    for task, arms in tasks.items():
+        parts += [f"### Task `{task}`: accuracy", "\n".join(outcome_table(arms))]
+        parts += [f"### Task `{task}`: what replay did, and cost", "\n".join(cost_table(arms))]
+    return "\n\n".join(parts)
+
+
+def curve(results: dict[int, Result], axis: Callable[[Result], list[float]]) -> tuple[list[float], ...]:
+    """Means over seeds of what lies across and of accuracy, and accuracy's least and most: an entry an evaluation."""
+    across, up = [], []
+    for result in results.values():
+        sums = [0.0, *itertools.accumulate(axis(result))]
+        across.append([sums[step] for step, _ in result["accuracy"]])
+        up.append([100 * value for _, value in result["accuracy"]])
+    columns = list(zip(*up, strict=True))
+    means = [statistics.fmean(column) for column in zip(*across, strict=True)]
+    return means, [statistics.fmean(c) for c in columns], [min(c) for c in columns], [max(c) for c in columns]
+
+
+def draw(tasks: dict[str, Arms], path: Path) -> None:
+    """A line of panels a task; bands of GRPO and recency alone, so that lines stay legible."""
+    with plt.rc_context(settings(LIGHT)):
+        figure, panels = plt.subplots(len(tasks), len(AXES), figsize=(12, 3.6 * len(tasks)), squeeze=False)
+        for line, (task, arms) in zip(panels, tasks.items(), strict=True):
+            for panel, (name, axis) in zip(line, AXES.items(), strict=True):
+                for number, (arm, results) in enumerate(arms.items()):
+                    x, mean, low, high = curve(results, axis)
+                    colour = LIGHT.groups[number % len(LIGHT.groups)]
+                    mark, dash = MARKS[number % len(MARKS)], DASHES[number // 2 % len(DASHES)]
+                    panel.plot(
+                        x, mean, color=colour, marker=mark, markersize=3.5, linestyle=dash, linewidth=1.3, label=arm
+                    )
+                    if arm in ("grpo", "recency"):
+                        panel.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+                panel.set_xlabel(name)
+                panel.set_title(f"{task}: held-out accuracy, %")
+                panel.grid(color=LIGHT.grid, linewidth=0.6)
+        panels[0][0].legend(ncols=2, frameon=False)
+        figure.tight_layout()
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+        plt.close(figure)
+
+
+def report(results: Path, docs: Path) -> None:
+    """Write the generated part of ``docs/learning.md`` and ``docs/learning.png``."""
+    tasks = read_results(results)
+    page = docs / "learning.md"
+    text = page.read_text()
+    before, rest = text.split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n{generated(tasks)}\n\n{END}{rest.split(END)[1]}")
+    draw(tasks, docs / "learning.png")

@@ -1,0 +1,231 @@
+"""The run scripts themselves: dry runs of all of them, and real runs that are refused before Ray starts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(path.name for path in (ROOT / "run_scripts").glob("run_*.sh"))
+BRANCHES = [name for name in SCRIPTS if not name.startswith("run_grpo_")]
+SETTINGS = (
+    "CONFIG_NAME",
+    "VERL_PLATFORM",
+    "GPU_GIB",
+    "HOST_GIB",
+    "SKIP_ESTIMATE",
+    "ADV_ESTIMATOR",
+    "STRATEGY",
+    "MODEL",
+)
+
+
+def script(name, *arguments, **environment):
+    inherited = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+    inherited["PATH"] = f"{Path(sys.executable).parent}:{inherited['PATH']}"
+    return subprocess.run(
+        ["bash", str(ROOT / "run_scripts" / name), *arguments],
+        capture_output=True, text=True, check=False, env={**inherited, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dry_runs():
+    """Every script's dry run, two at a time: name -> finished process."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(SCRIPTS, pool.map(lambda name: script(name, DRY_RUN="1", OUTPUT="x"), SCRIPTS), strict=True))
+
+
+def flat(node, path=""):
+    if not isinstance(node, dict):
+        return {path: node}
+    return {key: value for name, child in node.items() for key, value in flat(child, f"{path}.{name}").items()}
+
+
+def test_every_script_composes_and_differs_from_its_twin_in_the_estimator_alone(dry_runs):
+    assert len(BRANCHES) >= 5 and {f"run_grpo_{name[4:]}" for name in BRANCHES} | set(BRANCHES) == set(SCRIPTS)
+    configs = {}
+    for name, done in dry_runs.items():
+        assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
+        assert "estimate" in done.stderr, name
+        configs[name] = flat(yaml.safe_load(done.stdout))
+    for name in BRANCHES:
+        repo, grpo = configs[name], configs[f"run_grpo_{name[4:]}"]
+        differing = {key: (repo.get(key), grpo.get(key)) for key in {*repo, *grpo} if repo.get(key) != grpo.get(key)}
+        names = dict.fromkeys(
+            (
+                ".algorithm.adv_estimator",
+                ".trainer.experiment_name",
+                ".actor_rollout_ref.rollout.trace.experiment_name",
+            ),
+            ("repo", "grpo"),
+        )
+        assert differing == names, name
+
+
+def test_settings_of_the_scripts(dry_runs):
+    found = {name: flat(yaml.safe_load(dry_runs[name].stdout)) for name in BRANCHES}
+    rollout, actor = ".actor_rollout_ref.rollout.", ".actor_rollout_ref.actor."
+    assert found["run_qwen3_1b7.sh"][".algorithm.repo.strategy"] == "reward"
+    assert found["run_qwen25_math_7b.sh"][".algorithm.repo.strategy"] == "recency"
+    assert found["run_qwen25_math_7b.sh"][".data.max_response_length"] == 1024
+    lora = found["run_qwen25_0b5_lora.sh"]
+    assert lora[".actor_rollout_ref.model.lora_rank"] == 32 and lora[".trainer.n_gpus_per_node"] == 1
+    assert lora[rollout + "load_format"] == "safetensors" and lora[rollout + "layered_summon"] is True
+    offload = found["run_qwen25_math_7b_offload.sh"]
+    assert offload[actor + "strategy"] == "fsdp2" and offload[actor + "fsdp_config.param_offload"] is True
+    assert offload[actor + "fsdp_config.optimizer_offload"] is True
+
+
+def test_verl_and_repo_accept_every_script(dry_runs, monkeypatch):
+    """Their own validation, which comes before Ray in a run; vLLM's limit of LoRA's rank alone is left out."""
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    ranks = []
+    helper = types.SimpleNamespace(get_vllm_max_lora_rank=ranks.append)
+    monkeypatch.setitem(sys.modules, "verl.workers.rollout.vllm_rollout.utils", helper)
+    for name, done in dry_runs.items():
+        config = OmegaConf.create(done.stdout)
+        validate_config(config, need_reference_policy(config), need_critic(config))
+        OmegaConf.update(config, "actor_rollout_ref.rollout.n", 1)
+        if not name.startswith("run_grpo_"):
+            with pytest.raises(ValueError, match="rollout.n=1"):
+                validate_config(config, need_reference_policy(config), need_critic(config))
+    assert ranks == [32, 32]
+
+
+def test_the_table_of_the_documentation_has_the_numbers_that_the_code_computes(dry_runs):
+    rows = [line for line in (ROOT / "docs" / "run_scripts.md").read_text().splitlines() if line.startswith("| `run_")]
+    table = {re.match(r"\| `(\S+?)`", row).group(1): row for row in rows}
+    for name in BRANCHES:
+        text = dry_runs[name].stderr
+        if "no estimate" in text:
+            continue
+        (total,) = re.findall(r"model .*: ([\d.]+) G parameters", text)
+        count, size, need = re.search(r"GPU +(\d+) x (\d+) GiB; needed ([\d.]+) GiB", text).groups()
+        phases = r"\(generation ([\d.]+), log-probs ([\d.]+), update ([\d.]+)\)"
+        generation, log_probs, update = re.search(phases, text).groups()
+        (host,) = re.findall(r"host +([\d.]+) GiB", text)
+        (disk,) = re.findall(r"disk +([\d.]+) GiB", text)
+        seconds, hours = re.search(r"time +([\d.]+) s a step .* ([\d.]+) h in all", text).groups()
+        assert float(need) == max(map(float, (generation, log_probs, update)))
+        cells = [total, f"{count} x {size}", generation, log_probs, update, host, disk, seconds, hours]
+        assert [cell.strip() for cell in table[name].split("|")[3:-1]] == cells, name
+        for line in ("host", "disk"):
+            assert f"  {line} " in dry_runs[f"run_grpo_{name[4:]}"].stderr
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A folder for the PATH whose `python` notes its arguments, and is Python but where it would start verl."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    shim = folder / "python"
+    shim.write_text(
+        f"""#!/usr/bin/env bash
+printf '%s\\0' "$@" >>{folder}/words; printf '\\n' >>{folder}/words
+[ "$2" = verl.trainer.main_ppo ] && exit 77
+exec {sys.executable} "$@"
+"""
+    )
+    shim.chmod(0o755)
+    return folder
+
+
+def calls(recorder):
+    return [line.split("\0")[:-1] for line in (recorder / "words").read_text().splitlines()]
+
+
+def test_the_dry_run_is_what_verl_composes(dry_runs, recorder):
+    """Ours does not import verl; its own command on the same arguments prints the same."""
+    name = "run_qwen25_0b5_lora.sh"
+    done = script(name, DRY_RUN="1", OUTPUT="x", PATH=f"{recorder}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    words = calls(recorder)[-1]
+    assert words[:3] == ["-m", "repo_verl.preflight", "--dry-run"]
+    stock = subprocess.run(
+        [sys.executable, "-m", "verl.trainer.main_ppo", "--cfg", "job", "--resolve", *words[3:]],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert stock.stdout == done.stdout == dry_runs[name].stdout
+
+
+@pytest.fixture
+def run(tmp_path, recorder):
+    """The main job's script on the CPU backend, 8 prompts, a tiny model: status, errors, whether it reached verl."""
+    data, model = tmp_path / "train.parquet", tmp_path / "model"
+    pq.write_table(pa.table({"prompt": list(range(8))}), data)
+    model.mkdir()
+    (model / "model.safetensors").touch()
+    dims = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 128}
+    (model / "config.json").write_text(json.dumps({**dims, "vocab_size": 300, "model_type": "llama"}))
+    ray = tmp_path / "ray"
+    ray.mkdir()
+
+    def start(*arguments, **environment):
+        settings = {
+            "PATH": f"{recorder}:{os.environ['PATH']}", "CONFIG_NAME": "repo_cpu", "VERL_PLATFORM": "cpu",
+            "NUM_GPUS": "1", "MODEL": str(model),
+            "TRAIN_FILE": str(data), "OUTPUT": str(tmp_path / "out"), "RAY_TMPDIR": str(ray),
+        }  # fmt: skip
+        done = script("run_qwen25_math.sh", *arguments, **{**settings, **environment})
+        reached = any(words[:2] == ["-m", "verl.trainer.main_ppo"] for words in calls(recorder))
+        (recorder / "words").unlink()
+        assert not list(ray.iterdir()) and done.stdout == ""
+        return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error: ")], reached
+
+    return start
+
+
+def test_a_run_with_nothing_wrong_reaches_verl(run):
+    assert run() == (77, [], True)
+
+
+def test_a_wrong_batch_size_stops_before_ray(run):
+    status, (error,), reached = run("actor_rollout_ref.actor.ppo_mini_batch_size=3")
+    assert status == 1 and not reached
+    assert "actor_rollout_ref.actor.ppo_mini_batch_size=3 does not divide data.train_batch_size=4" in error
+
+
+def test_missing_files_stop_before_ray(run, tmp_path):
+    missing = str(tmp_path / "none.parquet")
+    status, errors, reached = run(VAL_FILE=missing, MODEL=str(tmp_path / "nothing"))
+    assert status == 1 and not reached and len(errors) == 2
+    assert f"data.val_files={missing} is missing" in errors[0]
+    assert "actor_rollout_ref.model.path=" in errors[1] and "no folder with a config.json" in errors[1]
+
+
+def test_too_little_memory_stops_before_ray_unless_estimates_are_skipped(run):
+    status, (error,), reached = run(HOST_GIB="1.5")
+    assert status == 1 and not reached and "1.5 GiB may be used" in error and "SKIP_ESTIMATE=1" in error
+    assert run(HOST_GIB="1.5", SKIP_ESTIMATE="1") == (77, [], True)
+    status, (error,), reached = run("actor_rollout_ref.actor.ppo_mini_batch_size=3", HOST_GIB="1.5", SKIP_ESTIMATE="1")
+    assert status == 1 and not reached and "ppo_mini_batch_size=3 does not" in error, "exact checks are never skipped"
+
+
+def test_a_gpu_run_on_a_machine_without_gpus_stops_before_ray(run):
+    status, errors, reached = run(CONFIG_NAME="repo_gpu", CUDA_VISIBLE_DEVICES="")
+    assert status == 1 and not reached
+    assert any("trainer.n_gpus_per_node=1 and this machine shows no GPU" in error for error in errors)
+    status, (error,), reached = run("algorithm.rpo=1")
+    assert status == 1 and not reached and "algorithm.rpo" in error and "can't be composed" in error
+
+
+def test_preflight_is_a_command(capsys):
+    from repo_verl.cli import main
+
+    assert main(["preflight", "--config-dir", "nowhere", "--config-name", "repo_gpu"]) == 1
+    assert "--config-dir=nowhere is no folder" in capsys.readouterr().err

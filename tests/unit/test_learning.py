@@ -1,0 +1,101 @@
+"""The learning experiment: what it plans, its arithmetic on made-up results, and what its page says."""
+
+import importlib
+import json
+import math
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCALE = 100
+
+
+@pytest.fixture(scope="module")
+def plan_and_report():
+    """The benchmark's modules, which lie in no package."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        yield importlib.import_module("learning_plan"), importlib.import_module("learning_report")
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def result(after, before=0.4, middle=None):
+    return {"accuracy": [[0, before], [16, middle or after], [32, after]], "seconds": [2.0] * 32}
+
+
+def test_plan_has_the_seeds_that_are_promised(plan_and_report):
+    plan, _ = plan_and_report
+    counts = {}
+    for run in plan.planned(["sums", "chains"]):
+        counts.setdefault(run.task, {}).setdefault(run.arm, set()).add(run.seed)
+    five, three = set(range(5)), set(range(3))
+    assert counts["sums"] == {
+        **dict.fromkeys(("grpo", "recency", "reward"), five),
+        **dict.fromkeys(("full", "variance", "random", "mixed", "rows"), three),
+    }
+    assert counts["chains"] == {"grpo": five, "recency": five}
+
+
+def test_arms_differ_from_recency_in_one_setting(plan_and_report):
+    plan, _ = plan_and_report
+    base = set(plan.overrides(plan.Run("sums", "recency", 0)))
+    for arm in plan.ARMS:
+        mine = set(plan.overrides(plan.Run("sums", arm, 0)))
+        assert len(mine - base) == (arm != "recency") and len(base - mine) <= 1, arm
+
+
+def test_seeds_reach_data_buffer_and_generation(plan_and_report):
+    plan, _ = plan_and_report
+    mine = plan.overrides(plan.Run("sums", "grpo", 3))
+    assert {"algorithm.repo.seed=3", "data.seed=3", "actor_rollout_ref.rollout.seed=3"} <= set(mine)
+
+
+def test_paired_difference_by_hand(plan_and_report):
+    _, report = plan_and_report
+    ours = {0: result(0.50), 1: result(0.54), 2: result(0.58), 7: result(0.99)}
+    theirs = {0: result(0.49), 1: result(0.52), 2: result(0.55), 8: result(0.01)}
+    mean, low, high = report.paired(ours, theirs, report.last)
+    half = 4.302653 * 1.0 / math.sqrt(3)  # differences 1, 2 and 3: deviation 1, t of 2 degrees of freedom
+    assert (mean, low, high) == pytest.approx((2.0, 2.0 - half, 2.0 + half), abs=1e-5)
+    assert report.difference((mean, low, high)) == "+2.0 [-0.5, +4.5]"
+    assert report.difference((2.0, 0.1, 3.9)) == "**+2.0 [+0.1, +3.9]**"
+    assert report.difference((-2.0, -3.9, -0.1)).startswith("**-2.0")
+    assert report.paired({0: result(0.5), 1: result(0.5)}, theirs, report.last) is None
+
+
+def test_along_leaves_the_base_model_out(plan_and_report):
+    _, report = plan_and_report
+    assert report.along(result(0.6, before=0.0, middle=0.5)) == pytest.approx(55.0)
+
+
+def test_curve_adds_up_what_lies_across(plan_and_report):
+    _, report = plan_and_report
+    x, mean, low, high = report.curve({0: result(0.5), 1: result(0.7)}, report.AXES["minutes of steps"])
+    assert x == pytest.approx([0.0, 16 * 2 / 60, 32 * 2 / 60])
+    assert mean == pytest.approx([40, 60, 60]) and low == pytest.approx([40, 50, 50])
+    assert high == pytest.approx([40, 70, 70])
+
+
+def test_page_says_what_the_files_say(plan_and_report):
+    _, report = plan_and_report
+    page = (ROOT / "docs" / "learning.md").read_text()
+    inside = page.split(report.BEGIN)[1].split(report.END)[0]
+    assert inside.strip() == report.generated(report.read_results(ROOT / "benchmarks/results/learning")).strip()
+
+
+def test_results_are_of_the_plan(plan_and_report):
+    plan, report = plan_and_report
+    allowed = {run.name for run in [*plan.planned(list(plan.TASKS)), *plan.pilots()]}
+    for path in (ROOT / "benchmarks/results/learning").glob("*.json"):
+        one = json.loads(path.read_text())
+        assert path.stem in allowed and path.stem == f"{one['task']}_{one['arm']}_seed{one['seed']}"
+        assert len(one["seconds"]) == plan.STEPS and one["accuracy"][-1][0] == plan.STEPS
+        assert not one["commit"].endswith("-dirty")
+        if not one["arm"].startswith("pilot"):
+            assert one["settings"] == plan.overrides(plan.Run(one["task"], one["arm"], one["seed"]))
+            assert bool(sum(one["replayed_rows"])) == (one["arm"] != "grpo")
+            assert statistics.fmean(one["effective_prompts_all"]) * SCALE >= 1

