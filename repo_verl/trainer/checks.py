@@ -8,10 +8,10 @@ from typing import Any
 from repo_verl.config import RepoConfig, RepoConfigError, names_function, shown
 from repo_verl.losses import AGGREGATION_MODES
 from repo_verl.replay.custom import load_function
+from repo_verl.trainer import engines
 
 ESTIMATOR = "repo"
 TESTED_VERL = ("0.9.1",)
-ENGINES = ("fsdp", "fsdp2")
 
 Rule = tuple[str, Any, str, str | None]
 """Key, the only value that RePO serves, the reason, the remedy (None: set that value)."""
@@ -114,12 +114,8 @@ def _plain(value: Any) -> str:
 
 
 def _check_active(config: Any) -> None:
-    engine = lookup(config, "actor_rollout_ref.actor.strategy", "fsdp")
-    if engine not in ENGINES:
-        raise RepoConfigError(
-            f"actor_rollout_ref.actor.strategy={_plain(engine)} can't be combined with RePO (its micro-batches and "
-            f"auxiliary losses are not tested with replayed and pruned rows): use {' or '.join(ENGINES)}."
-        )
+    for key, value, reason, remedy in engines.refused(config, lookup):
+        raise RepoConfigError(f"{key}={_plain(value)} can't be combined with RePO ({reason}): {remedy}.")
     rejection = lookup(config, "algorithm.rollout_correction.rollout_rs")
     if rejection is not None:
         raise RepoConfigError(
@@ -148,6 +144,26 @@ def _check_aggregation(config: Any) -> None:
         raise RepoConfigError(
             "actor_rollout_ref.actor.loss_scale_factor=null makes seq-mean-token-sum-norm divide by the "
             "longest response of each micro-batch, which replayed rows change: set it to data.max_response_length."
+        )
+
+
+def refuse_experts(config: Any, model: Any) -> None:
+    """Refuse a mixture of experts under Megatron.
+
+    Args:
+        config: verl's whole configuration.
+        model: the model's configuration of transformers.
+
+    Raises:
+        RepoConfigError: naming the model and its number of experts.
+    """
+    found = engines.experts(model)
+    if lookup(config, "actor_rollout_ref.actor.strategy") == "megatron" and found is not None:
+        raise RepoConfigError(
+            f"actor_rollout_ref.model.path={_plain(lookup(config, 'actor_rollout_ref.model.path'))} has "
+            f"{found[0]}={found[1]}, which can't be combined with RePO under Megatron (auxiliary losses, expert biases "
+            "and capacities depend on a batch's other rows, which pruning and replay change): use a dense model or "
+            "actor_rollout_ref.actor.strategy=fsdp2."
         )
 
 

@@ -27,7 +27,8 @@ from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
 from repo_verl.trainer import estimator, guards, identity, placing, rows
 from repo_verl.trainer.checkpoint import CheckpointKeeper
-from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle
+from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
+from repo_verl.trainer.engines import MEGATRON_NOTICE
 from repo_verl.trainer.logs import log_as_verl
 from repo_verl.trainer.polling import poll_adaptively
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
@@ -93,6 +94,9 @@ class RepoTrainer(PPOTrainerSync):
         return queue
 
     def _setup(self) -> None:
+        if self.repo.active and self.config.actor_rollout_ref.actor.strategy == "megatron":
+            refuse_experts(self.config, omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config)
+            logger.warning(MEGATRON_NOTICE)
         super()._setup()
         self.actor_rollout_wg.set_loss_fn(self._worker_loss())
         encode = chat_encoder(self.tokenizer, self.config.data.get("apply_chat_template_kwargs", None))

@@ -53,11 +53,11 @@ def repo_loss(
     Raises:
         NonFiniteError: naming the rows.
     """
+    log_prob = no_padding_2_padding(model_output["log_probs"], data)
     replay = ORIGIN in data.keys()
-    origin = data[ORIGIN] if replay else torch.zeros(len(data), dtype=torch.int64)
+    origin = data[ORIGIN] if replay else torch.full((len(data),), FRESH, device=log_prob.device)
     fresh_view = _fresh_view(data, origin) if replay else data
     loss, metrics = ppo_loss(config, model_output, fresh_view, dp_group)
-    log_prob = no_padding_2_padding(model_output["log_probs"], data)
     rows = data.select("old_log_probs", "advantages", "response_mask").to_padded_tensor()
     fresh_loss = float(metrics["actor/pg_loss"].values[0])
     report = _fresh_report(config, log_prob.detach(), rows, origin)
