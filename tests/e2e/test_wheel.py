@@ -1,4 +1,4 @@
-"""A release: wheel and sdist of a clean clone with junk in it, installed into an empty environment outside the checkout."""
+"""Wheel and sdist, made from a clone with junk in it; the wheel in an empty environment outside the checkout."""
 
 import email.parser
 import hashlib
@@ -78,7 +78,7 @@ def test_wheel_and_sdist_hold_what_is_tracked_and_nothing_else(clone, tracked, b
     assert {name.split("/")[0] for name in wheel} == {"repo_verl", "data_prep", INFO}
     config = "recipe/repo/config/"
     sources = {name: name for name in tracked if name.startswith(("repo_verl/", "data_prep/"))}
-    sources |= {f"repo_verl/config_files/{name[len(config):]}": name for name in tracked if name.startswith(config)}
+    sources |= {f"repo_verl/config_files/{name[len(config) :]}": name for name in tracked if name.startswith(config)}
     assert len(sources) > 100 and f"{config}repo_trainer.yaml" in tracked
     made = {f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
     assert set(wheel) == set(sources) | made
@@ -152,7 +152,7 @@ def test_without_verl_it_installs_imports_and_says_what_is_missing(empty, built)
     top = {name.split("/")[0] for name in installed.split() if not name.startswith("../")}
     assert top == {"repo_verl", "data_prep", INFO}
     assert {name for name in installed.split() if name.startswith("../")} == {"../../../bin/repo-verl"}
-    code = "import repo_verl, data_prep, repo_verl.replay, repo_verl.losses, repo_verl.rewards; print(repo_verl.__file__)"
+    code = "import data_prep, repo_verl.replay, repo_verl.losses, repo_verl.rewards as r; print(r.__file__)"
     assert empty("python", "-c", code).startswith(str(empty.folder / "venv"))
     said = empty("repo-verl", "check", status=1)
     assert "PROBLEM  registration           no verl: pip install 'repo-verl[gpu]'" in said
