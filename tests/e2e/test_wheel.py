@@ -22,7 +22,7 @@ NAME = f"repo_verl-{repo_verl.__version__}"
 INFO = f"{NAME}.dist-info"
 # what lies about in a checkout: none of it is tracked, and not all of it is ignored
 JUNK = [
-    ".venv/lib/site.py", "runs/a/train.log", "shared/data.json", "dist/old.whl", "build/lib/repo_verl/old.py",
+    ".venv/lib/site.py", "runs/a/train.log", "shared/x.json", "dist/old.whl", "build/lib/repo_verl/old.py",
     "repo_verl/__pycache__/cli.cpython-311.pyc", "notes.txt", "scripts/mine.sh", "recipe/__pycache__/x.pyc",
 ]  # fmt: skip
 
