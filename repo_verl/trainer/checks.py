@@ -9,7 +9,7 @@ from repo_verl.config import RepoConfig, RepoConfigError, shown
 from repo_verl.losses import AGGREGATION_MODES
 
 ESTIMATOR = "repo"
-TESTED_VERL = ("0.9.0", "0.9.1")
+TESTED_VERL = ("0.9.1",)
 ENGINES = ("fsdp", "fsdp2")
 
 Rule = tuple[str, Any, str, str | None]
