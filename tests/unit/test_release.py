@@ -74,6 +74,7 @@ def test_claims_about_verl_agree():
     assert f"\nverl=={newest}\n" in read("run_scripts/cpu_lock.txt")
     assert cli.WANTED_CPU["verl"] == cli.WANTED_GPU["verl"] == newest
     assert f"verl {newest}" in read("README.md")
+    assert f"Claimed is verl {' and '.join(TESTED_VERL)}" in read("CONTRIBUTING.md")
     script = read("run_scripts/test_verl_versions.sh")
     assert "from repo_verl.trainer.checks import TESTED_VERL" in script and "-m contract" in script
     assert any("test_verl_versions.sh" in step.get("run", "") for step in SUITE["jobs"]["tests"]["steps"])
