@@ -3,4 +3,4 @@
 Importing this package imports nothing else: verl loads :mod:`repo_verl.plugin` in every process.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

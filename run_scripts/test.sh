@@ -8,9 +8,7 @@ command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$(id
   { say "installing chromium" && apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; } ||
   fail "chromium could not be installed: apt-get install chromium, or put google-chrome on the PATH"
 say "lint and types"
-ruff check .
-ruff format --check .
-mypy
+bash run_scripts/lint.sh
 say "known vulnerabilities of dependencies"
 bash run_scripts/audit.sh || [ $? -eq 3 ] || fail "decide on each in security/decisions.toml"
 say "tests: unit, contract, e2e"

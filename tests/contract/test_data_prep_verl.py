@@ -8,7 +8,7 @@ from tiny_model import make_tiny_model
 
 from data_prep import cli, jobs
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.shared_data]
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 FILES = sorted(path for path in DATA.rglob("*") if path.suffix in (".json", ".jsonl", ".parquet"))

@@ -26,6 +26,7 @@ def script(name, *arguments, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.shared_data
 def test_main_job_on_real_deepmath_prompts(tmp_path):
     done = script("deepmath_cpu.sh", str(DEEPMATH), OUTPUT=str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -44,6 +45,7 @@ def test_main_job_on_real_deepmath_prompts(tmp_path):
     assert steps[12]["repo/buffer_rows"] == 16 * 16
 
 
+@pytest.mark.shared_data
 def test_two_steps_on_real_prompts_with_gold_answers_of_any_kind(tmp_path):
     """The model boxes golds of other prompts too, TeX among them, so the reward workers need the symbolic engine."""
     graders, ended = set(), threading.Event()

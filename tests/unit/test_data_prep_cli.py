@@ -43,6 +43,7 @@ def source(tmp_path):
     return write
 
 
+@pytest.mark.shared_data
 def test_deepmath_whole(tmp_path):
     account = prepare(tmp_path, "deepmath", "--input", str(DEEPMATH))
     rows = rows_of(tmp_path / "deepmath_train.parquet")
@@ -60,6 +61,7 @@ def test_deepmath_whole(tmp_path):
     assert account["source"]["sha256"].startswith("6c8500132b82cafcd82287c46d2804")
 
 
+@pytest.mark.shared_data
 def test_deepmath_truth_questions_are_counted(tmp_path):
     flags = ["deepmath", "--input", str(DEEPMATH), "--answers", "yes-no", "--max-prompt-chars", "100", "--sample-size"]
     counts = prepare(tmp_path, *flags, "16")["files"]["deepmath_train.parquet"]
@@ -71,6 +73,7 @@ def test_deepmath_truth_questions_are_counted(tmp_path):
     assert max(len(row["prompt"][0]["content"]) for row in rows) <= 100
 
 
+@pytest.mark.shared_data
 def test_the_sample_is_the_authors_draw(tmp_path):
     prepare(tmp_path, "deepmath", "--input", str(DEEPMATH), "--sample-size", "20")
     drawn = [row["extra_info"]["index"] for row in rows_of(tmp_path / "deepmath_train.parquet")]
@@ -79,6 +82,7 @@ def test_the_sample_is_the_authors_draw(tmp_path):
     assert drawn[:3] == [2114, 3039, 90]
 
 
+@pytest.mark.shared_data
 def test_a_sample_is_drawn_from_what_the_filters_leave_and_leaves_no_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     flags = ["deepmath", "--input", str(DEEPMATH), "--answers", "yes-no"]
@@ -105,6 +109,7 @@ def test_a_sample_is_drawn_from_what_the_filters_leave_and_leaves_no_cache(tmp_p
         ["arithmetic", "--train-size", "64", "--test-size", "16", "--warmup-size", "32"],
     ],
 )
+@pytest.mark.shared_data
 def test_the_same_flags_give_the_same_bytes(tmp_path, flags):
     for folder in ("a", "b"):
         prepare(tmp_path / folder, *flags)

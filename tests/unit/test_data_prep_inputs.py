@@ -76,6 +76,7 @@ def test_missing_and_mixed_shards_are_refused(tmp_path):
         source_files(tmp_path, PLAIN, "train")
 
 
+@pytest.mark.shared_data
 def test_several_files_are_not_joined(tmp_path, capsys):
     message = refused(capsys, tmp_path / "out", "gsm8k", "--input", DATA / "gsm8k")
     for name in ("deepseek-ai__DeepSeek-Math__test.jsonl", "openai__grade-school-math__train.jsonl"):
@@ -162,6 +163,7 @@ def benchmark_flags(**files):
     return ["benchmarks", "--input", str(DATA), *(f"--input={name}={path}" for name, path in real.items())]
 
 
+@pytest.mark.shared_data
 def test_benchmarks_have_the_papers_counts(tmp_path, capsys):
     amc = DATA / "amc23/PRIME-RL__PRIME__aimo-validation-amc.jsonl"
     message = refused(capsys, tmp_path, *benchmark_flags(amc23=amc))
@@ -173,12 +175,14 @@ def test_benchmarks_have_the_papers_counts(tmp_path, capsys):
     assert account["files"]["amc23_test.parquet"]["rows_out"] == 83
 
 
+@pytest.mark.shared_data
 def test_a_training_file_given_as_a_benchmark_is_refused(tmp_path, capsys):
     train = DATA / "gsm8k/openai__grade-school-math__train.jsonl"
     message = refused(capsys, tmp_path, *benchmark_flags(gsm8k=train), "--any-count")
     assert "the name says train" in message and "pass another with --input gsm8k=FILE" in message
 
 
+@pytest.mark.shared_data
 def test_a_sample_larger_than_a_benchmark_names_the_set(tmp_path, capsys):
     message = refused(capsys, tmp_path, *benchmark_flags(), "--sample-size", "100")
     assert "amc23_test: sample_size=100 must be from 1 to the 40 rows left" in message

@@ -9,6 +9,8 @@ import pytest
 from data_prep import cli, jobs
 from data_prep.shapes import INSTRUCTIONS
 
+pytestmark = pytest.mark.shared_data
+
 DATA = Path(__file__).parents[2].parent / "shared/data"
 QWEN, SKYWORK = "QwenLM__Qwen2.5-Math__test.jsonl", "SkyworkAI__Skywork-OR1__"
 

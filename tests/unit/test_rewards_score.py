@@ -65,6 +65,7 @@ def test_the_table_of_pairs():
     assert wrong == []
 
 
+@pytest.mark.shared_data
 def test_every_benchmark_gold_is_right_against_itself(benchmark_golds):
     assert sum(map(len, benchmark_golds.values())) == 2866
     wrong = [
@@ -73,6 +74,7 @@ def test_every_benchmark_gold_is_right_against_itself(benchmark_golds):
     assert wrong == []
 
 
+@pytest.mark.shared_data
 def test_every_benchmark_gold_is_wrong_against_the_next_different_one(benchmark_golds):
     right, statuses = set(), Counter()
     for golds in benchmark_golds.values():
@@ -85,11 +87,13 @@ def test_every_benchmark_gold_is_wrong_against_the_next_different_one(benchmark_
     assert statuses["error"] == 0 and statuses["timeout"] <= 2 and statuses["gold_unparseable"] <= 6, statuses
 
 
+@pytest.mark.shared_data
 def test_every_deepmath_gold_is_right_against_itself(deepmath_golds):
     assert len(deepmath_golds) == 4994
     assert [gold for gold in deepmath_golds if score(gold, gold) != (1.0, "ok")] == []
 
 
+@pytest.mark.shared_data
 def test_deepmath_truth_golds_are_wrong_against_their_opposite(deepmath_golds):
     words = [gold for gold in deepmath_golds if gold in OPPOSITE]
     assert len(words) == 865
@@ -97,6 +101,7 @@ def test_deepmath_truth_golds_are_wrong_against_their_opposite(deepmath_golds):
     assert [word for word in words if score(word.lower(), word) != (1.0, "ok")] == []
 
 
+@pytest.mark.shared_data
 def test_neighbouring_deepmath_golds_are_told_apart(deepmath_golds):
     """Each gold against the next row's: right only where the two are the same in value."""
     pairs = list(zip(deepmath_golds[:600], deepmath_golds[1:601], strict=True))
@@ -104,6 +109,7 @@ def test_neighbouring_deepmath_golds_are_told_apart(deepmath_golds):
     assert all(a.lower() == b.lower() for a, b in right), right
 
 
+@pytest.mark.shared_data
 def test_the_cheap_path_and_the_engine_agree_on_numbers(benchmark_golds):
     """Where both can tell, exact arithmetic says what Math-Verify says (0 is left out: it is near to everything)."""
     from repo_verl.rewards.symbolic import equal

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Lint, format and types, as CI looks at them.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+use_environment
+cd "$ROOT"
+ruff check .
+ruff format --check .
+mypy
