@@ -68,8 +68,11 @@ def start_with_trainer() -> None:
         os.environ.setdefault(PYTHON_VARIABLE, sys.executable)
 
 
-def start() -> None:
-    """Starts the server for this process and everything it starts. It ends with this process."""
+def start() -> int:
+    """Starts the server for this process and everything it starts.
+
+    Returns: the open file with which it ends: when this process does, or a program that it becomes and hands it on to.
+    """
     folder = Path(tempfile.mkdtemp(prefix="repo_verl_"))
     python = folder / "python"
     client = Path(__file__).with_name("fork_client.py")
@@ -86,6 +89,7 @@ def start() -> None:
     os.environ.update({name: environment[name] for name in (SOCKET_VARIABLE, PYTHON_VARIABLE)})
     listener.close()
     os.close(read_end)
+    return write_end
 
 
 def preload(environment: dict[str, str]) -> None:
