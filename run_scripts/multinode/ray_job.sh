@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Submits training to a Ray cluster that is up: ray_job.sh [HYDRA OVERRIDES]. RAY_API_SERVER_ADDRESS names its dashboard,
-# http://HEAD:8265. The job runs train.sh of FOLDER (this repository's root), which all nodes see, with the variables below.
+# Submits training to a Ray cluster that is up: ray_job.sh [HYDRA OVERRIDES]. RAY_API_SERVER_ADDRESS is its dashboard's URL.
+# The job runs train.sh of FOLDER (this repository's root, as the cluster sees it) with the variables below.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-: "${RAY_API_SERVER_ADDRESS:?set it to http://HEAD:8265, the dashboard of the cluster}" "${NUM_NODES:?set it to the number of nodes}"
+: "${RAY_API_SERVER_ADDRESS:?set it to the URL of the dashboard, port 8265 of the head}" "${NUM_NODES:?set it to the number of nodes}"
 use_any_environment
 environment=$(python - <<'END'
 import json, os

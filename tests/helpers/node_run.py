@@ -31,7 +31,7 @@ import json, sys
 import ray
 from ray.util.state import list_actors
 ray.init(address=sys.argv[1], log_to_driver=False)
-print("ACTORS" + json.dumps([[one.class_name, one.name, one.node_id, one.job_id] for one in list_actors(limit=1000)]))
+print("ACTORS" + json.dumps([[one.class_name, one.name, one.node_id] for one in list_actors(limit=1000)]))
 """
 
 
@@ -107,7 +107,7 @@ class Machine:
                 time.sleep(0.5)
 
     def actors(self) -> list[list[str]]:
-        """Class, name, node and job of every actor that the plain cluster has seen."""
+        """Class, name and node of every actor that the plain cluster has seen."""
         done = subprocess.run(
             [sys.executable, "-c", WATCH, f"{self.host}:{self.port}"],
             env={**self.environment, "RAY_AUTH_MODE": "token"}, capture_output=True, text=True, timeout=120, check=True,
