@@ -85,11 +85,12 @@ class Machine:
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
-    def start_nodes(self) -> list[subprocess.Popen]:
-        """A head and a worker, as a user of a plain cluster starts them."""
+    def start_nodes(self, workers: int = 1) -> list[subprocess.Popen]:
+        """A head and workers, as a user of a plain cluster starts them."""
         address = {"RAY_ADDRESS": f"{self.host}:{self.port}"}
         script, started = str(SCRIPTS / "ray_node.sh"), []
-        for number, (role, flags) in enumerate((("head", [f"--dashboard-port={self.dashboard}"]), ("worker", []))):
+        for number, role in enumerate(["head", *["worker"] * workers]):
+            flags = [f"--dashboard-port={self.dashboard}"] if role == "head" else []
             agent = f"--dashboard-agent-listen-port={self.agents + number}"
             command = ["bash", script, role, *FLAGS.split(), agent, *flags]
             started.append(self.start(f"{role}.log", *command, **address))
