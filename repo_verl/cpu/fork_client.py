@@ -80,7 +80,7 @@ def main() -> int:
                 status = run(connection, sys.argv[1:])
         if status is not None:
             return status
-        sys.stderr.write(f"repo_verl: no fork server at {address}: starting a fresh interpreter\n")
+        sys.stderr.write(f"repo_verl: no fork server for this job at {address}: starting a fresh interpreter\n")
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 

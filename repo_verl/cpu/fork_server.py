@@ -1,5 +1,7 @@
 """Imports torch, verl and vLLM once and forks the workers of a run, so that they share the cost and the memory.
 
+It serves the Ray job that it meets first; workers of a later job on the same node become fresh interpreters.
+
 Importing verl takes 8 s of a core and vLLM 4 to 8 s more, in each of some ten processes of a run: on 2 cores, most of
 the time until the first step. :func:`start` is called in the process that starts Ray, which then starts its workers
 with :mod:`repo_verl.cpu.fork_client` instead of ``python`` (``runtime_env.py_executable``).
@@ -32,6 +34,8 @@ from repo_verl.cpu.forked import end, place_files, receive, run_to_the_end
 
 SWITCH_VARIABLE = "REPO_VERL_CPU_FORK"
 PYTHON_VARIABLE = "REPO_VERL_CPU_PYTHON"
+
+JOB_VARIABLE = "RAY_JOB_ID"
 
 TRAINER_MODULE = "verl.trainer.main_ppo"
 
@@ -68,8 +72,11 @@ def start_with_trainer() -> None:
         os.environ.setdefault(PYTHON_VARIABLE, sys.executable)
 
 
-def start() -> None:
-    """Starts the server for this process and everything it starts. It ends with this process."""
+def start() -> int:
+    """Starts the server for this process and everything it starts.
+
+    Returns: the open file with which it ends: when this process does, or a program that it becomes and hands it on to.
+    """
     folder = Path(tempfile.mkdtemp(prefix="repo_verl_"))
     python = folder / "python"
     client = Path(__file__).with_name("fork_client.py")
@@ -86,6 +93,7 @@ def start() -> None:
     os.environ.update({name: environment[name] for name in (SOCKET_VARIABLE, PYTHON_VARIABLE)})
     listener.close()
     os.close(read_end)
+    return write_end
 
 
 def preload(environment: dict[str, str]) -> None:
@@ -110,6 +118,7 @@ class Server:
         self._listener = listener
         self._alive = alive
         self._warm = False
+        self._job: str | None = None
         self._children: dict[int, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -149,9 +158,14 @@ class Server:
             logger.warning("repo_verl: a request was cut off: %s", error)
             connection.close()
             return None
+        job = received["environment"].get(JOB_VARIABLE)
         if not self._warm:
             preload(received["environment"])
-            self._warm = True
+            self._warm, self._job = True, job
+        elif job != self._job and None not in (job, self._job):  # Ray's library would report for the first job
+            for number in (connection.detach(), *files):
+                os.close(number)
+            return None
         child = os.fork()
         if child == 0:
             signal.set_wakeup_fd(-1)

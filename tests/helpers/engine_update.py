@@ -156,13 +156,18 @@ def compare(actor: Actor, case: Case, ranks: int) -> dict:
     }  # fmt: skip
 
 
-def run_rank(model: Path, out: Path, rank: int, ranks: int, port: int) -> None:
-    """Every case on one rank; rank 0 writes the results."""
+def set_rank(rank: int, ranks: int, port: int) -> None:
+    """What torch and verl want to know of a data-parallel process before it starts."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )  # fmt: skip
     torch.set_num_threads(1)
+
+
+def run_rank(model: Path, folder: Path, rank: int, ranks: int, port: int) -> None:
+    """Every case on one rank; rank 0 writes the results."""
+    set_rank(rank, ranks, port)
     results = []
     for dtype, optimizer in (("fp32", "SGD"), ("fp32", "AdamW"), ("fp64", "SGD")):
         if dtype == "fp64":
@@ -171,7 +176,7 @@ def run_rank(model: Path, out: Path, rank: int, ranks: int, port: int) -> None:
         chosen = [case for case in every_case() if (case.dtype, case.optimizer) == (dtype, optimizer)]
         results += [compare(actor, case, ranks) for case in chosen]
     if rank == 0:
-        out.write_text(json.dumps(results))
+        (folder / f"{ranks}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
 
 
@@ -182,16 +187,13 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def main(model: Path, folder: Path) -> None:
-    """Run every number of ranks, side by side; the forks share what is imported here."""
-    importlib.import_module("verl.workers.engine_workers")
-    importlib.import_module("repo_verl.trainer.worker_loss")
+def run_ranks(work: Callable[[int, int, int], None]) -> None:
+    """Do the work (rank, ranks, port) for every number of ranks, side by side; forks share what is imported already."""
     children = {}
     for ranks in RANKS:
         port = free_port()
         for rank in range(ranks):
-            work = partial(run_rank, model, folder / f"{ranks}.json", rank, ranks, port)
-            children[fork(work)] = f"rank {rank} of {ranks}"
+            children[fork(partial(work, rank, ranks, port))] = f"rank {rank} of {ranks}"
     while children:
         child, status = os.wait()
         name = children.pop(child)
@@ -203,4 +205,6 @@ def main(model: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     os.environ["VERL_PLATFORM"] = "cpu"
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    importlib.import_module("verl.workers.engine_workers")
+    importlib.import_module("repo_verl.trainer.worker_loss")
+    run_ranks(partial(run_rank, Path(sys.argv[1]), Path(sys.argv[2])))
