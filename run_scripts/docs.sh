@@ -5,6 +5,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"
 site=${SITE:-$ROOT/runs/site}
-NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --clean --site-dir "$site"
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --clean --site-dir "$site"
 python docs/check_links.py "$site"
 say "$site/index.html"
