@@ -1,11 +1,11 @@
 """Every command of README.md and docs/: each ``bash`` block is run, in a copy of the repository, page by page.
 
 What a page's blocks with a title hold (``python title="my_reward.py"``) lies in the copy. A command is run as it is,
-unless TABLE has it. Everywhere, ``python -m verl.trainer.main_ppo`` (typed or in a script) runs up to the start of Ray:
-what follows needs GPUs and hours; tests/e2e/test_scripts.py has whole runs on the CPU.
+unless TABLE has it: to write a command into a page is to have it run, and one that can't be run here gets an entry with
+its reason. Everywhere, ``python -m verl.trainer.main_ppo`` runs up to the start of Ray: what follows needs GPUs and
+hours; tests/e2e/test_scripts.py has whole runs on the CPU.
 """
 
-import json
 import os
 import re
 import shutil
@@ -24,7 +24,7 @@ from report_logs import steps, write_log
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import save_buffer
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.shared_data]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -43,7 +43,7 @@ class Instead:
 
 @dataclass(frozen=True)
 class RunBy:
-    """A test that runs it."""
+    """A test that runs it; it must exist."""
 
     test: str
     why: str
@@ -59,6 +59,7 @@ BENCHMARKS = (
     f" --input gsm8k={DATA}/gsm8k/openai__grade-school-math__test.jsonl"
 )
 
+# pattern of the whole command, or of a page's name and a colon before it -> what is done
 TABLE = {
     r"(OUTPUT=\S+ )?bash run_scripts/quickstart\.sh.*": QUICKSTART,
     r"for s in 0 1 2; do OUTPUT=runs/seed\$s bash run_scripts/quickstart\.sh --seed \$s; done": QUICKSTART,
@@ -66,6 +67,19 @@ TABLE = {
         "tests/unit/test_audit.py::test_what_is_installed_is_what_is_locked", "CI begins with it"
     ),
     r"bash run_scripts/test\.sh.*": RunBy("tests/e2e/test_docs_commands.py::test_the_commands_of_a_page", "CI is it"),
+    r"bash run_scripts/audit\.sh": RunBy("tests/unit/test_audit.py::test_verdicts", "asks an index; CI begins with it"),
+    r"bash run_scripts/deepmath_cpu\.sh.*": RunBy(
+        "tests/e2e/test_scripts.py::test_main_job_on_real_deepmath_prompts", "minutes; run there"
+    ),
+    r"(.*\b)(bash run_scripts/run_\w+\.sh)\b(.*)": Instead(
+        r"\1DRY_RUN=1 \2\3", "needs GPUs and hours: the configuration is composed from variables and arguments"
+    ),
+    r"multinode\.md: .*": RunBy(
+        "tests/unit/test_multinode_scripts.py::test_every_command_of_the_document_runs", "needs several nodes"
+    ),
+    r"repo-verl preflight ARGS\.\.\.": RunBy(
+        "tests/contract/test_preflight_scripts.py::test_preflight_is_a_command", "the reader's own arguments"
+    ),
     r"bash run_scripts/docs\.sh": RunBy(
         "tests/unit/test_docs.py::test_the_site_has_no_dead_link_and_loads_nothing_from_elsewhere", "its two commands"
     ),
@@ -118,10 +132,10 @@ def commands(text):
     return [one for one in found if one and not one.startswith("#")]
 
 
-def looked_up(command):
+def looked_up(command, page):
     """The entry of the table, and what it makes of the command."""
     for pattern, entry in TABLE.items():
-        match = re.fullmatch(pattern, command, re.DOTALL)
+        match = re.fullmatch(pattern, command, re.DOTALL) or re.fullmatch(pattern, f"{page}: {command}", re.DOTALL)
         if match:
             return entry, match.expand(entry.command) if isinstance(entry, Instead) else None
     return None, command
@@ -227,8 +241,10 @@ def test_the_commands_of_a_page(page, copy):
             (copy / title[1]).write_text(body)
     failed = []
     for command in commands(text):
-        entry, command = looked_up(command)
+        entry, command = looked_up(command, page.name)
         if isinstance(entry, RunBy):
+            file, name = entry.test.split("::")
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), entry.test
             continue
         done = run(command, copy)
         if done.returncode:
@@ -236,32 +252,24 @@ def test_the_commands_of_a_page(page, copy):
     assert not failed, "\n\n".join(failed)
 
 
-@pytest.mark.parametrize("test", sorted({entry.test for entry in TABLE.values() if isinstance(entry, RunBy)}))
-def test_the_tests_that_the_table_names_exist(test):
-    file, name = test.split("::")
-    assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
-
-
-def test_every_entry_of_the_table_is_of_use():
-    given = [command for page in pages() for command in commands(page.read_text())]
-    optional = {"setup", "test", "docs"}  # scripts that the pages name in tables alone, for now
-    for pattern in TABLE:
-        if not any(script in pattern for script in (f"{name}\\.sh" for name in optional)):
-            assert any(re.fullmatch(pattern, command, re.DOTALL) for command in given), pattern
-
-
 def test_commands_are_found_and_a_command_that_fails_is_seen(copy):
     text = "```bash\n# a note\necho a  # b\nfor x in 1 2; do\n  echo $x\ndone\npython -m x \\\n  --y 'a\nb'\n```\n"
     assert commands(text) == ["echo a", "for x in 1 2; do\n  echo $x\ndone", "python -m x --y 'a\nb'"]
-    assert run("python -m verl.trainer.main_ppo algorithm.adv_estimator=repo actor_rollout_ref.rollout.n=8 "
-               "actor_rollout_ref.actor.use_dynamic_bsz=True", copy).returncode == 0  # fmt: skip
+    verl = "python -m verl.trainer.main_ppo algorithm.adv_estimator=repo actor_rollout_ref.rollout.n=8"
+    assert run(f"{verl} actor_rollout_ref.actor.use_dynamic_bsz=True", copy).returncode == 0
     for wrong, says in {
-        "python -m verl.trainer.main_ppo algorithm.adv_estimator=repo +algorithm.repo.x=1": "no setting of RePO",
-        "python -m verl.trainer.main_ppo algorithm.gone=1": "gone",
-        "bash run_scripts/run_qwen25_math.sh algorithm.repo.num_replay=17": "never held",
+        f"{verl} actor_rollout_ref.actor.use_dynamic_bsz=True +algorithm.repo.x=1": "no setting of RePO",
+        f"{verl} algorithm.gone=1": "gone",
         "repo-verl buffer inspect runs/gone": "gone",
         "false | true": "",
     }.items():
         done = run(wrong, copy)
         assert done.returncode != 0 and says in done.stdout + done.stderr, wrong
-    assert json.loads((copy / "runs" / "seed0" / "summary.json").read_text())["seed"] == 0
+
+
+def test_what_the_table_makes_of_a_command():
+    assert looked_up("STRATEGY=x bash run_scripts/run_qwen25_math.sh a=1", "x.md")[1] == (
+        "STRATEGY=x DRY_RUN=1 bash run_scripts/run_qwen25_math.sh a=1"
+    )
+    assert looked_up("ls", "multinode.md")[0] != looked_up("ls", "x.md")[0] is None
+    assert looked_up("bash run_scripts/quickstart.sh", "x.md") == (QUICKSTART, None)

@@ -1,7 +1,8 @@
 """verl's command up to the moment in which Ray would start: configuration, plugin, every check before it.
 
 ``python up_to_ray.py serve SOCKET`` imports verl once and forks for each request; ``python up_to_ray.py ask SOCKET
-ARGS...`` has the command run in its own folder and ends with its status, 0 if it came as far as Ray.
+ARGS...`` has the command run in its own folder and ends with its status: 0 if it came as far as Ray, or was to print
+its configuration and did.
 """
 
 import json
@@ -37,7 +38,7 @@ def answer(request):
     except BaseException:
         status, last = 1, traceback.format_exc()
     else:
-        status, last = 1, "the command ended before Ray"
+        status, last = (0, "") if "--cfg" in request["arguments"] else (1, "the command ended before Ray")
     sys.stdout.flush()
     sys.stderr.flush()
     said.seek(0)
