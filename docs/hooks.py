@@ -14,19 +14,33 @@ from repo_verl import config
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 SETTINGS = "<!-- settings -->"
-SECTION = re.compile(r"<!-- README: (.+?) -->")
+SECTION = re.compile(r"<!-- README( body)?: (.+?) -->")
+ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 ROLE = re.compile(r":\w+:`~?([^`]+)`")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """MkDocs' event: put the table and the sections where their marks are."""
     folder = posixpath.dirname(page.file.src_uri)
-    markdown = SECTION.sub(lambda mark: readme_section(mark[1], folder), markdown)
-    return markdown.replace(SETTINGS, settings_table())
+    markdown = SECTION.sub(lambda mark: readme_section(mark[2], folder, heading=not mark[1]), markdown)
+    return spaced_lists(markdown.replace(SETTINGS, settings_table()))
 
 
-def readme_section(title: str, folder: str) -> str:
-    """A section of the README with its heading, links made relative to a folder of docs/.
+def spaced_lists(text: str) -> str:
+    """A blank line before each list that follows a line of text: MkDocs needs it, GitHub does not."""
+    lines: list[str] = []
+    fenced = False
+    for line in text.split("\n"):
+        before = lines[-1] if lines else ""
+        if ITEM.match(line) and not fenced and before.strip() and not ITEM.match(before) and before[0] not in " |#":
+            lines.append("")
+        fenced ^= line.startswith("```")
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def readme_section(title: str, folder: str, heading: bool = True) -> str:
+    """A section of the README, links made relative to a folder of docs/.
 
     Raises:
         ValueError: if the README has no such section; the build stops.
@@ -37,7 +51,7 @@ def readme_section(title: str, folder: str) -> str:
         raise ValueError(f"README.md has no section {title!r}, which a page of docs/ shows: rename the page's mark.")
     up = posixpath.relpath(".", folder) if folder else "."
     body = re.sub(r"\]\(docs/", f"]({up}/", sections[title])
-    return f"## {title}\n{body}"
+    return f"## {title}\n{body}" if heading else body
 
 
 def settings_table() -> str:
