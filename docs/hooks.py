@@ -15,6 +15,7 @@ from repo_verl import config
 README = Path(__file__).resolve().parents[1] / "README.md"
 SETTINGS = "<!-- settings -->"
 SECTION = re.compile(r"<!-- README( body)?: (.+?) -->")
+CODE = re.compile(r"`[^`]+`")
 ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 ROLE = re.compile(r":\w+:`~?([^`]+)`")
 
@@ -23,17 +24,19 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """MkDocs' event: put the table and the sections where their marks are."""
     folder = posixpath.dirname(page.file.src_uri)
     markdown = SECTION.sub(lambda mark: readme_section(mark[2], folder, heading=not mark[1]), markdown)
-    return spaced_lists(markdown.replace(SETTINGS, settings_table()))
+    return as_mkdocs_reads_it(markdown.replace(SETTINGS, settings_table()))
 
 
-def spaced_lists(text: str) -> str:
-    """A blank line before each list that follows a line of text: MkDocs needs it, GitHub does not."""
+def as_mkdocs_reads_it(text: str) -> str:
+    """What GitHub and MkDocs read otherwise: a list that follows a line of text, and a bar in code in a table."""
     lines: list[str] = []
     fenced = False
     for line in text.split("\n"):
         before = lines[-1] if lines else ""
         if ITEM.match(line) and not fenced and before.strip() and not ITEM.match(before) and before[0] not in " |#":
             lines.append("")
+        if line.startswith("|"):
+            line = CODE.sub(lambda code: code[0].replace("\\|", "|"), line)
         fenced ^= line.startswith("```")
         lines.append(line)
     return "\n".join(lines)

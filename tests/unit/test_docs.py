@@ -111,9 +111,12 @@ def test_headings_have_githubs_anchors():
     assert check_links.headings("# A b\n\n```\n# no\n```\n## `c` d's, e!\n") == {"a-b", "c-ds-e"}
 
 
-def test_a_list_behind_a_line_of_text_gets_a_blank_line():
+def test_lists_and_bars_are_written_as_mkdocs_reads_them(site):
     text = "a:\n- b\n  c\n- d\n\ne\n1. f\n```\ng\n- h\n```\n# i\n- j"
-    assert hooks.spaced_lists(text) == "a:\n\n- b\n  c\n- d\n\ne\n\n1. f\n```\ng\n- h\n```\n# i\n- j"
+    assert hooks.as_mkdocs_reads_it(text) == "a:\n\n- b\n  c\n- d\n\ne\n\n1. f\n```\ng\n- h\n```\n# i\n- j"
+    assert hooks.as_mkdocs_reads_it("| `a\\|b` | \\| |") == "| `a|b` | \\| |"
+    page = (site / "reference" / "data.html").read_text()
+    assert "<code>--template none|boxed|think</code>" in page
 
 
 # --- tables against the code -----------------------------------------------------------------------------------------
