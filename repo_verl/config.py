@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import keyword
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,8 @@ class RepoConfig:
     """Settings of RePO, the block ``algorithm.repo`` of verl's configuration.
 
     Attributes:
-        strategy: which rows of a prompt's buffer are replayed; one of :data:`STRATEGY_NAMES`. ``none`` is GRPO.
+        strategy: which rows of a prompt's buffer are replayed; one of :data:`STRATEGY_NAMES`, or a function of yours,
+            ``package.module:function`` (:mod:`repo_verl.replay.custom`), which is not imported here. ``none`` is GRPO.
         num_replay: rows replayed a prompt and visit (G_off); ``full`` takes all rows and ignores it.
         capacity: rows kept a prompt, first in, first out.
         min_size: rows a prompt must hold before it replays.
@@ -44,7 +46,7 @@ class RepoConfig:
         off_policy_coef: λ, the weight of the replay term; 0 is GRPO.
         clip_ratio_c: dual-clip bound for replayed rows with negative advantage; null for none (the paper).
         advantage_eps: added to the standard deviation; verl's GRPO has 1e-6, the authors' code 1e-4.
-        seed: seeds the buffer's random number generator (strategy ``random``).
+        seed: seeds the buffer's random number generator (strategy ``random``, and functions of yours).
         prune: leave rows whose advantage is exactly 0 out of the update; the gradient is the same.
         storage: where the rows are kept; ``host``: in the driver's memory, ``distributed``: in storage processes on
             the cluster's nodes.
@@ -80,7 +82,7 @@ class RepoConfig:
     warn_ess: float | None = 0.1
 
     def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, STRATEGY_NAMES)
+        _check_strategy(self.strategy)
         _check_choice("advantage", self.advantage, ADVANTAGE_MODES)
         _check_choice("normalize", self.normalize, NORMALIZE_MODES)
         _check_choice("storage", self.storage, STORAGE_NAMES)
@@ -161,10 +163,31 @@ def shown(value: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def names_function(strategy: object) -> bool:
+    """Whether a strategy is a function of the user's, ``package.module:function``.
+
+    Args:
+        strategy: value of the setting.
+    """
+    return isinstance(strategy, str) and ":" in strategy
+
+
+def _check_strategy(value: object) -> None:
+    if not isinstance(value, str) or ":" not in value:
+        _check_choice("strategy", value, STRATEGY_NAMES, " or package.module:function")
+        return
+    module, _, function = value.partition(":")
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in (*module.split("."), function)):
+        raise RepoConfigError(
+            f"{PREFIX}strategy={shown(value)} names no function: write package.module:function, dots between names of "
+            f"packages and one colon before the function's name."
+        )
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...], other: str = "") -> None:
     if value not in choices:
         near = difflib.get_close_matches(str(value)[:MOST_SHOWN], choices, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(choices)}."
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(choices)}{other}."
         raise RepoConfigError(f"{PREFIX}{name}={shown(value)} is unknown: {hint}")
 
 

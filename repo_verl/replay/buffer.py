@@ -9,6 +9,7 @@ import numpy as np
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import checks, packing, restore, state
+from repo_verl.replay.custom import picker
 from repo_verl.replay.index import Index
 from repo_verl.replay.record import Record
 from repo_verl.replay.selection import Selection, choose, locate
@@ -32,17 +33,17 @@ class PromptReplayBuffer:
         capacity: rows kept a prompt.
         min_size: rows a prompt must hold before it replays.
         num_replay: rows replayed a visit.
-        strategy: name of the strategy.
+        strategy: name of the strategy, or ``package.module:function``, which is imported now.
         start_step: no replay in steps up to and including this one.
         max_age: steps; older rows are held but not replayed. None for no limit.
         max_uses: rows replayed this often are held but not replayed. None for no limit.
-        seed: seeds the generator that ``random`` draws from.
+        seed: seeds the generator that the strategy draws from.
         log_prob_dtype: ``float32``, or ``bfloat16``, which rounds the log-probs; rows always come back in float32.
         store: where tokens and prompt ids are kept, this process holding none; None to keep them here. A store other
             than :class:`HostStore` keeps the rows of a visit until the last of them is evicted.
 
     Raises:
-        RepoConfigError: for settings that contradict each other.
+        RepoConfigError: for settings that contradict each other, or a function that can't be imported.
 
     Example:
         >>> buffer = PromptReplayBuffer(capacity=2, min_size=1, num_replay=1)
@@ -66,20 +67,14 @@ class PromptReplayBuffer:
         store: BlobStore | None = None,
     ) -> None:
         self._config = RepoConfig(
-            strategy=strategy,
-            num_replay=num_replay,
-            capacity=capacity,
-            min_size=min_size,
-            start_step=start_step,
-            max_age=max_age,
-            max_uses=max_uses,
-            seed=seed,
-            log_prob_dtype=log_prob_dtype,
-        )
+            strategy=strategy, num_replay=num_replay, capacity=capacity, min_size=min_size, start_step=start_step,
+            max_age=max_age, max_uses=max_uses, seed=seed, log_prob_dtype=log_prob_dtype,
+        )  # fmt: skip
         self._narrow = log_prob_dtype == "bfloat16"
         self._store: BlobStore = HostStore() if store is None else store
         self._index = Index(capacity)
         self._rng = np.random.default_rng(seed)
+        self._pick = picker(strategy)
 
     @classmethod
     def from_config(cls, config: RepoConfig, store: BlobStore | None = None) -> PromptReplayBuffer:
@@ -148,8 +143,11 @@ class PromptReplayBuffer:
         Args:
             keys: prompts.
             step: the current training step; age = step - the step in which the row was fresh.
+
+        Raises:
+            StrategyError: if a function of the user's fails.
         """
-        return choose(self._index, self._config, self._rng, keys, step)
+        return choose(self._index, self._config, self._pick, self._rng, keys, step)
 
     def fetch(self, selections: Sequence[Selection]) -> list[list[Record]]:
         """The rows of selections with their tokens, the oldest first, by one call of the store.

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from repo_verl.config import RepoConfig
+from repo_verl.replay.custom import Picker
 from repo_verl.replay.index import Index
-from repo_verl.replay.strategies import select
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Selection:
 
 
 def choose(
-    index: Index, config: RepoConfig, rng: np.random.Generator, keys: Sequence[str], step: int
+    index: Index, config: RepoConfig, pick: Picker, rng: np.random.Generator, keys: Sequence[str], step: int
 ) -> list[Selection]:
     """One selection a key, in order; see :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`."""
     chosen = [Selection.nothing(key) for key in keys]
@@ -72,9 +72,8 @@ def choose(
             free = free[index.rows["uses"][rows] + waiting < config.max_uses]
         if free.size and np.count_nonzero(earlier[start:stop]) >= config.min_size:
             at = places[start + free]
-            picked = select(
-                config.strategy, index.rows["score"][at], step - steps[start + free], config.num_replay, rng
-            )
+            ages = step - steps[start + free]
+            picked = pick(keys[number], index.rows["score"][at], ages, config.num_replay, rng)
             pending.update(at[picked].tolist())
             chosen[number] = _selection(index, keys[number], first + free[picked], at[picked])
     return chosen

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from repo_verl.config import RepoConfig, RepoConfigError, shown
+from repo_verl.config import RepoConfig, RepoConfigError, names_function, shown
 from repo_verl.losses import AGGREGATION_MODES
+from repo_verl.replay.custom import load_function
 
 ESTIMATOR = "repo"
 TESTED_VERL = ("0.9.1",)
@@ -94,6 +95,8 @@ def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
     if repo.active:
         _refuse(config, FIXED_ACTIVE)
         _check_active(config)
+    if names_function(repo.strategy):
+        load_function(repo.strategy)
     return repo
 
 

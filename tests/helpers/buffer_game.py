@@ -13,7 +13,8 @@ from plain_buffer import FakeStore, PlainBuffer
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, load_buffer, read_meta, save_buffer
 
-STRATEGIES = ["recency", "reward", "variance", "full", "random", "none"]
+OWN = ["own_strategies:a_few", "own_strategies:lowest_of_old"]
+STRATEGIES = ["recency", "reward", "variance", "full", "random", "none", *OWN]
 
 
 def number(rng):

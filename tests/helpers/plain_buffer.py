@@ -6,6 +6,7 @@ import copy
 import struct
 
 import numpy as np
+import own_strategies
 from oracles import best_variance_subset
 
 
@@ -112,6 +113,8 @@ class PlainBuffer:
         rows = [row for row in rows if self.max_uses is None or row["uses"] < self.max_uses]
         if self.strategy == "none" or not rows:
             return []
+        if ":" in self.strategy:
+            return [rows[i] for i in sorted(self.ask(rows, step))]
         if self.strategy == "full" or len(rows) <= self.k:
             return rows
         return [rows[i] for i in sorted(self.pick(rows))]
@@ -125,6 +128,12 @@ class PlainBuffer:
         if self.strategy == "variance":
             return best_variance_subset(scores, self.k)
         return self.rng.choice(n, size=self.k, replace=False)
+
+    def ask(self, rows, step):
+        """What a function of :mod:`own_strategies` says."""
+        function = getattr(own_strategies, self.strategy.split(":")[1])
+        ages = [step - row["step"] for row in rows]
+        return function(np.array([row["score"] for row in rows]), np.array(ages), min(self.k, len(rows)), self.rng)
 
     def holds(self, row):
         return any(row is held for _, rows in self.prompts.values() for held in rows)

@@ -41,7 +41,7 @@ ALLOWED = {
     },
     "repo_verl.trainer.layout": set(),
     "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.losses"},
+    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.losses", "repo_verl.replay.custom"},
     "repo_verl.trainer.golds": {"pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.checks"},
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",

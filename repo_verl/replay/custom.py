@@ -1,0 +1,182 @@
+"""A strategy of the user's own: ``algorithm.repo.strategy=package.module:function``.
+
+The function has the signature of :mod:`repo_verl.replay.strategies`, ``(scores, ages, k, rng) -> indices``:
+
+    scores: (n,) float64, rewards of the prompt's rows that may be replayed, the oldest first; read-only.
+    ages: (n,) int64, training steps since each row was fresh, at least 1; read-only.
+    k: int, min(num_replay, n), at least 1.
+    rng: the buffer's generator, saved and restored with the buffer; draw from nothing else, and a resumed run goes on
+        as if it had not stopped.
+
+It returns up to k different integers from 0 to n - 1 in any order (an array, a list or a tuple), or nothing (None or
+no index): the prompt then replays no row in this step. It is called for every prompt that may replay, where n <= k
+too, once a visit, by one thread at a time, which need not be the main one.
+A saved buffer holds its name, as that of any strategy; what its code says is not compared on resume.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from repo_verl.config import PREFIX, RepoConfigError, names_function
+from repo_verl.replay.disk import printable
+from repo_verl.replay.strategies import Strategy, select
+
+Picker = Callable[[str, np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
+"""(prompt key, scores, ages, k, rng) -> sorted indices."""
+
+SIGNATURE = "(scores, ages, k, rng)"
+MOST_REASON = 200
+
+
+class StrategyError(RuntimeError):
+    """A user's function failed or returned no indices; one sentence naming it and the prompt."""
+
+
+def picker(strategy: str) -> Picker:
+    """What picks the rows of a prompt by a strategy; a user's function is imported now.
+
+    Args:
+        strategy: a valid value of the setting.
+
+    Raises:
+        RepoConfigError: if the function can't be had.
+    """
+    if names_function(strategy):
+        return partial(pick, load_function(strategy), strategy)
+    return lambda key, *rest: select(strategy, *rest)
+
+
+def load_function(strategy: str) -> Strategy:
+    """Import ``package.module:function``.
+
+    Args:
+        strategy: a valid value of the setting that names a function.
+
+    Raises:
+        RepoConfigError: if the module can't be imported, or has no such function that takes four values.
+    """
+    name, function = strategy.split(":")
+    try:
+        module = importlib.import_module(name)
+        found = getattr(module, function, None)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        reason = printable(f"{type(error).__name__}: {error}", MOST_REASON)
+        raise RepoConfigError(
+            f"{_setting(strategy)} can't be imported in {os.getcwd()} ({reason}): {_remedy(name, error)}."
+        ) from error
+    if found is None:
+        near = difflib.get_close_matches(function, [key for key, value in vars(module).items() if callable(value)], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"define {function}{SIGNATURE} there."
+        place = printable(str(getattr(module, "__file__", None) or name), MOST_REASON)
+        raise RepoConfigError(f"{_setting(strategy)} names what {place} does not have: {hint}")
+    _check_signature(strategy, found)
+    return found
+
+
+def _setting(strategy: str) -> str:
+    return f"{PREFIX}strategy={printable(strategy, MOST_REASON)}"
+
+
+def _remedy(module: str, error: BaseException) -> str:
+    """What to do about a module that can't be imported."""
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return (
+            "install it, or put its folder on PYTHONPATH; in a Ray cluster that was started before, with "
+            "+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH=FOLDER, a folder that every node has"
+        )
+    return f"mend what `python -c 'import {printable(module, MOST_REASON)}'` shows"
+
+
+def _check_signature(strategy: str, found: Any) -> None:
+    if not callable(found):
+        raise RepoConfigError(f"{_setting(strategy)} is of type {type(found).__name__}: name a function {SIGNATURE}.")
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # compiled functions may have none
+        return
+    try:
+        signature.bind(None, None, None, None)
+    except TypeError as error:
+        raise RepoConfigError(
+            f"{_setting(strategy)} takes {printable(str(signature), MOST_REASON)}: it is called with four positional "
+            f"values, so give it the parameters {SIGNATURE}."
+        ) from error
+
+
+def pick(
+    function: Strategy, name: str, key: str, scores: np.ndarray, ages: np.ndarray, k: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Ask a user's function for the rows of one prompt to replay.
+
+    Args:
+        function: see above.
+        name: of it, for messages.
+        key: of the prompt, for messages.
+        scores: (n,) float, the oldest first; the function gets a copy.
+        ages: (n,) int; the function gets a copy.
+        k: rows wanted.
+        rng: the buffer's generator.
+
+    Returns:
+        (up to k,) intp, sorted.
+
+    Raises:
+        StrategyError: if the function raises, or returns something else than up to k different indices.
+    """
+    most = min(k, len(scores))
+    try:
+        result = function(_frozen(scores, np.float64), _frozen(ages, np.int64), most, rng)
+    except Exception as error:  # whatever the user's function raises
+        reason = printable(f"{type(error).__name__}: {error}", MOST_REASON)
+        raise StrategyError(
+            f"{_setting(name)} failed for prompt {key}, of which {len(scores)} rows may be replayed ({reason}): mend "
+            f"the function."
+        ) from error
+    indices, wrong = _checked(result, len(scores), most)
+    if wrong:
+        raise StrategyError(
+            f"{_setting(name)} returned {wrong} for prompt {key}: have it return up to k={most} different integers "
+            f"from 0 to {len(scores) - 1}, or nothing."
+        )
+    return indices
+
+
+def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
+    copy: np.ndarray = np.array(values, dtype=dtype)
+    copy.flags.writeable = False
+    return copy
+
+
+def _checked(result: Any, rows: int, most: int) -> tuple[np.ndarray, str]:
+    """Sorted indices, and what is wrong with them; empty for nothing."""
+    nothing = np.empty(0, dtype=np.intp)
+    if result is None:
+        return nothing, ""
+    if not isinstance(result, np.ndarray | list | tuple):
+        return nothing, f"a value of type {type(result).__name__}"
+    try:
+        indices = np.asarray(result)
+    except ValueError:
+        return nothing, f"a {type(result).__name__} of uneven parts"
+    if indices.shape == (0,):
+        return nothing, ""
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        mask = " (np.flatnonzero turns a mask into indices)" if indices.dtype.kind == "b" else ""
+        return nothing, f"{indices.dtype} of shape {indices.shape}{mask}"
+    if len(indices) > most:
+        return nothing, f"{len(indices)} indices"
+    outside = indices[(indices < 0) | (indices >= rows)]
+    if len(outside):
+        return nothing, f"the index {outside[0]}"
+    indices = np.sort(indices).astype(np.intp)
+    twice = indices[1:][indices[1:] == indices[:-1]]
+    return indices, f"the index {twice[0]} twice" if len(twice) else ""
