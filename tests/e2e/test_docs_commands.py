@@ -77,6 +77,9 @@ TABLE = {
     r"multinode\.md: .*": RunBy(
         "tests/unit/test_multinode_scripts.py::test_every_command_of_the_document_runs", "needs several nodes"
     ),
+    r"python benchmarks/learning\.py run": Instead(
+        "python benchmarks/learning.py run --help", "hours of training; tests/unit/test_learning.py has its plan"
+    ),
     r"repo-verl preflight ARGS\.\.\.": RunBy(
         "tests/contract/test_preflight_scripts.py::test_preflight_is_a_command", "the reader's own arguments"
     ),

@@ -29,7 +29,7 @@ def answer(request):
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
     os.environ.update(request["environment"])
-    sys.path[:0] = [path or "." for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = ["", *filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = ["main_ppo", *request["arguments"]]
     try:
         main_ppo.main()
