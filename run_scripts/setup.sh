@@ -21,6 +21,6 @@ install() {
     fail "installing failed: see uv's message above; behind a proxy, set UV_INDEX_URL or PIP_FIND_LINKS"
 }
 install torch==2.13.0
-install --editable '.[cpu,dev]'
+install --editable '.[cpu,dev,docs]'
 echo "$stamp" >"$VENV/.repo_verl_stamp"
 say "ready: $("$VENV/bin/python" -V), $(du -sh "$VENV" | cut -f1)"

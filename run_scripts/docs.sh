@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The site of docs/ into runs/site (SITE names another folder), with its links checked. Nothing is fetched.
+# Open index.html in a browser; the search box alone needs a web server.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+use_environment
+cd "$ROOT"
+site=${SITE:-$ROOT/runs/site}
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --clean --site-dir "$site"
+python docs/check_links.py "$site"
+say "$site/index.html"

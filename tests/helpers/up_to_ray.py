@@ -1,0 +1,79 @@
+"""verl's command up to the moment in which Ray would start: configuration, plugin, every check before it.
+
+``python up_to_ray.py serve SOCKET`` imports verl once and forks for each request; ``python up_to_ray.py ask SOCKET
+ARGS...`` has the command run in its own folder and ends with its status: 0 if it came as far as Ray, or was to print
+its configuration and did.
+"""
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import traceback
+
+REACHED = "as far as Ray"
+
+
+def answer(request):
+    """What the command prints, and its status."""
+    import ray
+    from verl.trainer import main_ppo
+
+    def started(*args, **kwargs):
+        raise SystemExit(REACHED)
+
+    ray.init = started
+    os.chdir(request["folder"])
+    said = tempfile.TemporaryFile(mode="w+")
+    os.dup2(said.fileno(), 1)
+    os.dup2(said.fileno(), 2)
+    os.environ.update(request["environment"])
+    sys.path[:0] = ["", *filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = ["main_ppo", *request["arguments"]]
+    try:
+        main_ppo.main()
+    except SystemExit as error:
+        status, last = (0 if error.code == REACHED else error.code or 1), str(error.code)
+    except BaseException:
+        status, last = 1, traceback.format_exc()
+    else:
+        status, last = (0, "") if "--cfg" in request["arguments"] else (1, "the command ended before Ray")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    said.seek(0)
+    return status, said.read() + last
+
+
+def serve(address):
+    from verl.trainer import main_ppo  # noqa: F401 - what the forks need
+
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(address)
+    server.listen()
+    while True:
+        connection, _ = server.accept()
+        if os.fork():
+            connection.close()
+            continue
+        with connection, connection.makefile("rw") as file:
+            file.write(json.dumps(answer(json.loads(file.readline()))))
+        os._exit(0)
+
+
+def ask(address, arguments):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(address)
+    request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}
+    with client, client.makefile("rw") as file:
+        file.write(json.dumps(request) + "\n")
+        file.flush()
+        status, text = json.loads(file.readline() or '[1, "no answer"]')
+    print(text, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    sys.exit(ask(sys.argv[2], sys.argv[3:]))
