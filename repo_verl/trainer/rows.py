@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from transfer_queue import KVBatchMeta
 
 from repo_verl.replay import Record, prompt_key
 from repo_verl.trainer.guards import SKIP, NonFiniteError, listed, not_finite
+from repo_verl.trainer.versions import Written, behaviour_log_probs, written_by
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 FRESH_FIELDS = ("prompts", "response_mask", "rm_scores")
 TEXT_FIELDS = ("responses", "old_log_probs", "extra_fields")
+SAMPLED = "rollout_log_probs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,7 @@ class FreshRows:
 
     Attributes:
         keys: TransferQueue keys, in batch order.
+        tags: TransferQueue tag of every row.
         uids: verl's uid of every prompt block.
         blocks: number of the prompt block of every row; blocks are numbered in order of appearance.
         prompt_keys: stable id of the prompt of every block.
@@ -40,6 +43,7 @@ class FreshRows:
     """
 
     keys: list[str]
+    tags: list[dict[str, Any]]
     uids: list[str]
     blocks: list[int]
     prompt_keys: list[str]
@@ -60,7 +64,7 @@ class FreshTexts:
 
     Attributes:
         responses: (T,) token ids of every row.
-        log_probs: (T,) ``old_log_probs`` of every row.
+        log_probs: (T,) log π_b of every row.
         parts: named numeric parts of the reward of every row.
         statuses: how every row's reward came about (``repo_verl.rewards.STATUSES``); "" where the reward function says
             nothing of it.
@@ -89,6 +93,7 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
     prompt_ids = [prompts[row].numpy().astype(np.int32) for row in first.values()]
     return FreshRows(
         keys=keys,
+        tags=[batch.tags[row] for row in held],
         uids=list(first),
         blocks=[numbers[_uid(key)] for key in keys],
         prompt_keys=[prompt_key(ids) for ids in prompt_ids],
@@ -104,12 +109,38 @@ def _uid(key: str) -> str:
 
 
 def read_texts(partition: str, keys: list[str]) -> FreshTexts:
-    """Fetch what the buffer keeps of fresh rows whose log-probs are computed."""
+    """Fetch what the buffer keeps of fresh rows that were sampled with the weights of the old log-probs."""
     data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=list(TEXT_FIELDS))
+    return _texts(data, list(data["old_log_probs"].unbind()))
+
+
+def read_versioned_texts(partition: str, fresh: FreshRows, step: int) -> tuple[FreshTexts, list[Written]]:
+    """Fetch what the buffer keeps of fresh rows of an asynchronous trainer, and which model versions wrote each.
+
+    Args:
+        partition: TransferQueue partition.
+        fresh: the step's rows.
+        step: the training step.
+
+    Raises:
+        ValueError: if rows have no versions or no log-probs of the rollout engine.
+    """
+    written = [written_by(key, tag, step) for key, tag in zip(fresh.keys, fresh.tags, strict=True)]
+    data = tq.kv_batch_get(keys=fresh.keys, partition_id=partition, select_fields=[*TEXT_FIELDS, SAMPLED])
+    if SAMPLED not in data.keys():
+        raise ValueError(
+            f"rows of step {step} have no {SAMPLED}, which are the log-probs of rows that older model versions wrote: "
+            "use an agent loop that returns response_logprobs."
+        )
+    forward, sampled = (list(data[name].unbind()) for name in ("old_log_probs", SAMPLED))
+    return _texts(data, behaviour_log_probs(written, step, forward, sampled)), written
+
+
+def _texts(data: Any, log_probs: list[torch.Tensor]) -> FreshTexts:
     rewards = [_reward_info(getattr(value, "data", value)) for value in list(data["extra_fields"])]
     return FreshTexts(
         responses=list(data["responses"].unbind()),
-        log_probs=list(data["old_log_probs"].unbind()),
+        log_probs=log_probs,
         parts=[_numbers(info) for info in rewards],
         statuses=[str(info.get("status", "")) for info in rewards],
     )
@@ -197,7 +228,7 @@ def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def to_records(
-    fresh: FreshRows, texts: FreshTexts, step: int, skip: bool = False
+    fresh: FreshRows, texts: FreshTexts, step: int, skip: bool = False, written: Sequence[Written] | None = None
 ) -> list[tuple[str, np.ndarray, list[Record]]]:
     """Buffer records of the fresh rows: key, token ids and records of every prompt block.
 
@@ -206,6 +237,7 @@ def to_records(
         texts: what is stored of them.
         step: the training step.
         skip: leave out rows with a log-prob that is not finite, instead of raising.
+        written: (B,) the model versions of every row, from which ages are counted; None to count them from this step.
 
     Raises:
         NonFiniteError: for such rows, naming them.
@@ -221,7 +253,7 @@ def to_records(
             texts.responses[i].numpy(),
             texts.log_probs[i].float().numpy(),
             float(fresh.scores[i]),
-            step,
+            step if written is None else written[i].step,
             mask=None if bool(counted.all()) else fresh.masks[i].numpy(),
             parts=texts.parts[i],
         )
