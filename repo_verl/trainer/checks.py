@@ -48,7 +48,10 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that RePO serves."""
 
-SEPARATE = "a step is several updates, and its weight transfer runs on GPUs alone, so that replay in it was never run"
+SEPARATE = (
+    "its old log-probs after a step's first update need the weights of the last sync, of which verl keeps no copy "
+    "under fsdp2 where parameters lie on the CPU, and its weight transfer needs GPUs, so that replay in it was never run"
+)
 """Why ``separate_async`` is refused; more in docs/async.md."""
 
 FIXED_ASYNC: tuple[Rule, ...] = (

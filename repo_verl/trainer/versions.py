@@ -71,6 +71,5 @@ def behaviour_log_probs(
     """
     current = Written(step - 1, step - 1)
     return [
-        own if versions == current else engine
-        for versions, own, engine in zip(written, forward, sampled, strict=True)
+        own if versions == current else engine for versions, own, engine in zip(written, forward, sampled, strict=True)
     ]

@@ -52,8 +52,10 @@ def runs(tmp_path_factory):
     scenarios = []
     for name, overrides in SCENARIOS.items():
         (base / name).mkdir()
-        folder = base / ("replay" if name == "resumed" else name)
-        own = [*common, f"trainer.default_local_dir={folder}", *overrides]
+        own = [*common, f"trainer.default_local_dir={base / name}", *overrides]
+        if name == "resumed":
+            saved = base / "replay" / f"global_step_{SAVED}"
+            own += ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={saved}"]
         scenarios.append({"out": str(base / name), "overrides": own, "lag": int(name not in WITHOUT_LAG)})
     (base / "scenarios.json").write_text(json.dumps(scenarios))
     log = base / "log"
@@ -155,3 +157,43 @@ def test_a_resumed_run_goes_on_with_buffer_and_rows_in_flight(runs):
     assert after[5]["repo/replayed_rows"] == 16 and after[5]["repo/effective_steps"] > before[4]["repo/effective_steps"]
     left = json.loads((runs / "resumed" / "left.json").read_text())
     assert not [key for key in left.get("train", []) if key.startswith("repo")], "rows of RePO's in the saved queue"
+
+
+@pytest.fixture(scope="module")
+def with_vllm(tmp_path_factory):
+    """Metrics by step of a run with vLLM that aborts responses in every step, with a learning rate of 0."""
+    folder = tmp_path_factory.mktemp("vllm")
+    model, data = make_tiny_model(folder / "model"), write_prompts(folder / "train.parquet", PROMPTS)
+    overrides = [
+        f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
+        f"data.train_batch_size={PER_STEP}", f"actor_rollout_ref.rollout.n={N}", "data.shuffle=False",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4", "actor_rollout_ref.actor.optim.lr=0", *REPO, COLOCATE,
+        "data.max_response_length=96", "actor_rollout_ref.rollout.ignore_eos=True",
+        "actor_rollout_ref.rollout.max_num_seqs=12", f"trainer.default_local_dir={folder / 'checkpoints'}",
+        "reward.custom_reward_function.path=pkg://repo_verl.rewards", "trainer.total_training_steps=7",
+        "reward.custom_reward_function.name=compute_score", "trainer.total_epochs=100", "trainer.save_freq=7",
+    ]  # fmt: skip
+    command = ["-m", "verl.trainer.main_ppo", "--config-dir", str(ROOT / "recipe/repo/config"), "--config-name"]
+    log = folder / "log"
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, *command, "repo_cpu", *overrides], stdout=file, stderr=subprocess.STDOUT, check=False,
+            env={**os.environ, "VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")},
+        )  # fmt: skip
+    assert done.returncode == 0, log.read_text()[-6000:]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["data"] for line in lines}
+
+
+def test_rows_that_span_versions_are_replayed_against_what_wrote_them(with_vllm):
+    """All versions have the same weights here, so that vLLM's log-probs of any row are the actor's but for rounding."""
+    spans = [one["training/off_policy/trajectory_spans/max"] for one in with_vllm.values()]
+    assert sorted(with_vllm) == list(range(1, 8)) and max(spans) >= 2, "some rows were aborted and continued"
+    replaying = [one for one in with_vllm.values() if one["repo/replayed_rows"]]
+    assert len(replaying) >= 4 and all(one["repo/replayed_rows"] == PER_STEP * 4 for one in replaying)
+    for one in replaying:
+        assert one["repo/ratio_max_replayed"] == pytest.approx(1, abs=1e-3)
+        assert one["repo/ratio_mean_replayed"] == pytest.approx(1, abs=1e-4)
+        assert one["repo/age_max"] >= one["repo/age_mean"] >= 1
+    assert max(one["repo/age_max"] for one in replaying) >= 3, "two steps between visits, and begun a version before"
+    assert with_vllm[7]["repo/buffer_rows"] == 7 * PER_STEP * N
