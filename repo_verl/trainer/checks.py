@@ -50,7 +50,7 @@ MODES = ("sync", "colocate_async")
 
 SEPARATE = (
     "its old log-probs after a step's first update need the weights of the last sync, of which verl keeps no copy "
-    "under fsdp2 where parameters lie on the CPU, and its weight transfer needs GPUs, so that replay in it was never run"
+    "under fsdp2 where parameters lie on the CPU, and its weight transfer needs GPUs, so replay in it was never run"
 )
 """Why ``separate_async`` is refused; more in docs/async.md."""
 
