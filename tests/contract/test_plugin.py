@@ -95,6 +95,9 @@ REFUSED = {
     "algorithm.repo.min_size=17": "algorithm.repo.min_size=17 exceeds algorithm.repo.capacity=16",
     "algorithm.repo.strategy=newest": "algorithm.repo.strategy='newest' is unknown",
     "trainer.v1.trainer_mode=separate_async": "trainer.v1.trainer_mode=separate_async can't be combined with RePO",
+    "trainer.v1.trainer_mode=colocate_async actor_rollout_ref.rollout.calculate_log_probs=False": (
+        "actor_rollout_ref.rollout.calculate_log_probs=False can't be combined with RePO"
+    ),
     "trainer.use_v1=False": "trainer.use_v1=False can't be combined with RePO",
     "algorithm.use_kl_in_reward=True": "algorithm.use_kl_in_reward=True can't be combined with RePO",
     "algorithm.filter_groups.enable=True": "algorithm.filter_groups.enable=True can't be combined with RePO",
@@ -112,7 +115,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_refused_in_one_sentence_before_ray(tmp_path, override):
-    done = main_ppo(tmp_path, override)
+    done = main_ppo(tmp_path, *override.split())
     assert done.returncode != 0
     assert "Ray was started" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if REFUSED[override] in line]
