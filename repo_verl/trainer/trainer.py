@@ -27,7 +27,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, placing, rows
+from repo_verl.trainer import estimator, guards, identity, placing, rows, texts
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle
 from repo_verl.trainer.logs import log_as_verl
@@ -210,15 +210,15 @@ class ReplayTrainer(PPOTrainer):
         """Insert the fresh rows into the buffer, as the update runs; returns how their rewards came about."""
         begun = time.perf_counter()
         if self.repo.active and self.asynchronous:
-            texts, written = rows.read_versioned_texts(partition, fresh, self.global_steps)
+            kept, written = texts.read_versioned_texts(partition, fresh, self.global_steps)
         else:
-            texts, written = rows.read_texts(partition, fresh.keys), None
+            kept, written = texts.read_texts(partition, fresh.keys), None
         if self.repo.active:
             skip = self.repo.on_nonfinite == "skip"
-            self.prompt_replay.add_batch(rows.to_records(fresh, texts, self.global_steps, skip, written))
+            self.prompt_replay.add_batch(texts.to_records(fresh, kept, self.global_steps, skip, written))
         self._stored = True
         self.timing_raw["repo_insert"] += time.perf_counter() - begun
-        return texts.statuses
+        return kept.statuses
 
     def _log_update(
         self,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensordict import NonTensorStack, TensorDict
 
-from repo_verl.trainer import rows
+from repo_verl.trainer import texts
 from repo_verl.trainer.rows import FreshRows
 from repo_verl.trainer.versions import Written
 
@@ -43,14 +43,14 @@ def queue(monkeypatch):
     def kv_batch_get(keys, partition_id, select_fields):
         return TensorDict({name: held[name] for name in select_fields if name in held}, batch_size=len(keys))
 
-    monkeypatch.setattr(rows.tq, "kv_batch_get", kv_batch_get)
+    monkeypatch.setattr(texts.tq, "kv_batch_get", kv_batch_get)
     return held
 
 
 def test_records_have_the_log_probs_and_the_step_of_their_versions(queue):
-    texts, written = rows.read_versioned_texts("train", fresh_rows(), STEP)
+    kept, written = texts.read_versioned_texts("train", fresh_rows(), STEP)
     assert written == [Written(4, 4), Written(3, 4), Written(2, 3)]
-    ((key, ids, records),) = rows.to_records(fresh_rows(), texts, STEP, written=written)
+    ((key, ids, records),) = texts.to_records(fresh_rows(), kept, STEP, written=written)
     assert (key, ids.tolist()) == ("k", [7])
     assert [one.log_probs.tolist() for one in records] == [FORWARD[0], SAMPLED[1], SAMPLED[2]]
     assert [one.step for one in records] == [5, 4, 3] and [one.score for one in records] == [0.0, 1.0, 0.5]
@@ -58,12 +58,12 @@ def test_records_have_the_log_probs_and_the_step_of_their_versions(queue):
 
 def test_the_synchronous_trainer_reads_no_more_than_it_did(queue):
     del queue["rollout_log_probs"]
-    texts = rows.read_texts("train", fresh_rows().keys)
-    ((_, _, records),) = rows.to_records(fresh_rows(), texts, STEP)
+    kept = texts.read_texts("train", fresh_rows().keys)
+    ((_, _, records),) = texts.to_records(fresh_rows(), kept, STEP)
     assert [one.log_probs.tolist() for one in records] == FORWARD and [one.step for one in records] == [5, 5, 5]
 
 
 def test_rows_without_the_engines_log_probs_stop_the_run(queue):
     del queue["rollout_log_probs"]
     with pytest.raises(ValueError, match=r"^rows of step 5 have no rollout_log_probs, .*: use an agent loop that"):
-        rows.read_versioned_texts("train", fresh_rows(), STEP)
+        texts.read_versioned_texts("train", fresh_rows(), STEP)
