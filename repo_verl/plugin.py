@@ -22,8 +22,10 @@ Callback = Callable[[ModuleType], None]
 failures: list[BaseException] = []
 """What went wrong while registering, in order."""
 
-_callbacks: dict[str, list[Callback]] = {}
+MODES = ("sync", "colocate_async")
+"""Values of ``trainer.v1.trainer_mode`` that RePO serves."""
 
+_callbacks: dict[str, list[Callback]] = {}
 
 _finding: set[str] = set()
 
@@ -88,23 +90,27 @@ def _register_estimator(core_algos: ModuleType) -> None:
     core_algos.register_adv_est(ESTIMATOR)(compute_repo_outcome_advantage)
 
 
-@guarded
-def _register_trainer(trainer_sync: ModuleType) -> None:
-    """Put a dispatcher in place of verl's synchronous trainer; the mode's name stays "sync"."""
-    base = sys.modules["verl.trainer.ppo.v1.trainer_base"]
-    stock = base.TRAINER_REGISTRY["sync"]
+def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
+    """Put a dispatcher in place of one of verl's trainers; the mode's name stays.
 
-    def sync_trainer(config: Any, *args: Any, **kwargs: Any) -> Any:
-        """verl's PPOTrainerSync, or RePO's where ``algorithm.adv_estimator=repo``."""
+    Args:
+        mode: ``trainer.v1.trainer_mode``.
+        trainer_module: verl's, which has registered its trainer.
+    """
+    base = sys.modules["verl.trainer.ppo.v1.trainer_base"]
+    stock = base.TRAINER_REGISTRY[mode]
+
+    def trainer(config: Any, *args: Any, **kwargs: Any) -> Any:
+        """verl's trainer of the mode, or RePO's where ``algorithm.adv_estimator=repo``."""
         from repo_verl.trainer.checks import is_selected
 
         if not is_selected(config):
             return stock(config, *args, **kwargs)
-        from repo_verl.trainer.trainer import RepoTrainer
+        from repo_verl.trainer.trainer import TRAINERS
 
-        return RepoTrainer(config, *args, **kwargs)
+        return TRAINERS[mode](config, *args, **kwargs)
 
-    base.TRAINER_REGISTRY["sync"] = sync_trainer
+    base.TRAINER_REGISTRY[mode] = trainer
 
 
 def _wrap_validation(config_module: ModuleType) -> None:
@@ -146,7 +152,8 @@ def _install() -> None:
     sys.meta_path.insert(0, _PostImportFinder())
     when_imported("verl.utils.config", _wrap_validation)
     when_imported("verl.trainer.ppo.core_algos", _register_estimator)
-    when_imported("verl.trainer.ppo.v1.trainer_sync", _register_trainer)
+    for mode in MODES:
+        when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         try:
             from repo_verl.cpu import activate

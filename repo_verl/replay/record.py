@@ -27,9 +27,10 @@ class Record:
 
     Attributes:
         response_ids: (T,) int32.
-        log_probs: (T,) float32, log π_b of the policy that wrote it (verl's ``old_log_probs``).
+        log_probs: (T,) float32, log π_b of the policy that wrote it (verl's ``old_log_probs``; docs/async.md).
         score: the summed reward.
-        step: the training step in which it was fresh.
+        step: the training step in which it was fresh; with asynchronous trainers the first step in which it could have
+            been: that of the oldest model version that wrote it.
         parts: named parts of the score.
         mask_bits: the response mask packed eight tokens a byte; None where it is all ones.
         uses: times it was replayed.

@@ -18,7 +18,6 @@ Rule = tuple[str, Any, str, str | None]
 
 FIXED: tuple[Rule, ...] = (
     ("trainer.use_v1", True, "replay is built into verl's V1 trainer", None),
-    ("trainer.v1.trainer_mode", "sync", "rows of the other modes span policy versions", None),
     ("distillation.enabled", False, "RePO's loss knows no distillation term", None),
 )
 
@@ -37,6 +36,7 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
     ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, "routed experts are not stored", None),
     ("trainer.v1.sync.parameter_sync_step", 1, "a step has one update", None),
+    ("trainer.v1.colocate_async.parameter_sync_step", 1, "a step has one update", None),
     (
         "actor_rollout_ref.actor.checkpoint.async_save",
         False,
@@ -45,6 +45,36 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ),
     ("critic.enable", False, "RePO's advantages need no critic", None),
 )
+
+MODES = ("sync", "colocate_async")
+"""Values of ``trainer.v1.trainer_mode`` that RePO serves."""
+
+SEPARATE = (
+    "its old log-probs after a step's first update need the weights of the last sync, of which verl keeps no copy "
+    "under fsdp2 where parameters lie on the CPU, and its weight transfer needs GPUs, so replay in it was never run"
+)
+"""Why ``separate_async`` is refused; more in docs/async.md."""
+
+FIXED_ASYNC: tuple[Rule, ...] = (
+    (
+        "actor_rollout_ref.rollout.calculate_log_probs",
+        True,
+        "a row that older model versions wrote is replayed against the log-probs it was sampled with",
+        None,
+    ),
+    (
+        "actor_rollout_ref.rollout.logprobs_mode",
+        "processed_logprobs",
+        "others are not of the temperature that rows are sampled with",
+        None,
+    ),
+    ("actor_rollout_ref.rollout.top_p", 1, "log-probs of truncated sampling are not the actor's", None),
+    ("actor_rollout_ref.rollout.top_k", -1, "log-probs of truncated sampling are not the actor's", None),
+    ("actor_rollout_ref.rollout.name", "vllm", "log-probs of other engines were not tested", None),
+    ("actor_rollout_ref.model.mtp.enable_rollout", False, "log-probs of speculative decoding were not tested", None),
+    ("skip.rollout_tq.enable", False, "model versions of another run's rows mean nothing here", None),
+)
+"""What holds beside :data:`FIXED_ACTIVE` where responses are generated beside the steps."""
 
 
 def lookup(config: Any, path: str, default: Any = None) -> Any:
@@ -92,12 +122,24 @@ def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
     """
     repo = RepoConfig.from_mapping(lookup(config, "algorithm.repo"))
     _refuse(config, FIXED)
+    mode = _check_mode(config)
     if repo.active:
         _refuse(config, FIXED_ACTIVE)
+        _refuse(config, FIXED_ASYNC if mode != "sync" else ())
         _check_active(config)
     if names_function(repo.strategy):
         load_function(repo.strategy)
     return repo
+
+
+def _check_mode(config: Any) -> str:
+    mode = lookup(config, "trainer.v1.trainer_mode", "sync")
+    if mode not in MODES:
+        reason = SEPARATE if mode == "separate_async" else "it is no mode of verl that RePO knows"
+        raise RepoConfigError(
+            f"trainer.v1.trainer_mode={_plain(mode)} can't be combined with RePO ({reason}): use {' or '.join(MODES)}."
+        )
+    return str(mode)
 
 
 def _refuse(config: Any, rules: tuple[Rule, ...]) -> None:

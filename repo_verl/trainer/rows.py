@@ -1,12 +1,8 @@
-"""Fresh rows in TransferQueue: reading what an update needs of them, and what the buffer keeps."""
+"""Fresh rows in TransferQueue: reading what an update needs of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
-import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,14 +10,10 @@ import torch
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
-from repo_verl.replay import Record, prompt_key
-from repo_verl.trainer.guards import SKIP, NonFiniteError, listed, not_finite
-
-logger = logging.getLogger(__name__)
-logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+from repo_verl.replay import prompt_key
+from repo_verl.trainer.guards import NonFiniteError, not_finite
 
 FRESH_FIELDS = ("prompts", "response_mask", "rm_scores")
-TEXT_FIELDS = ("responses", "old_log_probs", "extra_fields")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +22,7 @@ class FreshRows:
 
     Attributes:
         keys: TransferQueue keys, in batch order.
+        tags: TransferQueue tag of every row.
         uids: verl's uid of every prompt block.
         blocks: number of the prompt block of every row; blocks are numbered in order of appearance.
         prompt_keys: stable id of the prompt of every block.
@@ -40,6 +33,7 @@ class FreshRows:
     """
 
     keys: list[str]
+    tags: list[dict[str, Any]]
     uids: list[str]
     blocks: list[int]
     prompt_keys: list[str]
@@ -52,24 +46,6 @@ class FreshRows:
     def lengths(self) -> list[int]:
         """Tokens of every row, prompt and response."""
         return [self.prompt_ids[b].size + mask.numel() for b, mask in zip(self.blocks, self.masks, strict=True)]
-
-
-@dataclasses.dataclass(frozen=True)
-class FreshTexts:
-    """What the buffer keeps of a step's fresh rows, in the order of :class:`FreshRows`.
-
-    Attributes:
-        responses: (T,) token ids of every row.
-        log_probs: (T,) ``old_log_probs`` of every row.
-        parts: named numeric parts of the reward of every row.
-        statuses: how every row's reward came about (``repo_verl.rewards.STATUSES``); "" where the reward function says
-            nothing of it.
-    """
-
-    responses: list[torch.Tensor]
-    log_probs: list[torch.Tensor]
-    parts: list[dict[str, float]]
-    statuses: list[str]
 
 
 def read_fresh(batch: KVBatchMeta) -> FreshRows:
@@ -89,6 +65,7 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
     prompt_ids = [prompts[row].numpy().astype(np.int32) for row in first.values()]
     return FreshRows(
         keys=keys,
+        tags=[batch.tags[row] for row in held],
         uids=list(first),
         blocks=[numbers[_uid(key)] for key in keys],
         prompt_keys=[prompt_key(ids) for ids in prompt_ids],
@@ -101,18 +78,6 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
 
 def _uid(key: str) -> str:
     return key.rsplit("_", 2)[0]
-
-
-def read_texts(partition: str, keys: list[str]) -> FreshTexts:
-    """Fetch what the buffer keeps of fresh rows whose log-probs are computed."""
-    data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=list(TEXT_FIELDS))
-    rewards = [_reward_info(getattr(value, "data", value)) for value in list(data["extra_fields"])]
-    return FreshTexts(
-        responses=list(data["responses"].unbind()),
-        log_probs=list(data["old_log_probs"].unbind()),
-        parts=[_numbers(info) for info in rewards],
-        statuses=[str(info.get("status", "")) for info in rewards],
-    )
 
 
 def refuse_unsupported(batch: KVBatchMeta, multi_modal: bool) -> None:
@@ -179,58 +144,3 @@ def describe_row(fresh: FreshRows, row: int, tokenizer: Any) -> str:
     number = row - fresh.blocks.index(block)
     text = repr(tokenizer.decode(fresh.prompt_ids[block]))
     return f"response {number} of prompt {text if len(text) <= 80 else text[:77] + '...'}: {float(fresh.scores[row])}"
-
-
-def _reward_info(extra_fields: Any) -> Mapping[str, Any]:
-    info = extra_fields.get("reward_extra_info") if isinstance(extra_fields, dict) else None
-    return info or {}
-
-
-def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """The numeric parts of a reward; an integer that no float can hold is left out."""
-    return {
-        str(key): float(value)
-        for key, value in info.items()
-        if isinstance(value, int | float | np.number)
-        and not (isinstance(value, int) and abs(value) > sys.float_info.max)
-    }
-
-
-def to_records(
-    fresh: FreshRows, texts: FreshTexts, step: int, skip: bool = False
-) -> list[tuple[str, np.ndarray, list[Record]]]:
-    """Buffer records of the fresh rows: key, token ids and records of every prompt block.
-
-    Args:
-        fresh: the step's rows.
-        texts: what is stored of them.
-        step: the training step.
-        skip: leave out rows with a log-prob that is not finite, instead of raising.
-
-    Raises:
-        NonFiniteError: for such rows, naming them.
-    """
-    records: list[list[Record]] = [[] for _ in fresh.prompt_keys]
-    bad: list[str] = []
-    for i, block in enumerate(fresh.blocks):
-        counted = fresh.masks[i] != 0
-        if not bool(torch.isfinite(texts.log_probs[i][counted]).all()):
-            bad.append(f"response {i - fresh.blocks.index(block)} of prompt {fresh.prompt_keys[block]}")
-            continue
-        row = Record.create(
-            texts.responses[i].numpy(),
-            texts.log_probs[i].float().numpy(),
-            float(fresh.scores[i]),
-            step,
-            mask=None if bool(counted.all()) else fresh.masks[i].numpy(),
-            parts=texts.parts[i],
-        )
-        records[block].append(row)
-    if bad and not skip:
-        raise NonFiniteError(
-            f"step {step}: old log-probs are not finite in {len(bad)} row(s) ({listed(bad)}): the policy has diverged, "
-            f"so resume from the last checkpoint with a smaller learning rate, or {SKIP} to leave such rows out."
-        )
-    if bad:
-        logger.warning("RePO: step %d: %d row(s) with log-probs that are not finite are not stored", step, len(bad))
-    return list(zip(fresh.prompt_keys, fresh.prompt_ids, records, strict=True))

@@ -1,6 +1,6 @@
-"""verl's synchronous V1 trainer with replay.
+"""verl's V1 trainers with replay.
 
-A subclass that calls verl's methods and adds to them: rows to replay are read and put into TransferQueue while the
+Subclasses that call verl's methods and add to them: rows to replay are read and put into TransferQueue while the
 step's responses are generated, the update is planned as the old log-probs are computed, and the fresh rows enter the
 buffer as the update runs.
 """
@@ -19,13 +19,15 @@ from typing import Any
 
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, placing, rows
+from repo_verl.trainer import estimator, guards, identity, placing, rows, texts
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
 from repo_verl.trainer.engines import MEGATRON_NOTICE
@@ -45,8 +47,8 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 TIMERS = ("repo_select", "repo_retrieve", "repo_place", "repo_insert", "repo_exposed")
 
 
-class RepoTrainer(PPOTrainerSync):
-    """verl's PPOTrainerSync with RePO's replay (arXiv 2506.09340).
+class ReplayTrainer(PPOTrainer):
+    """RePO's replay (arXiv 2506.09340) for one of verl's trainers, which comes after it among a class's bases.
 
     Args:
         config: verl's configuration with the block ``algorithm.repo``.
@@ -54,6 +56,9 @@ class RepoTrainer(PPOTrainerSync):
     Raises:
         RepoConfigError: for settings that RePO can't serve.
     """
+
+    asynchronous = False
+    """Whether responses are generated beside the steps, so that older model versions may have written a row."""
 
     def __init__(self, config: Any) -> None:
         log_as_verl()
@@ -115,7 +120,7 @@ class RepoTrainer(PPOTrainerSync):
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
         submitted = super()._submit_batch_to_rollout(batch)
-        if self.repo.active:
+        if self.repo.active and not self.asynchronous:  # else the step that takes them is not known yet
             self._retrieval.expect(list(batch["uid"]), list(batch["raw_prompt"]))
         return int(submitted)
 
@@ -208,13 +213,16 @@ class RepoTrainer(PPOTrainerSync):
     def _store(self, fresh: rows.FreshRows, partition: str) -> list[str]:
         """Insert the fresh rows into the buffer, as the update runs; returns how their rewards came about."""
         begun = time.perf_counter()
-        texts = rows.read_texts(partition, fresh.keys)
+        if self.repo.active and self.asynchronous:
+            kept, written = texts.read_versioned_texts(partition, fresh, self.global_steps)
+        else:
+            kept, written = texts.read_texts(partition, fresh.keys), None
         if self.repo.active:
             skip = self.repo.on_nonfinite == "skip"
-            self.prompt_replay.add_batch(rows.to_records(fresh, texts, self.global_steps, skip))
+            self.prompt_replay.add_batch(texts.to_records(fresh, kept, self.global_steps, skip, written))
         self._stored = True
         self.timing_raw["repo_insert"] += time.perf_counter() - begun
-        return texts.statuses
+        return kept.statuses
 
     def _log_update(
         self,
@@ -258,6 +266,8 @@ class RepoTrainer(PPOTrainerSync):
         return int(max(self.actor_rollout_wg._dispatch_info["actor"])) + 1
 
     def _save_checkpoint(self) -> None:
+        if self.asynchronous and self._clearing is not None:
+            self._clearing.result()  # verl saves TransferQueue with all that is in it
         quiet = self._watch.undisturbed() if self._watch else contextlib.nullcontext()
         keeping = self._keeper.saving(
             self.global_steps, self.effective_steps, self.prompt_replay, self.actor_rollout_wg
@@ -273,3 +283,17 @@ class RepoTrainer(PPOTrainerSync):
         super()._load_checkpoint()
         if folder is not None:
             self.effective_steps = self._keeper.restore(folder, self.prompt_replay)
+
+
+class RepoTrainer(ReplayTrainer, PPOTrainerSync):
+    """verl's PPOTrainerSync with replay; the arguments and errors are those of :class:`ReplayTrainer`."""
+
+
+class RepoColocateAsyncTrainer(ReplayTrainer, PPOTrainerColocateAsync):
+    """verl's PPOTrainerColocateAsync with replay; the arguments and errors are those of :class:`ReplayTrainer`."""
+
+    asynchronous = True
+
+
+TRAINERS = {"sync": RepoTrainer, "colocate_async": RepoColocateAsyncTrainer}
+"""RePO's trainer for each ``trainer.v1.trainer_mode`` that it serves."""

@@ -70,18 +70,24 @@ def test_estimator_and_dispatcher_are_registered(tmp_path):
         import verl
         from verl.trainer.ppo.core_algos import get_adv_estimator_fn
         from verl.trainer.ppo.v1 import get_trainer_cls
+        from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
         from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
         assert get_adv_estimator_fn("repo").__module__ == "repo_verl.trainer.estimator"
         made = []
-        PPOTrainerSync.__init__ = lambda self, config: made.append(type(self).__name__)
+        for stock in (PPOTrainerSync, PPOTrainerColocateAsync):
+            stock.__init__ = lambda self, config: made.append(type(self).__name__)
         for name in ("grpo", "gae", "repo"):
             config = {"algorithm": {"adv_estimator": name}, "actor_rollout_ref": {"rollout": {"n": 8}}}
-            get_trainer_cls("sync")(config=config)
+            for mode in ("sync", "colocate_async"):
+                config["trainer"] = {"v1": {"trainer_mode": mode}}
+                get_trainer_cls(mode)(config=config)
         print(made)
     """
     done = python(code, tmp_path, VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="0")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().splitlines()[-1] == "['PPOTrainerSync', 'PPOTrainerSync', 'RepoTrainer']"
+    assert done.stdout.strip().splitlines()[-1] == str(
+        [*2 * ["PPOTrainerSync", "PPOTrainerColocateAsync"], "RepoTrainer", "RepoColocateAsyncTrainer"]
+    )
 
 
 REFUSED = {
@@ -89,6 +95,9 @@ REFUSED = {
     "algorithm.repo.min_size=17": "algorithm.repo.min_size=17 exceeds algorithm.repo.capacity=16",
     "algorithm.repo.strategy=newest": "algorithm.repo.strategy='newest' is unknown",
     "trainer.v1.trainer_mode=separate_async": "trainer.v1.trainer_mode=separate_async can't be combined with RePO",
+    "trainer.v1.trainer_mode=colocate_async actor_rollout_ref.rollout.calculate_log_probs=False": (
+        "actor_rollout_ref.rollout.calculate_log_probs=False can't be combined with RePO"
+    ),
     "trainer.use_v1=False": "trainer.use_v1=False can't be combined with RePO",
     "algorithm.use_kl_in_reward=True": "algorithm.use_kl_in_reward=True can't be combined with RePO",
     "algorithm.filter_groups.enable=True": "algorithm.filter_groups.enable=True can't be combined with RePO",
@@ -106,7 +115,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_refused_in_one_sentence_before_ray(tmp_path, override):
-    done = main_ppo(tmp_path, override)
+    done = main_ppo(tmp_path, *override.split())
     assert done.returncode != 0
     assert "Ray was started" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if REFUSED[override] in line]

@@ -1,4 +1,4 @@
-"""verl's real synchronous trainer fed with recorded rollouts: everything but vLLM.
+"""verl's real trainers fed with recorded rollouts: everything but vLLM.
 
 Ray, TransferQueue, the FSDP2 actor, verl's data loader, advantages, update and metrics run as in a training job; only
 the responses come from a recipe (a seeded generator) instead of vLLM, because its batching is not reproducible.
@@ -8,7 +8,8 @@ Run as a program in a process of its own:
 
 where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
 number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
-"clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "fails": true (the run is expected to raise). Each
+"clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "lag": 1 (a batch's responses are there when the next
+batch is submitted, written by two model versions), "fails": true (the run is expected to raise). Each
 scenario writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with
 what the loss was given; one that fails writes error.json instead: the error's class and text.
 """
@@ -48,25 +49,45 @@ def rollout(prompt: str, step: int, n: int, vocabulary: int) -> list[dict]:
     return rows
 
 
+def versions_of(number: int, submitted: int, now: int) -> tuple[int, int]:
+    """The model versions that wrote the response ``number`` of a prompt.
+
+    The version of the step in which it was submitted, this one and then the current one, or the current one alone.
+    """
+    return [(submitted - 1, submitted - 1), (submitted - 1, now - 1), (now - 1, now - 1)][number % 3]
+
+
+def sampled_log_prob(token: int) -> float:
+    """What the rollout engine of a run with a lag says of a token."""
+    return -1.0 - (token % 8) / 8
+
+
 class RecordedRollouts:
     """Stands in for verl's agent loop manager: puts recorded rows where vLLM's would go.
 
     Rows in ``drop``, as (step, prompt, number), are left out, those in ``nan`` have a score of NaN; scores of steps
-    after ``flat_after`` are 0; before the responses of a step are there, ``before(step)`` is called.
+    after ``flat_after`` are 0; before the responses of a step are there, ``before(step)`` is called. With ``lag``, a
+    batch's responses are there when that many more batches were submitted.
     """
 
-    def __init__(self, tokenizer, n: int, drop=(), nan=(), flat_after=10**9, before=None):
+    def __init__(self, tokenizer, n: int, drop=(), nan=(), flat_after=10**9, before=None, lag=0):
         self.tokenizer, self.n, self.drop, self.nan = tokenizer, n, set(drop), set(nan)
         self.flat_after = flat_after
         self.before = before or (lambda step: None)
+        self.lag, self.waiting = lag, []
 
     def generate_sequences(self, batch) -> None:
         import torch
         import transfer_queue as tq
         from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
+        now = int(batch["global_steps"])
+        self.before(now)
+        self.waiting.append(batch)
+        if len(self.waiting) <= self.lag:
+            return
+        batch = self.waiting.pop(0)
         step = int(batch["global_steps"])
-        self.before(step)
         for i in range(len(batch)):
             uid = batch["uid"][i]
             messages = batch["raw_prompt"][i]
@@ -85,13 +106,15 @@ class RecordedRollouts:
                 scores[-1] = row["score"] if step <= self.flat_after else 0.0
                 if (step, text, number) in self.nan:
                     scores[-1] = float("nan")
+                engine = [sampled_log_prob(token) if self.lag else -4.0 for token in row["ids"]]
+                oldest, newest = versions_of(number, step, now)
                 keys.append(f"{uid}_{number}_0")
                 fields.append(
                     {
                         "prompts": prompts, "responses": responses, "response_mask": mask, "loss_mask": mask,
                         "input_ids": torch.cat((prompts, responses)),
                         "position_ids": torch.arange(len(prompts) + len(responses)),
-                        "rollout_log_probs": torch.full(responses.shape, -4.0),
+                        "rollout_log_probs": torch.tensor(engine),
                         "rm_scores": scores, "num_turns": 2, "uid": uid, "multi_modal_inputs": {},
                         "extra_fields": {
                             "reward_extra_info": {"acc": row["score"], "status": "no_answer" if number == 0 else "ok"}
@@ -102,7 +125,7 @@ class RecordedRollouts:
                 tags.append(
                     {
                         **size, "seq_len": sum(size.values()), "status": "success", "global_steps": step,
-                        "min_global_steps": step - 1, "max_global_steps": step - 1,
+                        "min_global_steps": oldest, "max_global_steps": newest,
                     }
                 )  # fmt: skip
             if keys:
@@ -116,6 +139,10 @@ class NoReplicas:
     def sleep_replicas(self) -> None: ...
 
     def update_weights(self, global_steps=None) -> None: ...
+
+    def abort_replicas(self) -> None: ...
+
+    def resume_generation_replicas(self) -> None: ...
 
 
 def recording_loss(inner, path, poisoned, model_output, data, dp_group=None):
@@ -264,6 +291,7 @@ def train(trainer, scenario: dict, out: Path) -> None:
     rollouts = RecordedRollouts(
         trainer.tokenizer, trainer.config.actor_rollout_ref.rollout.n, **rows,
         flat_after=scenario.get("flat_after", 10**9), before=partial(happen, trainer, scenario),
+        lag=scenario.get("lag", 0),
     )  # fmt: skip
     logged: list[dict] = []
     stock_log = Tracking.log
