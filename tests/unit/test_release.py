@@ -120,6 +120,7 @@ def test_the_public_ci_runs_every_tier():
     """All that .ci/run does, on each Python that is claimed, end to end on the one that was seen to run."""
     runs = {name: " ".join(step.get("run", "") for step in job["steps"]) for name, job in SUITE["jobs"].items()}
     assert "run_scripts/lint.sh" in runs["checks"] and "run_scripts/lint.sh" in read("run_scripts/test.sh")
+    assert "run_scripts/docs.sh" in runs["checks"]
     assert "tests/unit" in runs["tests"] and "test_verl_versions.sh" in runs["tests"] and "tests/e2e" in runs["e2e"]
     assert {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))} <= {
         "unit", "contract", "e2e", "gpu",
