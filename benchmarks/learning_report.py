@@ -21,6 +21,9 @@ Arms = dict[str, dict[int, Result]]
 """Results by arm and seed."""
 
 BEGIN, END = "<!-- begin: learning.py report -->", "<!-- end: learning.py report -->"
+FIGURE = """![Held-out accuracy against steps, generated tokens and minutes](learning.png)
+
+Lines are means over seeds, bands the span of GRPO's and of recency's seeds."""
 AXES: dict[str, Callable[[Result], list[float]]] = {
     "training steps": lambda result: [1.0] * len(result["seconds"]),
     "thousand generated tokens": lambda result: [tokens / 1000 for tokens in result["generated_tokens"]],
@@ -164,6 +167,7 @@ def generated(tasks: dict[str, Arms]) -> str:
     for task, arms in tasks.items():
         parts += [f"### Task `{task}`: accuracy", "\n".join(outcome_table(arms))]
         parts += [f"### Task `{task}`: what replay did, and cost", "\n".join(cost_table(arms))]
+    parts.append(FIGURE)
     return "\n\n".join(parts)
 
 
@@ -210,4 +214,5 @@ def report(results: Path, docs: Path) -> None:
     text = page.read_text()
     before, rest = text.split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n{generated(tasks)}\n\n{END}{rest.split(END)[1]}")
-    draw(tasks, docs / "learning.png")
+    if tasks:
+        draw(tasks, docs / "learning.png")

@@ -240,10 +240,10 @@ def document_blocks():
 
 
 def test_every_command_of_the_document_runs(place):
-    (place[0] / "shared").mkdir()
-    (place[0] / "shared" / "ray_token").write_text("f" * 64)
-    (place[0] / "shared" / "data").mkdir()
-    (place[0] / "shared" / "data" / "deepmath_train.parquet").touch()
+    folder = place[0] / "shared"
+    (folder / "data").mkdir(parents=True)
+    (folder / "ray_token").write_text("f" * 64)
+    (folder / "data" / "deepmath_train.parquet").touch()
     with socket.create_server(("127.0.0.1", 0)) as head:
         text = "\n".join(["set -e", *document_blocks()]).replace("10.0.0.1", "127.0.0.1").replace(
             "/shared/", f"{place[0]}/shared/"

@@ -9,7 +9,7 @@ import yaml
 from fuzzing import ROOT
 
 import repo_verl
-from repo_verl import cli
+from repo_verl import versions
 from repo_verl.trainer.checks import TESTED_VERL
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -72,7 +72,7 @@ def test_claims_about_verl_agree():
     span = f"=={newest}" if len(TESTED_VERL) == 1 else f">={TESTED_VERL[0]},<={newest}"
     assert wanted == [f"=={newest}", span], "the CPU set-up is locked to the newest, the GPU extra takes each"
     assert f"\nverl=={newest}\n" in read("run_scripts/cpu_lock.txt")
-    assert cli.WANTED_CPU["verl"] == cli.WANTED_GPU["verl"] == newest
+    assert versions.TESTED_CPU["verl"] == versions.TESTED_GPU["verl"] == newest
     assert f"verl {newest}" in read("README.md")
     assert f"Claimed is verl {' and '.join(TESTED_VERL)}" in read("CONTRIBUTING.md")
     script = read("run_scripts/test_verl_versions.sh")
