@@ -195,7 +195,7 @@ def _key(name):
 
 
 def test_parts_of_a_reward_that_no_float_holds_are_left_out():
-    from repo_verl.trainer import rows
+    from repo_verl.trainer import texts
 
     info = {"acc": 1, "low": -0.5, "long": 10**400, "text": "x", "none": None, "inf": float("inf"), 3: True}
-    assert rows._numbers(info) == {"acc": 1.0, "low": -0.5, "inf": float("inf"), "3": 1.0}
+    assert texts._numbers(info) == {"acc": 1.0, "low": -0.5, "inf": float("inf"), "3": 1.0}
