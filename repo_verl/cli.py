@@ -124,13 +124,14 @@ def findings() -> Iterator[Line]:
     yield (sys.version_info >= (3, 11), "python", f"{platform.python_version()} (wanted: 3.11 or 3.12)")
     for name, wanted in versions.tested().items():
         found = versions.installed(name)
-        yield (found == wanted, name, f"{found or 'not installed'} (wanted: {wanted})")
+        good = found == wanted or (found is not None and name != "verl")
+        yield (good, name, f"{found or 'not installed'} ({'tested' if good else 'wanted'}: {wanted})")
     yield _attempt("config files", lambda: str(config_dir()))
     if versions.installed("verl") is None:
         yield (
             False,
             "registration",
-            "no verl: pip install 'repo-verl[gpu]' or bash run_scripts/setup.sh",
+            "no verl: pip install '.[gpu]' in the checkout or bash run_scripts/setup.sh",
         )
         return
     if has_cpu_extra:

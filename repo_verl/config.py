@@ -15,6 +15,10 @@ NORMALIZE_MODES = ("group", "rows")
 STORAGE_NAMES = ("host", "distributed")
 LOG_PROB_DTYPES = ("float32", "bfloat16")
 NONFINITE_MODES = ("stop", "skip")
+AGGREGATION_MODES = (
+    "token-mean", "token-sum", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm",
+)  # fmt: skip
+"""verl's ``loss_agg_mode``."""
 
 PREFIX = "algorithm.repo."
 

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import torch
 
-LOG_RATIO_LIMIT = 20.0
+from repo_verl.config import AGGREGATION_MODES
 
-SEQUENCE_MODES = ("seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
-AGGREGATION_MODES = ("token-mean", "token-sum", *SEQUENCE_MODES)
+LOG_RATIO_LIMIT = 20.0
 
 
 class Surrogate(NamedTuple):

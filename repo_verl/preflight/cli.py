@@ -36,10 +36,12 @@ def main(arguments: Sequence[str]) -> int:
         size = gpus[0].total if gpus else machine.gibibytes("GPU_GIB", os.environ.get("GPU_GIB") or DEFAULT_GPU_GIB)
         dims = find_dims(str(lookup(config, "actor_rollout_ref.model.path", "")))
         prompts = checks.count_prompts(config)
-        problems = [] if dry else find_problems(config, dims, prompts, gpus)
+        problems = list(checks.find_refusals(config))
+        problems += [] if dry else find_problems(config, dims, prompts, gpus)
         estimate = None if problems else _estimate(config, dims, size, prompts)
         if not problems:
-            print("\n".join([*checks.untested_versions(), *describe(config, estimate, size, prompts)]), file=sys.stderr)
+            notices = [*checks.untested_versions(), *checks.find_attention_notice(config)]
+            print("\n".join([*notices, *describe(config, estimate, size, prompts)]), file=sys.stderr)
         if dry:
             print(_yaml(composed), end="")
         elif estimate is not None and os.environ.get("SKIP_ESTIMATE", "0") != "1":

@@ -17,7 +17,7 @@ def verl_config_dir() -> Path:
     """
     spec = importlib.util.find_spec("verl")
     if spec is None or spec.origin is None:
-        raise ValueError("verl is not installed: bash run_scripts/setup.sh, or pip install 'repo-verl[gpu]'.")
+        raise ValueError("verl is not installed: bash run_scripts/setup.sh, or pip install '.[gpu]' in the checkout.")
     return Path(spec.origin).parent / "trainer" / "config"
 
 

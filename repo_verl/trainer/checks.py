@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from repo_verl.config import RepoConfig, RepoConfigError, names_function, shown
-from repo_verl.losses import AGGREGATION_MODES
+from repo_verl.config import AGGREGATION_MODES, RepoConfig, RepoConfigError, names_function, shown
 from repo_verl.replay.custom import load_function
 from repo_verl.trainer import engines
 

@@ -155,7 +155,7 @@ def test_without_verl_it_installs_imports_and_says_what_is_missing(empty, built)
     code = "import data_prep, repo_verl.replay, repo_verl.losses, repo_verl.rewards as r; print(r.__file__)"
     assert empty("python", "-c", code).startswith(str(empty.folder / "venv"))
     said = empty("repo-verl", "check", status=1)
-    assert "PROBLEM  registration           no verl: pip install 'repo-verl[gpu]'" in said
+    assert "PROBLEM  registration           no verl: pip install '.[gpu]' in the checkout" in said
     assert "Traceback" not in said and "ok       config files" in said
     config = Path(empty("repo-verl", "config-dir").strip())
     assert config.is_relative_to(empty.folder) and (config / "repo_trainer.yaml").is_file()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -235,6 +236,33 @@ def test_versions_and_the_plugin(monkeypatch):
         len(wrong) == 3 and "verl=0.8.0" in wrong[0] and "ray=missing" in wrong[1] and "needs vLLM for GPUs" in wrong[2]
     )
     assert any("torch 2.10.0" in line for line in checks.untested_versions())
+
+
+def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
+    assert list(checks.find_refusals(make_config())) == []
+    (typo,) = checks.find_refusals(make_config(algorithm__repo__strategi="full"))
+    assert "strategi" in typo and "strategy" in typo
+    (mode,) = checks.find_refusals(make_config(trainer__v1={"trainer_mode": "separate_async"}))
+    assert "trainer.v1.trainer_mode=separate_async" in mode
+    assert list(checks.find_refusals(make_config(algorithm={"adv_estimator": "grpo", "repo": {"strategi": 1}}))) == []
+    (tmp_path / "a_strategy_of_the_folder.py").write_text("def newest(scores, ages, k, rng):\n    return [0]\n")
+    own = make_config(algorithm__repo__strategy="a_strategy_of_the_folder:newest")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (unknown,) = checks.find_refusals(own)
+    assert "can't be imported" in unknown
+    monkeypatch.chdir(tmp_path)
+    assert list(checks.find_refusals(own)) == [], "the command's folder is on the path of `python -m`"
+
+
+def test_attention_that_is_not_installed_is_told(monkeypatch):
+    override = "actor_rollout_ref__model__override_config"
+    monkeypatch.setattr(versions, "installed", {"flash-attn": None}.get)
+    (line,) = checks.find_attention_notice(make_config())
+    assert "flash-attn is not installed" in line and "attn_implementation=sdpa" in line
+    assert list(checks.find_attention_notice(make_config(**{override: {"attn_implementation": "sdpa"}}))) == []
+    assert list(checks.find_attention_notice(make_config(trainer__device="cpu"))) == []
+    monkeypatch.setattr(versions, "installed", {"flash-attn": "2.8.3"}.get)
+    assert list(checks.find_attention_notice(make_config())) == []
 
 
 def test_gpus_are_counted_on_this_machine():

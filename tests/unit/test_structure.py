@@ -15,7 +15,7 @@ STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 ALLOWED = {
     "repo_verl.config": set(),
     "repo_verl.advantages": {"torch"},
-    "repo_verl.losses": {"torch"},
+    "repo_verl.losses": {"torch", "repo_verl.config"},
     "repo_verl.metrics": {"torch"},
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
@@ -25,7 +25,9 @@ ALLOWED = {
     },
     "repo_verl.versions": set(),
     "repo_verl.preflight": {"repo_verl.preflight"},
-    "repo_verl.preflight.checks": {"pyarrow", "repo_verl.preflight", "repo_verl.versions"},
+    "repo_verl.preflight.checks": {
+        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks", "repo_verl.versions",
+    },
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.preflight"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
     "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
@@ -49,9 +51,7 @@ ALLOWED = {
     },
     "repo_verl.trainer.layout": set(),
     "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {
-        "repo_verl.config", "repo_verl.losses", "repo_verl.replay.custom", "repo_verl.trainer.engines",
-    },
+    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.custom", "repo_verl.trainer.engines"},
     "repo_verl.trainer.engines": set(),
     "repo_verl.trainer.golds": {"pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.checks"},
     "repo_verl.trainer.plan": {
