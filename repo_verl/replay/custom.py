@@ -2,8 +2,9 @@
 
 The function has the signature of :mod:`repo_verl.replay.strategies`, ``(scores, ages, k, rng) -> indices``:
 
-    scores: (n,) float64, rewards of the prompt's rows that may be replayed, the oldest first; read-only.
-    ages: (n,) int64, training steps since each row was fresh, at least 1; read-only.
+    scores: (n,) float64, rewards of the prompt's rows that may be replayed, in the order in which they were trained on.
+    ages: (n,) int64, training steps since each row was fresh, at least 1: they fall from row to row, except in
+        ``colocate_async``, where they count model versions and may rise. Both arrays are read-only.
     k: int, min(num_replay, n), at least 1.
     rng: the buffer's generator, saved and restored with the buffer; draw from nothing else, and a resumed run goes on
         as if it had not stopped.

@@ -26,6 +26,9 @@ from repo_verl.trainer.tracker import CheckpointError, Marker
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
+QUEUE = "transfer_queue"
+"""verl's folder in the checkpoints of its asynchronous trainers: responses that are finished and not trained on yet."""
+
 NONE_FINISHED = "no checkpoint of this run is finished yet"
 
 
@@ -36,10 +39,15 @@ class CheckpointKeeper:
         trainer: verl's ``trainer`` block.
         repo: RePO's settings.
         fixed: what stored rows depend on; a buffer saved under other values is refused.
+        sampling: how the responses are sampled that verl's queue holds; None where verl saves no queue. A queue that
+            was saved under other values is refused where its rows would enter the buffer.
     """
 
-    def __init__(self, trainer: Any, repo: RepoConfig, fixed: Mapping[str, Any]) -> None:
+    def __init__(
+        self, trainer: Any, repo: RepoConfig, fixed: Mapping[str, Any], sampling: Mapping[str, Any] | None = None
+    ) -> None:
         self._trainer, self._fixed = trainer, as_read_back(fixed)
+        self._sampling = None if sampling is None else as_read_back(sampling)
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
         self._repo = repo
@@ -62,7 +70,7 @@ class CheckpointKeeper:
         folder = folder_of(self._root, step)
         try:
             tracker.unname(self._root, step, self._last)
-            marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last)
+            marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last, self._sampling)
             tracker.write_marker(folder, marker)
             if self._keeps_buffer:
                 save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
@@ -142,9 +150,29 @@ class CheckpointKeeper:
         path = os.path.join(folder, BUFFER)
         reads_buffer = self._keeps_buffer and has_buffer(path)
         tracker.refuse_broken(folder, None if reads_buffer else BUFFER)
+        self._refuse_other_queue(folder)
         if reads_buffer:
             refuse_other_settings(read_meta(path).extra.get("fixed", {}), self._fixed, path)
         return folder
+
+    def _refuse_other_queue(self, folder: str) -> None:
+        """Refuse responses in flight that were sampled otherwise: their log-probs would be stored as if they were not.
+
+        Raises:
+            CheckpointError: naming what differs.
+        """
+        if self._sampling is None or not self._repo.active or not os.path.isdir(os.path.join(folder, QUEUE)):
+            return
+        marker = tracker.read_marker(folder)
+        saved = marker.sampling if marker else None
+        if saved == self._sampling:
+            return
+        differ = [key for key, value in self._sampling.items() if saved and saved.get(key) != value]
+        reason = f"under another {', '.join(differ)}" if differ else "by a run that did not note how"
+        raise CheckpointError(
+            f"{os.path.join(folder, QUEUE)} holds responses that were sampled {reason}, so their log-probs could not "
+            "be replayed: resume with the saved values, or with trainer.v1.trainer_mode=sync, which leaves them out."
+        )
 
     def restore(self, folder: str, buffer: PromptReplayBuffer) -> int:
         """Fill the buffer from a checkpoint that verl has loaded; returns its effective steps.

@@ -34,8 +34,6 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate", None),
     ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
     ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, "routed experts are not stored", None),
-    ("trainer.v1.sync.parameter_sync_step", 1, "a step has one update", None),
-    ("trainer.v1.colocate_async.parameter_sync_step", 1, "a step has one update", None),
     (
         "actor_rollout_ref.actor.checkpoint.async_save",
         False,
@@ -71,6 +69,18 @@ FIXED_ASYNC: tuple[Rule, ...] = (
     ("actor_rollout_ref.rollout.top_k", -1, "log-probs of truncated sampling are not the actor's", None),
     ("actor_rollout_ref.rollout.name", "vllm", "log-probs of other engines were not tested", None),
     ("actor_rollout_ref.model.mtp.enable_rollout", False, "log-probs of speculative decoding were not tested", None),
+    (
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.logprobs_mode",
+        "processed_logprobs",
+        "others are not of the temperature that rows are sampled with",
+        None,
+    ),
+    (
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.speculative_config",
+        None,
+        "log-probs of speculative decoding were not tested",
+        None,
+    ),
     ("skip.rollout_tq.enable", False, "model versions of another run's rows mean nothing here", None),
 )
 """What holds beside :data:`FIXED_ACTIVE` where responses are generated beside the steps."""
@@ -124,6 +134,7 @@ def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
     mode = _check_mode(config)
     if repo.active:
         _refuse(config, FIXED_ACTIVE)
+        _refuse(config, ((f"trainer.v1.{mode}.parameter_sync_step", 1, "a step has one update", None),))
         _refuse(config, FIXED_ASYNC if mode != "sync" else ())
         _check_active(config)
     if names_function(repo.strategy):

@@ -21,6 +21,17 @@ MEGATRON: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("megatron.dynamic_context_parallel", (False,), "it deals the rows out to the ranks anew"),
     ("megatron.use_megatron_fsdp", (False,), "it was never run with replayed rows"),
     ("megatron.router_replay.mode", ("disabled",), "routed experts are not stored"),
+    (
+        "megatron.qat.enable",
+        (False, None),
+        "its scales depend on which rows are in the update",
+    ),
+    *(
+        (f"megatron.override_transformer_config.{name}", (None,), "the key has a setting of its own, which RePO checks")
+        for name in ("virtual_pipeline_model_parallel_size", "context_parallel_size")
+    ),
+    ("megatron.override_transformer_config.fp8", (None, False), "its scales depend on which rows are in the update"),
+    ("optim.override_optimizer_config.clip_grad", (None,), "the key has a setting of its own, which RePO checks"),
 )
 """Settings of verl's Megatron actor that RePO serves with these values alone, and why."""
 

@@ -42,7 +42,7 @@ def compute_repo_outcome_advantage(
     if not serving:
         raise RuntimeError(
             "algorithm.adv_estimator=repo reached a trainer that replays nothing: run verl.trainer.main_ppo with "
-            "trainer.v1.trainer_mode=sync, or set algorithm.adv_estimator=grpo."
+            "trainer.v1.trainer_mode=sync or colocate_async, or set algorithm.adv_estimator=grpo."
         )
     settings = config if config is not None else {}
     eps = RepoConfig.from_mapping(settings.get("repo", None)).advantage_eps

@@ -33,6 +33,15 @@ def fixed_settings(config: Any) -> dict[str, Any]:
     return redact(without_credentials(known), fingerprint)
 
 
+SAMPLING = ("temperature", "top_p", "top_k", "logprobs_mode", "calculate_log_probs")
+
+
+def sampling_settings(config: Any) -> dict[str, Any]:
+    """What the log-probs of the rollout engine depend on."""
+    rollout = config.actor_rollout_ref.rollout
+    return {f"actor_rollout_ref.rollout.{name}": rollout.get(name) for name in SAMPLING}
+
+
 def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
     """Everything that a saved buffer must agree with.
 

@@ -45,6 +45,8 @@ class Marker:
     files: dict[str, int] | None = None
     number: int = 0
     parent: int | None = None
+    sampling: dict[str, Any] | None = None
+    """Settings under which responses in flight were sampled, where verl's queue is saved; None elsewhere."""
 
 
 def write_marker(folder: str, marker: Marker) -> None:
@@ -84,11 +86,13 @@ def read_marker(folder: str) -> Marker | None:
     steps, number, parent, files = values
     sizes = list(files.values()) if isinstance(files, dict) else [] if files is None else [None]
     counts = [steps, number, *sizes, *([] if parent is None else [parent])]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+    sampling = found.get("sampling") if good else None
+    counted = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
+    if not counted or not isinstance(sampling, dict | None):
         raise CheckpointError(
             f"{path} is damaged (no marker of version {VERSION}): resume from another checkpoint, or delete it."
         )
-    return Marker(steps, files, number, parent)
+    return Marker(steps, files, number, parent, sampling)
 
 
 def list_files(folder: str) -> dict[str, int]:

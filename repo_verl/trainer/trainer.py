@@ -278,7 +278,8 @@ class ReplayTrainer(PPOTrainer):
     def _load_checkpoint(self) -> None:
         saved = self.repo.active and self.repo.persist
         known = identity.of_run(self.config, self.tokenizer, self.train_dataset) if saved else {}
-        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known)
+        sampling = identity.sampling_settings(self.config) if self.asynchronous else None
+        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known, sampling)
         folder = self._keeper.find()
         super()._load_checkpoint()
         if folder is not None:

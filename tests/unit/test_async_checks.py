@@ -28,6 +28,8 @@ REFUSED = {
     "actor_rollout_ref.rollout.top_k": 50,
     "actor_rollout_ref.rollout.name": "sglang",
     "actor_rollout_ref.model.mtp.enable_rollout": True,
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.logprobs_mode": "raw_logprobs",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.speculative_config": "ngram",
     "skip.rollout_tq.enable": True,
 }
 
@@ -49,6 +51,13 @@ def test_the_plugin_dispatches_the_modes_that_the_checks_let_through():
 
 def test_the_mode_with_verls_defaults_is_accepted():
     assert check_config(GOOD).active
+
+
+def test_updates_a_step_count_for_the_mode_that_runs():
+    check_config(changed(**{"trainer.v1.sync": {"parameter_sync_step": 2}}))
+    check_config(changed(**{"trainer.v1": {"trainer_mode": "sync", "colocate_async": {"parameter_sync_step": 2}}}))
+    with pytest.raises(RepoConfigError, match="sync.parameter_sync_step=2"):
+        check_config(changed(**{"trainer.v1": {"trainer_mode": "sync", "sync": {"parameter_sync_step": 2}}}))
 
 
 @pytest.mark.parametrize("key", REFUSED)

@@ -118,6 +118,34 @@ def test_a_checkpoint_of_grpo_starts_empty_and_says_so(tmp_path, caplog):
     assert read_marker(str(tmp_path / "global_step_5")).files == {"actor/model.pt": 1}  # verl's tracker vouches for it
 
 
+HOT, COLD = {"rollout.temperature": 1.0, "rollout.top_k": -1}, {"rollout.temperature": 1.0, "rollout.top_k": 50}
+
+
+def queueing(root, sampling, **changes):
+    repo = RepoConfig(**{**SETTINGS, **changes})
+    return CheckpointKeeper(trainer(root), repo, {"a": 1}, sampling)
+
+
+@pytest.mark.parametrize("saved", [COLD, None], ids=["otherwise", "not_noted"])
+def test_a_queue_of_responses_that_were_sampled_otherwise_is_refused(saved, tmp_path):
+    (tmp_path / "global_step_5" / "transfer_queue").mkdir(parents=True)
+    save(queueing(tmp_path, saved, strategy="none"), tmp_path, 5)
+    assert read_marker(str(tmp_path / "global_step_5")).sampling == saved
+    what = "under another rollout.top_k" if saved else "by a run that did not note how"
+    with pytest.raises(CheckpointError, match=f"transfer_queue holds responses that were sampled {what}, .*mode=sync"):
+        queueing(tmp_path, HOT).find()
+    assert queueing(tmp_path, HOT, strategy="none").find(), "without replay no log-prob is stored"
+    assert queueing(tmp_path, None).find(), "the synchronous trainer leaves the queue out"
+
+
+def test_a_queue_that_was_sampled_alike_is_resumed(tmp_path):
+    save(queueing(tmp_path, HOT), tmp_path, 4)
+    assert queueing(tmp_path, COLD).find(), "nothing is in flight"
+    (tmp_path / "global_step_5" / "transfer_queue").mkdir(parents=True)
+    save(queueing(tmp_path, HOT), tmp_path, 5)
+    assert queueing(tmp_path, dict(HOT)).find() == f"{tmp_path}/global_step_5"
+
+
 def test_plain_grpo_keeps_effective_steps_alone(tmp_path, caplog):
     save(keeper(tmp_path, strategy="none"), tmp_path, 3)
     kept = keeper(tmp_path, strategy="none")

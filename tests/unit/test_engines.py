@@ -44,6 +44,18 @@ REFUSED = {
     "routes": (config(router_replay={"mode": "R2"}), "router_replay.mode=R2", "router_replay.mode=disabled."),
     "skip": (config(repo={"on_nonfinite": "skip"}), "algorithm.repo.on_nonfinite=skip", "on_nonfinite=stop."),
     "no_clip": (config(optim={"clip_grad": 0.0}), "optim.clip_grad=0.0", "such as 1e9."),
+    "clip_below": (
+        config(optim={"override_optimizer_config": {"clip_grad": 0.0}}),
+        "override_optimizer_config.clip_grad=0.0",
+        "override_optimizer_config.clip_grad=null.",
+    ),
+    "cp_below": (
+        config(override_transformer_config={"context_parallel_size": 2}),
+        "override_transformer_config.context_parallel_size=2",
+        "context_parallel_size=null.",
+    ),
+    "fp8": (config(override_transformer_config={"fp8": "e4m3"}), "fp8=e4m3", "fp8=null."),
+    "qat": (config(qat={"enable": True}), "qat.enable=True", "qat.enable=False."),
     "mtp": (config(model={"mtp": {"enable": True}}), "model.mtp.enable=True", "model.mtp.enable=False."),
 }
 

@@ -230,7 +230,7 @@ def test_a_torn_tracker_without_a_finished_checkpoint_goes(tmp_path, caplog):
         "", "{", "[]", "null", "7", '{"format": "x"}', "[" * 100_000,
         json.dumps({**GOOD, "version": 2}),
         json.dumps({**GOOD, "effective_steps": -1}), json.dumps({**GOOD, "number": -1}),
-        json.dumps({**GOOD, "parent": "1"}),
+        json.dumps({**GOOD, "parent": "1"}), json.dumps({**GOOD, "sampling": "hot"}),
         json.dumps({key: value for key, value in GOOD.items() if key != "number"}),
         json.dumps({**GOOD, "effective_steps": True}), json.dumps({**GOOD, "files": []}),
         json.dumps({**GOOD, "files": {"a": "1"}}), json.dumps({**GOOD, "files": {"a": 1.5}}),
