@@ -161,8 +161,9 @@ class Server:
         job = received["environment"].get(JOB_VARIABLE)
         if not self._warm:
             preload(received["environment"])
-            self._warm, self._job = True, job
-        elif job != self._job and None not in (job, self._job):  # Ray's library would report for the first job
+            self._warm = True
+        self._job = self._job or job
+        if job not in (None, self._job):  # Ray's library would report for the first job
             for number in (connection.detach(), *files):
                 os.close(number)
             return None

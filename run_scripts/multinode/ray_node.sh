@@ -10,7 +10,7 @@ use_any_environment
 place=(--head "--port=$head_port")
 if [ "$role" = worker ]; then
   place=("--address=$RAY_ADDRESS")
-  until (exec 3<>"/dev/tcp/$head_host/$head_port") 2>/dev/null; do
+  until timeout --foreground 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$head_host" "$head_port" 2>/dev/null; do
     [ $SECONDS -lt "${WAIT_S:-600}" ] || fail "no Ray head at $RAY_ADDRESS after $SECONDS s: start ray_node.sh head there, or raise WAIT_S"
     sleep 1
   done

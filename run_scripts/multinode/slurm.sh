@@ -16,7 +16,8 @@ export NUM_NODES=$SLURM_JOB_NUM_NODES NUM_GPUS=${NUM_GPUS:-${SLURM_GPUS_ON_NODE:
 # a token for this job alone: Ray executes what whoever reaches its port sends
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token} RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
 set -m # a process group each, so that nothing of them outlives this script
-srun --ntasks="$NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 bash run_scripts/multinode/slurm.sh --node &
+srun --ntasks="$NUM_NODES" --ntasks-per-node=1 --export=ALL --cpu-bind=none --kill-on-bad-exit=1 \
+  bash run_scripts/multinode/slurm.sh --node &
 nodes=$!
 bash run_scripts/multinode/train.sh "$@" &
 train=$!

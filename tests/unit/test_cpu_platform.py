@@ -213,16 +213,20 @@ class TestForkServer:
         assert client.returncode != 0
         assert not tmp_path.exists()
 
-    def test_it_serves_the_job_that_it_met_first(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("jobs", "served"),
+        [(("01", "02", "01"), (True, False, True)), ((None, "01", "02", None, "01"), (True, True, False, True, True))],
+        ids=["a_job_first", "no_job_first"],
+    )
+    def test_it_serves_the_job_that_it_met_first(self, tmp_path, jobs, served):
         running, seen = Running(tmp_path), []
-        for job in ("01", "02", "01"):
-            client = running.start(
-                "-c", "import os; print(os.getppid())", env={**running.environment, fork_server.JOB_VARIABLE: job}
-            )
+        for job in jobs:
+            named = {} if job is None else {fork_server.JOB_VARIABLE: job}
+            client = running.start("-c", "import os; print(os.getppid())", env={**running.environment, **named})
             out, err = client.communicate(timeout=60)
             seen.append((out == f"{running.process.pid}\n", "no fork server for this job" in err, client.returncode))
         running.end()
-        assert seen == [(True, False, 0), (False, True, 0), (True, False, 0)]
+        assert seen == [(forked, not forked, 0) for forked in served]
 
     def test_without_a_server_the_client_becomes_python(self, tmp_path):
         environment = {**os.environ, fork_client.SOCKET_VARIABLE: str(tmp_path / "none")}

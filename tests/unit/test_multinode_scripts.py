@@ -1,6 +1,6 @@
 """The scripts for several nodes: their commands, quoting and refusals, with recorders in place of the programs."""
 
-import json
+import contextlib
 import os
 import re
 import shlex
@@ -18,9 +18,14 @@ STUBS = ROOT / "tests" / "helpers" / "slurm"
 DOCUMENT = ROOT / "docs" / "multinode.md"
 RECORDER = """#!/usr/bin/env bash
 # writes its name, arguments and some variables as lines of words, quoted for a shell
-{ printf '%q ' "$(basename "$0")" "$@"; echo; } >>"$RECORD"
 env | grep -E '^(RAY_|NUM_|OUTPUT|REPO)' | sed "s/^/$(basename "$0") /" >>"$RECORD.env"
+{ printf '%q ' "$(basename "$0")" "$@"; echo; } >>"$RECORD"
+if [[ $1 = */wait_for_nodes.py && -n ${SLURM_JOB_NUM_NODES:-} ]]; then
+  for _ in {1..100}; do [ "$(grep -c '^ray start' "$RECORD")" -lt "$2" ] || break; sleep 0.1; done
+fi
 [ "$(basename "$0")" != python ] || [ "$1" != - ] || exec "$REAL_PYTHON" "$@"
+[ "$(basename "$0") $1" != "ray job" ] || stat -L -c '%a %h' /dev/stdin >"$RECORD.mode"
+[ "$(basename "$0") $1" != "ray job" ] || cat /dev/stdin >"$RECORD.job"
 [ "$(basename "$0") $1 $STAY" != "ray start 1" ] || [ -z "${SLURM_NODEID:-}" ] || exec sleep 20
 """
 
@@ -139,6 +144,16 @@ class TestNode:
         done = run(place, "bash", str(FOLDER / "ray_node.sh"), "worker", RAY_ADDRESS="127.0.0.1:1", WAIT_S="1")
         assert done.returncode == 1 and "no Ray head at 127.0.0.1:1 after" in done.stderr
 
+    def test_worker_gives_up_on_a_head_that_does_not_answer(self, place):
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as head, contextlib.ExitStack() as stack:
+            for _ in range(4):  # its queue is full: a further connection waits for minutes
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(head.getsockname())
+            address = f"127.0.0.1:{head.getsockname()[1]}"
+            done = run(place, "bash", str(FOLDER / "ray_node.sh"), "worker", RAY_ADDRESS=address, WAIT_S="1")
+        assert done.returncode == 1 and f"no Ray head at {address} after" in done.stderr
+
     def test_node_without_a_gpu_starts_with_the_cpu_backend(self, place):
         done = run(place, "bash", str(FOLDER / "ray_node.sh"), "head", RAY_ADDRESS="h:77", VERL_PLATFORM="cpu")
         assert done.returncode == 0, done.stderr
@@ -157,9 +172,9 @@ class TestNode:
 
 
 class TestSlurm:
-    def submit(self, place, *arguments, **variables):
+    def submit(self, place, *arguments, flags=(), **variables):
         script = "run_scripts/multinode/slurm.sh"
-        return run(place, "sbatch", "--nodes=3", "--gpus-per-node=8", script, *arguments, **variables)
+        return run(place, "sbatch", "--nodes=3", "--gpus-per-node=8", *flags, script, *arguments, **variables)
 
     def test_a_node_each_and_training_with_arguments_as_they_are(self, place):
         with socket.create_server(("127.0.0.1", 0)) as head:
@@ -174,6 +189,17 @@ class TestSlurm:
         tokens = {line.split("=", 1)[1] for line in lines if "RAY_AUTH_TOKEN=" in line}
         assert len(tokens) == 1 and re.fullmatch("[0-9a-f]{64}", tokens.pop())
 
+    def test_nodes_know_the_head_and_the_token_where_the_job_was_submitted_without_the_environment(self, place):
+        with socket.create_server(("127.0.0.1", 0)) as head:
+            port = str(head.getsockname()[1])
+            names = {"NUM_GPUS": "8", "RAY_PORT": port, **{name: place[1][name] for name in ("OUTPUT", "TRAIN_FILE")}}
+            export = ",".join(f"{name}={value}" for name, value in names.items())
+            done = self.submit(place, flags=[f"--export={export}"], STAY="1", UNNAMED="1")
+        assert done.returncode == 0, done.stderr
+        lines = (place[0] / "record.env").read_text().splitlines()
+        tokens = [line for line in lines if line.startswith("ray RAY_AUTH_TOKEN=")]
+        assert len(tokens) == 3 and len(set(tokens)) == 1 and lines.count("ray RAY_AUTH_MODE=token") == 3
+
     def test_a_node_that_ends_ends_the_job(self, place):
         (place[0] / "bin" / "python").write_text("#!/usr/bin/env bash\n[ $1 = -c ] || exec sleep 20\n")
         done = self.submit(place, NUM_GPUS="8", RAY_PORT="1", WAIT_S="1")
@@ -186,19 +212,61 @@ class TestSlurm:
         ]  # fmt: skip
 
 
-def test_ray_job_takes_variables_and_arguments_along(place):
-    done = run(
-        place, "bash", str(FOLDER / "ray_job.sh"), "a.b='x y'", RAY_API_SERVER_ADDRESS="http://h:1", NUM_NODES="2",
-        MODEL="a model", MINE="1", JOB_VARIABLES="MINE", FOLDER="/shared/repo", SECRET="no",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    [call] = recorded(place, "ray")
-    assert call[:3] == ["job", "submit", "--runtime-env-json"]
-    variables = json.loads(call[3])["env_vars"]
-    assert (
-        variables.keys() == {"NUM_NODES", "MODEL", "MINE", "TRAIN_FILE", "OUTPUT"} and variables["MODEL"] == "a model"
-    )
-    assert call[4:] == ["--", "bash", "/shared/repo/run_scripts/multinode/train.sh", "a.b='x y'"]
+NOT_OF_A_JOB = {
+    "VENV", "PYTHON", "PIP_FIND_LINKS", "VERL_PLATFORM",  # of a machine
+    "ANSWERS", "BENCHMARKS", "SITE",  # of scripts that don't train
+}  # fmt: skip
+
+
+def variables_of_training():
+    """The variables that the scripts read or docs/run_scripts.md names as settings."""
+    scripts = [*(ROOT / "run_scripts").glob("*.sh"), FOLDER / "train.sh"]
+    read = {name for path in scripts for name in re.findall(r"\$\{([A-Z_]+):-", path.read_text())}
+    settings = (ROOT / "docs" / "run_scripts.md").read_text().split("## Settings")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in settings.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall("`([A-Z_]+)`", row)}
+    assert {"TP", "SCRIPT", "LR_DECAY_KEY"} <= read and {"GPU_GIB", "SKIP_ESTIMATE"} <= named
+    return (read | named) - NOT_OF_A_JOB
+
+
+class TestRayJob:
+    def submit(self, place, *arguments, **variables):
+        """What the job's environment is, and what the script said."""
+        (place[0] / "temporary").mkdir()
+        done = run(
+            place, "bash", str(FOLDER / "ray_job.sh"), *arguments,
+            **{"RAY_API_SERVER_ADDRESS": "http://h:1", "NUM_NODES": "2", **variables},
+            TMPDIR=str(place[0] / "temporary"),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert not list((place[0] / "temporary").iterdir()), "a file with the environment is left"
+        return yaml.safe_load((place[0] / "record.job").read_text())["env_vars"], done.stderr
+
+    def test_takes_variables_and_arguments_along(self, place):
+        odd = "a \U0001f600: 'b'\n\"c\" \x7f"
+        variables, said = self.submit(
+            place, "a.b='x y'", MODEL=odd, MINE="1", JOB_VARIABLES="MINE UNSET", FOLDER="/shared/repo", SECRET="no"
+        )
+        own = {name: place[1][name] for name in ("TRAIN_FILE", "OUTPUT")}
+        assert variables == {"NUM_NODES": "2", "MODEL": odd, "MINE": "1", **own} and "warning" not in said
+        [call] = recorded(place, "ray")
+        assert call == [
+            "job", "submit", "--runtime-env", "/dev/stdin",
+            "--", "bash", "/shared/repo/run_scripts/multinode/train.sh", "a.b='x y'",
+        ]  # fmt: skip
+
+    def test_takes_every_variable_of_training_along(self, place):
+        given = {name: f"the {name}" for name in variables_of_training()}
+        assert self.submit(place, **given)[0] == given
+
+    def test_a_secret_is_in_no_command_line_and_warned_of(self, place):
+        variables, said = self.submit(place, MY_API_KEY="hush", PLAIN="1", JOB_VARIABLES="PLAIN MY_API_KEY", TP="4")
+        assert variables["MY_API_KEY"] == "hush" and "hush" not in said
+        assert "hush" not in (place[0] / "record").read_text()
+        [warning] = re.findall("warning: .*", said)
+        assert "JOB_VARIABLES=MY_API_KEY looks like a secret" in warning
+        mode, names = (place[0] / "record.mode").read_text().split()
+        assert (mode, names) == ("600", "0"), "only its owner can read the open file, and it has no name"
 
 
 @pytest.fixture(scope="module")
