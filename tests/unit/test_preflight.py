@@ -143,6 +143,8 @@ def test_estimate_of_host_disk_and_time_by_hand():
     assert make_estimate(spread, TOY, 80 * GIB, 100).disk == e.disk, "saved by the driver, in one place"
     spread["algorithm"]["repo"]["storage_processes"] = 2
     assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer / 2
+    spread["algorithm"]["repo"]["storage_processes"] = 8
+    assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer / 4, "two on each node"
     spread["algorithm"]["repo"]["storage"] = "host"
     assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer
     # the CPU backend has no GPU, and its passes are in fp32
