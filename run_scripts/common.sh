@@ -25,12 +25,13 @@ use_any_environment() {
 }
 
 # train ARGS...: the preflight, then verl's own command; with DRY_RUN=1 the composed configuration as YAML on standard
-# output and the estimate on standard error. SKIP_ESTIMATE=1 goes on where only an estimate says no.
+# output and the estimate on standard error. SKIP_ESTIMATE=1 goes on where only an estimate says no, SKIP_PREFLIGHT=1
+# without any check.
 train() {
   if [ "${DRY_RUN:-0}" = 1 ]; then
     python -m repo_verl.preflight --dry-run "$@"
   else
-    python -m repo_verl.preflight "$@"
+    if [ "${SKIP_PREFLIGHT:-0}" != 1 ]; then python -m repo_verl.preflight "$@"; fi
     python -m verl.trainer.main_ppo "$@"
   fi
 }

@@ -1,11 +1,13 @@
-"""Sizes that verl or vLLM would refuse only after Ray, the model or the first batch: what must divide what."""
+"""Sizes that verl or vLLM refuses only after Ray, the model or the first batch, and those that it may refuse."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from repo_verl.preflight.machine import has_cluster
 from repo_verl.preflight.models import Dims
-from repo_verl.preflight.settings import Config, data_parallel, lookup, lora_rank
+from repo_verl.preflight.settings import Config, data_parallel, is_replaying, lookup, lora_rank
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
 SIZES = (
@@ -13,6 +15,8 @@ SIZES = (
     "data.max_response_length", ROLLOUT + "n", ROLLOUT + "tensor_model_parallel_size",
 )  # fmt: skip
 """Counts that every run has."""
+PASSES = ((ACTOR, "ppo_"), (ROLLOUT, "log_prob_"))
+"""Sections with a size of a pass, and the prefix of its keys."""
 
 
 def whole(config: Config, key: str, default: int = 1) -> int:
@@ -28,42 +32,77 @@ def whole(config: Config, key: str, default: int = 1) -> int:
 
 
 def find_batch_problems(config: Config) -> Iterator[str]:
-    """One sentence for each pair of batch sizes that does not fit."""
+    """One sentence for each batch size that is certain to stop the run."""
     prompts, mini = whole(config, "data.train_batch_size"), whole(config, ACTOR + "ppo_mini_batch_size")
-    samples, ranks = whole(config, ROLLOUT + "n"), data_parallel(config)
-    if prompts % mini:
-        fitting = max(size for size in range(1, min(mini, prompts) + 1) if prompts % size == 0)
+    if mini > prompts and not lookup(config, ACTOR + "use_dynamic_bsz", False):
         yield (
-            f"{ACTOR}ppo_mini_batch_size={mini} does not divide data.train_batch_size={prompts}: "
-            f"set it to {fitting} or the batch to a multiple of {mini}."
+            f"{ACTOR}ppo_mini_batch_size={mini} is more than data.train_batch_size={prompts}, which verl refuses with "
+            f"use_dynamic_bsz=False: set it to {prompts} or less."
         )
-    elif mini * samples % ranks:
+        return
+    for section, prefix in PASSES:
+        key, dynamic = f"{section}{prefix}micro_batch_size_per_gpu", _dynamic(section, prefix)
+        if not lookup(config, dynamic, False) and lookup(config, key, lookup(config, key[:-8])) is None:
+            yield f"{key}=null and {dynamic}=False leave the size of a pass open: set {dynamic}=True or the size."
+    if not is_replaying(config):
+        yield from _uneven_update(config)
+    if not lookup(config, "algorithm.rollout_correction.bypass_mode", False):
+        ranks, step = data_parallel(config), mini * whole(config, ROLLOUT + "n")
+        filled = math.lcm(ranks, step)  # verl pads a batch to a multiple of this
+        rows = math.ceil(prompts * whole(config, ROLLOUT + "n") / filled) * filled
+        yield from _uneven_passes(config, ROLLOUT, "log_prob_", rows // ranks)
+
+
+def find_batch_doubts(config: Config) -> Iterator[str]:
+    """One sentence for each size that stops a run with some rows and not with others.
+
+    Updates with replayed or pruned rows are laid out by RePO, which pads them; verl lays out the others.
+    """
+    found = list(_uneven_update(config)) if is_replaying(config) else []
+    for section, prefix in PASSES:
+        key = f"{section}{prefix}max_token_len_per_gpu"
+        length = whole(config, "data.max_prompt_length") + whole(config, "data.max_response_length")
+        limit = whole(config, key, 16384) * whole(config, ACTOR + "ulysses_sequence_parallel_size")
+        if lookup(config, _dynamic(section, prefix), False) and limit < length:
+            found.append(
+                f"{key}={limit} is less than data.max_prompt_length + data.max_response_length = {length}, one row of "
+                f"full length: set it to {length} or more."
+            )
+    for sentence in found:
+        yield f"{sentence[:-1]}, or SKIP_ESTIMATE=1 to try."
+
+
+def find_batch_notices(config: Config) -> Iterator[str]:
+    """A line where verl fills a mini-batch with padding rows."""
+    prompts, mini = whole(config, "data.train_batch_size"), whole(config, ACTOR + "ppo_mini_batch_size")
+    if prompts % mini:
+        yield (
+            f"{ACTOR}ppo_mini_batch_size={mini} does not divide data.train_batch_size={prompts}: verl fills the last "
+            "mini-batch with padding rows"
+        )
+
+
+def _dynamic(section: str, prefix: str) -> str:
+    return section + ("" if prefix == "ppo_" else prefix) + "use_dynamic_bsz"
+
+
+def _uneven_update(config: Config) -> Iterator[str]:
+    """Rows of a mini-batch that ranks can't share, or passes can't, where verl lays them out."""
+    mini, samples = whole(config, ACTOR + "ppo_mini_batch_size"), whole(config, ROLLOUT + "n")
+    ranks = data_parallel(config)
+    if mini * samples % ranks:
         yield (
             f"{ACTOR}ppo_mini_batch_size={mini} x {ROLLOUT}n={samples} are {mini * samples} rows, which {ranks} "
             f"data-parallel GPUs can't share evenly: make the product a multiple of {ranks}, or "
             "trainer.n_gpus_per_node a divisor of it."
         )
     else:
-        yield from _micro_batches(config, ACTOR, "ppo_", mini * samples // ranks)
-        yield from _micro_batches(config, ROLLOUT, "log_prob_", prompts * samples // ranks)
+        yield from _uneven_passes(config, ACTOR, "ppo_", mini * samples // ranks)
 
 
-def _micro_batches(config: Config, section: str, prefix: str, rows: int) -> Iterator[str]:
-    dynamic = section + ("" if prefix == "ppo_" else prefix) + "use_dynamic_bsz"
-    if lookup(config, dynamic, False):
-        key = f"{section}{prefix}max_token_len_per_gpu"
-        length = whole(config, "data.max_prompt_length") + whole(config, "data.max_response_length")
-        limit = whole(config, key, 16384) * whole(config, ACTOR + "ulysses_sequence_parallel_size")
-        if limit < length:
-            yield (
-                f"{key}={limit} is less than data.max_prompt_length + data.max_response_length = {length}, one row: "
-                f"set it to {length} or more."
-            )
-        return
+def _uneven_passes(config: Config, section: str, prefix: str, rows: int) -> Iterator[str]:
     key = f"{section}{prefix}micro_batch_size_per_gpu"
-    if lookup(config, key) is None:
-        if lookup(config, key.removesuffix("_per_gpu")) is None:
-            yield f"{key}=null and {dynamic}=False leave the size of a pass open: set {dynamic}=True or the size."
+    if lookup(config, _dynamic(section, prefix), False) or lookup(config, key) is None:
         return
     size = whole(config, key)
     if rows % size:
@@ -95,9 +134,9 @@ def find_parallel_problems(config: Config, dims: Dims | None) -> Iterator[str]:
                     f"{key}={whole(config, key)} does not divide the model's {dims.heads} attention heads: "
                     "set it to a divisor."
                 )
-    if lookup(config, "trainer.device") == "cpu":
-        logical = lookup(config, "ray_kwargs.ray_init.num_gpus", 0)
-        if logical < gpus:
+    if lookup(config, "trainer.device") == "cpu" and not has_cluster(config):
+        logical = lookup(config, "ray_kwargs.ray_init.num_gpus")  # null: Ray, or an existing cluster, decides
+        if logical is not None and logical < gpus:
             yield (
                 f"ray_kwargs.ray_init.num_gpus={logical} is less than the {gpus} workers of "
                 f"trainer.n_gpus_per_node={per_node}, which Ray would wait for: set it to {gpus}."

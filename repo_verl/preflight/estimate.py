@@ -7,7 +7,7 @@ import math
 
 from repo_verl.preflight import equations as eq
 from repo_verl.preflight.models import Dims
-from repo_verl.preflight.settings import Config, Settings, lookup, read_settings
+from repo_verl.preflight.settings import Config, Settings, is_replaying, lookup, read_settings
 
 GIB = 2.0**30
 
@@ -113,8 +113,8 @@ def make_estimate(config: Config, dims: Dims, gpu_bytes: float, train_prompts: i
         trained=trained,
         gpu={} if cpu else _gpu(s, dims, total, adapters, gpu_bytes),
         vllm={} if cpu else _vllm(s, dims, total, gpu_bytes),
-        host=_host(s, dims, total, adapters, buffer),
-        disk=kept * (state + buffer),
+        host=_host(s, dims, total, adapters, buffer / _buffer_nodes(config)),
+        disk=kept * (state + buffer * bool(lookup(config, "algorithm.repo.persist", True))),
         checkpoints=kept,
         seconds={} if cpu else _seconds(s, total, adapters, flops * MFU, bandwidth * BANDWIDTH_SHARE),
         steps=steps,
@@ -135,11 +135,20 @@ def _checkpoints(config: Config, steps: int) -> int:
 
 
 def _buffer(config: Config, s: Settings, prompts: int) -> float:
-    if lookup(config, "algorithm.adv_estimator") != "repo":
+    if not is_replaying(config):
         return 0.0
     rows = prompts * int(lookup(config, "algorithm.repo.capacity", 16))
     token = 6 if lookup(config, "algorithm.repo.log_prob_dtype", "float32") == "bfloat16" else 8
     return eq.buffer_bytes(rows, s.response_tokens, token)
+
+
+def _buffer_nodes(config: Config) -> int:
+    """Nodes over which the buffer's rows are spread."""
+    repo = "algorithm.repo."
+    if lookup(config, repo + "storage") != "distributed":
+        return 1
+    nodes = int(lookup(config, "trainer.nnodes", 1))
+    return max(1, min(nodes, int(lookup(config, repo + "storage_processes", nodes))))
 
 
 def _state(s: Settings, total: int, adapters: int) -> tuple[float, float, float]:

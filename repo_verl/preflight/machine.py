@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+from repo_verl.preflight.settings import Config, lookup
+from repo_verl.step_folders import folder_of, steps_in
 
 GIB = 2.0**30
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits")
@@ -15,14 +19,27 @@ QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--for
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One visible GPU: bytes in all and bytes free."""
+    """One visible GPU: bytes in all and bytes free; None where nvidia-smi does not say."""
 
-    total: float
-    free: float
+    total: float | None
+    free: float | None
 
 
-def parse_gpus(listing: str, visible: str | None) -> list[Gpu]:
-    """GPUs of nvidia-smi's table, those that ``CUDA_VISIBLE_DEVICES`` leaves (numbers or UUIDs; None: all).
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What is known of this machine's GPUs.
+
+    Attributes:
+        gpus: those that CUDA would show.
+        doubt: why there may be others; empty where nvidia-smi answered and its answer was understood.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    doubt: str = ""
+
+
+def parse_gpus(listing: str, visible: str | None) -> Seen:
+    """GPUs of nvidia-smi's table, those that ``CUDA_VISIBLE_DEVICES`` leaves (numbers, UUIDs, MIG names; None: all).
 
     Raises:
         ValueError: if a line is none of the table.
@@ -30,25 +47,45 @@ def parse_gpus(listing: str, visible: str | None) -> list[Gpu]:
     found: dict[str, Gpu] = {}
     for line in listing.strip().splitlines():
         index, uuid, total, free = (part.strip() for part in line.split(","))
-        found[index] = found[uuid] = Gpu(float(total) * 2**20, float(free) * 2**20)
+        found[index] = found[uuid] = Gpu(_mebibytes(total), _mebibytes(free))
     if visible is None:
-        return [gpu for name, gpu in found.items() if name.isdigit()]
-    gpus = []
+        return Seen(tuple(gpu for name, gpu in found.items() if name.isdigit()))
+    gpus, doubt = [], ""
     for name in (part.strip() for part in visible.split(",")):
         named = [gpu for key, gpu in found.items() if key == name or (len(name) > 4 and key.startswith(name))]
-        if not named:
-            break  # CUDA shows what stands before the first name that it doesn't know
+        if name.startswith("MIG-"):
+            named = [Gpu(None, None)]  # a part of a GPU, of which the table says nothing
+        if not named:  # CUDA shows what stands before the first name that it doesn't know
+            known = re.fullmatch(r"-?[0-9]*", name)
+            doubt = "" if known else f"CUDA_VISIBLE_DEVICES={visible} names what nvidia-smi does not list"
+            break
         gpus.append(named[0])
-    return gpus
+    return Seen(tuple(gpus), doubt)
 
 
-def find_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The GPUs that CUDA would show here; none without nvidia-smi."""
+def _mebibytes(text: str) -> float | None:
+    """Bytes; None for ``[N/A]``, as for GPUs that share the host's memory."""
+    return float(text) * 2**20 if re.fullmatch(r"[0-9.]+", text) else None
+
+
+def find_gpus(environment: Mapping[str, str] = os.environ) -> Seen:
+    """The GPUs that CUDA would show here, as far as nvidia-smi tells."""
     try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(QUERY, capture_output=True, text=True, check=False, timeout=60)
+        if "no devices were found" in (done.stdout + done.stderr).lower():
+            return Seen()
+        if done.returncode:
+            return Seen(doubt=f"nvidia-smi failed with status {done.returncode}")
         return parse_gpus(done.stdout, environment.get("CUDA_VISIBLE_DEVICES"))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return []
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return Seen(doubt=f"nvidia-smi gave no answer ({type(error).__name__})")
+
+
+def has_cluster(config: Config, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether verl's ``ray.init`` would join a cluster that runs, instead of starting Ray on this machine."""
+    if environment.get("RAY_ADDRESS") or lookup(config, "ray_kwargs.ray_init.address"):
+        return True
+    return (Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster").exists()
 
 
 def available_memory(
@@ -102,3 +139,15 @@ def existing_parent(folder: Path) -> Path:
 def free_disk(folder: Path) -> float:
     """Bytes free where a folder is or will be."""
     return float(shutil.disk_usage(existing_parent(folder)).free)
+
+
+def checkpoint_bytes(folder: Path) -> float:
+    """Bytes of the checkpoints that lie in a run's folder."""
+    root = str(folder.expanduser())
+    files = [
+        Path(parent, name)
+        for step in steps_in(root)
+        for parent, _, names in os.walk(folder_of(root, step))
+        for name in names
+    ]
+    return float(sum(file.lstat().st_size for file in files))

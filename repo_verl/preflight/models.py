@@ -81,8 +81,8 @@ def read_dims(config: Mapping[str, Any]) -> Dims:
 
 
 def is_local(path: str) -> bool:
-    """Whether a model's path names a folder and no model of the hub (``owner/name``)."""
-    return path.startswith(("/", ".", "~")) or path.count("/") != 1 or Path(path).exists()
+    """Whether a model's path names a folder and no model of the hub (``name`` or ``owner/name``)."""
+    return path.startswith(("/", ".", "~")) or path.count("/") > 1 or Path(path).exists()
 
 
 def find_dims(path: str) -> Dims | None:

@@ -26,14 +26,19 @@ def lora_rank(config: Config) -> int:
     return int(lookup(config, model + "lora.rank", 0)) or int(lookup(config, model + "lora_rank", 0))
 
 
+def is_replaying(config: Config) -> bool:
+    """Whether RePO keeps and replays anything: not for GRPO, ``strategy=none`` and ``off_policy_coef=0``."""
+    repo = "algorithm.repo."
+    chosen = lookup(config, "algorithm.adv_estimator") == "repo" and lookup(config, repo + "strategy") != "none"
+    return chosen and float(lookup(config, repo + "off_policy_coef", 1.0)) != 0
+
+
 def replayed_per_prompt(config: Config) -> int:
     """Most rows that a prompt replays in a step; 0 for GRPO."""
+    if not is_replaying(config):
+        return 0
     repo = "algorithm.repo."
     strategy = lookup(config, repo + "strategy", "recency")
-    if lookup(config, "algorithm.adv_estimator") != "repo" or strategy == "none":
-        return 0
-    if not lookup(config, repo + "off_policy_coef", 1.0):
-        return 0
     capacity = int(lookup(config, repo + "capacity", 16))
     return capacity if strategy == "full" else min(capacity, int(lookup(config, repo + "num_replay", 8)))
 

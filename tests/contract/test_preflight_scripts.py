@@ -25,6 +25,8 @@ SETTINGS = (
     "GPU_GIB",
     "HOST_GIB",
     "SKIP_ESTIMATE",
+    "SKIP_PREFLIGHT",
+    "RAY_ADDRESS",
     "ADV_ESTIMATOR",
     "STRATEGY",
     "MODEL",
@@ -190,14 +192,33 @@ def run(tmp_path, recorder):
     return start
 
 
+ROWS = (
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=16",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+)
+"""4 prompts of 8 responses in mini-batches of 3: verl pads 32 rows to 48, two mini-batches of 24."""
+
+
 def test_a_run_with_nothing_wrong_reaches_verl(run):
     assert run() == (77, [], True)
 
 
 def test_a_wrong_batch_size_stops_before_ray(run):
-    status, (error,), reached = run("actor_rollout_ref.actor.ppo_mini_batch_size=3")
+    status, (error,), reached = run("actor_rollout_ref.actor.ppo_mini_batch_size=5")
     assert status == 1 and not reached
-    assert "actor_rollout_ref.actor.ppo_mini_batch_size=3 does not divide data.train_batch_size=4" in error
+    assert "actor_rollout_ref.actor.ppo_mini_batch_size=5 is more than data.train_batch_size=4" in error
+
+
+def test_a_batch_that_verl_pads_reaches_verl(run):
+    assert run("actor_rollout_ref.actor.ppo_mini_batch_size=3", *ROWS) == (77, [], True)
+
+
+def test_a_refusal_can_be_overruled(run):
+    assert run("actor_rollout_ref.actor.ppo_mini_batch_size=5", SKIP_PREFLIGHT="1") == (77, [], True)
+
+
+def test_a_flag_of_hydra_reaches_verl(run):
+    assert run("--cfg", "job") == (77, [], True)
 
 
 def test_missing_files_stop_before_ray(run, tmp_path):
@@ -212,11 +233,13 @@ def test_too_little_memory_stops_before_ray_unless_estimates_are_skipped(run):
     status, (error,), reached = run(HOST_GIB="1.5")
     assert status == 1 and not reached and "1.5 GiB may be used" in error and "SKIP_ESTIMATE=1" in error
     assert run(HOST_GIB="1.5", SKIP_ESTIMATE="1") == (77, [], True)
-    status, (error,), reached = run("actor_rollout_ref.actor.ppo_mini_batch_size=3", HOST_GIB="1.5", SKIP_ESTIMATE="1")
-    assert status == 1 and not reached and "ppo_mini_batch_size=3 does not" in error, "exact checks are never skipped"
+    status, (error,), reached = run("actor_rollout_ref.actor.ppo_mini_batch_size=5", HOST_GIB="1.5", SKIP_ESTIMATE="1")
+    assert status == 1 and not reached and "ppo_mini_batch_size=5 is more" in error, "exact checks are never skipped"
 
 
-def test_a_gpu_run_on_a_machine_without_gpus_stops_before_ray(run):
+def test_a_gpu_run_on_a_machine_without_gpus_stops_before_ray(run, recorder):
+    (recorder / "nvidia-smi").write_text("#!/bin/sh\necho No devices were found\n")
+    (recorder / "nvidia-smi").chmod(0o755)
     status, errors, reached = run(CONFIG_NAME="repo_gpu", CUDA_VISIBLE_DEVICES="")
     assert status == 1 and not reached
     assert any("trainer.n_gpus_per_node=1 and this machine shows no GPU" in error for error in errors)

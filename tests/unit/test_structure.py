@@ -30,6 +30,8 @@ ALLOWED = {
     },
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.preflight"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight.machine": {"repo_verl.preflight", "repo_verl.step_folders"},
+    "repo_verl.preflight.notices": {"repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {

@@ -1,0 +1,85 @@
+"""GPUs of this machine against those of the run, and what a run should know that does not stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from repo_verl import versions
+from repo_verl.preflight import batches
+from repo_verl.preflight.machine import Seen
+from repo_verl.preflight.settings import Config, lookup
+
+
+def find_gpu_problems(config: Config, seen: Seen, cluster: bool) -> Iterator[str]:
+    """Fewer GPUs on this machine than the run asks of a node, where that is certain.
+
+    Args:
+        config: the configuration.
+        seen: this machine's GPUs.
+        cluster: whether the run would join a cluster that runs already.
+    """
+    wanted, count = batches.whole(config, "trainer.n_gpus_per_node"), len(seen.gpus)
+    if count >= wanted or _doubt(config, seen, cluster) is not None:
+        return
+    if count:
+        yield (
+            f"trainer.n_gpus_per_node={wanted} is more than the {count} GPUs that this machine shows: "
+            f"set NUM_GPUS={count} (trainer.n_gpus_per_node), or CUDA_VISIBLE_DEVICES to more of them."
+        )
+    else:
+        yield (
+            f"trainer.n_gpus_per_node={wanted} and this machine shows no GPU: look at nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES, or set CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu for a small model."
+        )
+
+
+def find_gpu_notices(config: Config, seen: Seen, cluster: bool, gpu_gib: float) -> Iterator[str]:
+    """A line where GPUs could not be counted, and one where their memory is not known.
+
+    Args:
+        config: the configuration.
+        seen: this machine's GPUs.
+        cluster: whether the run would join a cluster that runs already.
+        gpu_gib: GiB of a GPU that the estimate takes.
+    """
+    if lookup(config, "trainer.device") == "cpu":
+        return
+    wanted, doubt = batches.whole(config, "trainer.n_gpus_per_node"), _doubt(config, seen, cluster)
+    if len(seen.gpus) < wanted and doubt is not None:
+        yield f"GPUs not checked, trainer.n_gpus_per_node={wanted} and {len(seen.gpus)} seen here: {doubt}"
+    if any(gpu.total is None or gpu.free is None for gpu in seen.gpus[:wanted]):
+        yield f"nvidia-smi does not tell a GPU's memory: the estimate takes {gpu_gib:.0f} GiB (GPU_GIB)"
+
+
+def _doubt(config: Config, seen: Seen, cluster: bool) -> str | None:
+    """Why this machine's GPUs do not decide; None where they do."""
+    device = lookup(config, "trainer.device")
+    if device != "cuda":
+        return f"trainer.device={device}"
+    if cluster:
+        return "a Ray cluster that runs already decides"
+    if not seen.gpus and batches.whole(config, "trainer.nnodes") > 1:
+        return "a run of several nodes"
+    return seen.doubt or None
+
+
+def find_attention_notice(config: Config) -> Iterator[str]:
+    """A line where the model's attention needs a package that is not installed; what verl does then was not tried."""
+    model = "actor_rollout_ref.model."
+    attention = lookup(config, model + "override_config.attn_implementation", "flash_attention_2")
+    missing = versions.installed("flash-attn") is None
+    if lookup(config, "trainer.device") != "cpu" and attention == "flash_attention_2" and missing:
+        yield (
+            "flash-attn is not installed and the attention is flash_attention_2: install it, or set "
+            f"+{model}override_config.attn_implementation=sdpa {model}use_remove_padding=False"
+        )
+
+
+def untested_versions() -> list[str]:
+    """One line for each installed version that is not the tested one: no problem by itself."""
+    pairs = {name: (versions.installed(name), tested) for name, tested in versions.tested().items()}
+    return [
+        f"untested: {name} {found} (tested: {tested})"
+        for name, (found, tested) in pairs.items()
+        if found is not None and found != tested
+    ]
