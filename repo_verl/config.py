@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import keyword
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 STRATEGY_NAMES = ("recency", "reward", "variance", "full", "random", "none")
@@ -167,6 +167,19 @@ def shown(value: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
+def lookup(config: Any, path: str, default: Any = None) -> Any:
+    """The value at a dotted path of nested mappings; ``default`` where a part is missing or null."""
+    node = config
+    for part in path.split("."):
+        getter: Callable[..., Any] | None = getattr(node, "get", None)
+        if getter is None or not hasattr(node, "items"):  # a list of OmegaConf's has "get" too
+            return default
+        node = getter(part, None)
+        if node is None:
+            return default
+    return node
+
+
 def names_function(strategy: object) -> bool:
     """Whether a strategy is a function of the user's, ``package.module:function``.
 
@@ -177,7 +190,7 @@ def names_function(strategy: object) -> bool:
 
 
 def _check_strategy(value: object) -> None:
-    if not isinstance(value, str) or ":" not in value:
+    if not isinstance(value, str) or not names_function(value):
         _check_choice("strategy", value, STRATEGY_NAMES, " or package.module:function")
         return
     module, _, function = value.partition(":")

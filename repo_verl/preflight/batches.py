@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from repo_verl.config import lookup
 from repo_verl.preflight.machine import has_cluster
 from repo_verl.preflight.models import Dims
-from repo_verl.preflight.settings import Config, data_parallel, is_replaying, lookup, lora_rank
+from repo_verl.preflight.settings import FSDP, Config, data_parallel, is_replaying, lora_rank
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
 SIZES = (
@@ -146,7 +147,7 @@ def find_parallel_problems(config: Config, dims: Dims | None) -> Iterator[str]:
 def find_lora_problems(config: Config) -> Iterator[str]:
     """What verl 0.9.1 asks of LoRA with vLLM and FSDP."""
     rank = lora_rank(config)
-    if rank == 0 or lookup(config, ACTOR + "strategy") not in ("fsdp", "fsdp2"):
+    if rank == 0 or lookup(config, ACTOR + "strategy") not in FSDP:
         return
     if lookup(config, "actor_rollout_ref.model.lora.merge", False):
         return

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from repo_verl import versions
-from repo_verl.config import RepoConfigError
+from repo_verl.config import RepoConfigError, lookup
 from repo_verl.preflight import batches
 from repo_verl.preflight.estimate import GIB, Estimate
 from repo_verl.preflight.machine import Gpu, existing_parent
 from repo_verl.preflight.models import Dims, is_local
-from repo_verl.preflight.settings import Config, lookup
+from repo_verl.preflight.settings import FSDP, Config
 from repo_verl.trainer.checks import check_config, is_selected
 
 PLUGIN = "repo_verl"
@@ -100,7 +100,7 @@ def find_size_problems(config: Config, dims: Dims | None, prompts: int | None) -
             f"data.train_batch_size={size} is more than the {prompts} prompts of data.train_files, so that no step "
             f"would run: set it to {prompts} or less, or name more data."
         )
-    if lookup(config, "actor_rollout_ref.actor.strategy") in ("fsdp", "fsdp2"):
+    if lookup(config, "actor_rollout_ref.actor.strategy") in FSDP:
         yield from batches.find_batch_problems(config)
         yield from batches.find_parallel_problems(config, dims)
         yield from batches.find_lora_problems(config)

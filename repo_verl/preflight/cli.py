@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from repo_verl.config import lookup
 from repo_verl.preflight import batches, checks, machine, notices
 from repo_verl.preflight.compose import compose, other_flags
 from repo_verl.preflight.estimate import ASSUMED_PROMPTS, BANDWIDTH_SHARE, GIB, MFU, Estimate, make_estimate
 from repo_verl.preflight.models import Dims, find_dims
-from repo_verl.preflight.settings import Config, lookup
+from repo_verl.preflight.settings import FSDP, Config
 
 DEFAULT_GPU_GIB = "80"
-ENGINES = ("fsdp", "fsdp2")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,7 +75,7 @@ def find_problems(config: Config, dims: Dims | None, prompts: int | None, seen: 
 def find_notices(config: Config, seen: machine.Seen, gpu_bytes: float, dry: bool) -> list[str]:
     """What does not stop the run, and should be known; of this machine's GPUs not in a dry run."""
     lines = [*notices.untested_versions(), *notices.find_attention_notice(config)]
-    if lookup(config, "actor_rollout_ref.actor.strategy") in ENGINES:
+    if lookup(config, "actor_rollout_ref.actor.strategy") in FSDP:
         lines += batches.find_batch_notices(config)
     if not dry:
         lines += notices.find_gpu_notices(config, seen, machine.has_cluster(config), gpu_bytes / GIB)
@@ -85,7 +85,7 @@ def find_notices(config: Config, seen: machine.Seen, gpu_bytes: float, dry: bool
 def find_doubts(config: Config, estimate: Estimate | None, seen: machine.Seen) -> list[str]:
     """What is likely to stop the run: sizes, and what the estimate says is too little on this machine."""
     engine = lookup(config, "actor_rollout_ref.actor.strategy")
-    found = list(batches.find_batch_doubts(config)) if engine in ENGINES else []
+    found = list(batches.find_batch_doubts(config)) if engine in FSDP else []
     if estimate is None:
         return found
     host = machine.available_memory(most=os.environ.get("HOST_GIB"))
@@ -97,7 +97,7 @@ def find_doubts(config: Config, estimate: Estimate | None, seen: machine.Seen) -
 
 
 def _estimate(config: Config, dims: Dims | None, gpu_bytes: float, prompts: int | None) -> Estimate | None:
-    if dims is None or lookup(config, "actor_rollout_ref.actor.strategy") not in ENGINES:
+    if dims is None or lookup(config, "actor_rollout_ref.actor.strategy") not in FSDP:
         return None
     try:
         return make_estimate(config, dims, gpu_bytes, prompts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from repo_verl.config import lookup
 from repo_verl.preflight import equations as eq
 from repo_verl.preflight.models import Dims
-from repo_verl.preflight.settings import Config, Settings, is_replaying, lookup, read_settings
+from repo_verl.preflight.settings import Config, Settings, is_replaying, read_settings
 
 GIB = 2.0**30
 

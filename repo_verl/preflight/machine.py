@@ -10,7 +10,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from repo_verl.preflight.settings import Config, lookup
+from repo_verl.config import lookup
+from repo_verl.preflight.settings import Config
 from repo_verl.step_folders import folder_of, steps_in
 
 GIB = 2.0**30

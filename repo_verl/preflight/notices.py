@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from repo_verl import versions
+from repo_verl.config import lookup
 from repo_verl.preflight import batches
 from repo_verl.preflight.machine import Seen
-from repo_verl.preflight.settings import Config, lookup
+from repo_verl.preflight.settings import Config
 
 
 def find_gpu_problems(config: Config, seen: Seen, cluster: bool) -> Iterator[str]:

@@ -7,17 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from repo_verl.config import lookup
+
 Config = Mapping[str, Any]
 
-
-def lookup(config: Config, path: str, default: Any = None) -> Any:
-    """The value at a dotted path of nested dicts; ``default`` where a part is missing or null."""
-    node: Any = config
-    for part in path.split("."):
-        if not isinstance(node, Mapping) or node.get(part) is None:
-            return default
-        node = node[part]
-    return node
+FSDP = ("fsdp", "fsdp2")
+"""``actor.strategy`` of the engines whose sizes are checked and estimated."""
 
 
 def lora_rank(config: Config) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from repo_verl.config import AGGREGATION_MODES, RepoConfig, RepoConfigError, names_function, shown
+from repo_verl.config import AGGREGATION_MODES, RepoConfig, RepoConfigError, lookup, names_function, shown
 from repo_verl.replay.custom import load_function
 from repo_verl.trainer import engines
 
@@ -86,19 +86,6 @@ FIXED_ASYNC: tuple[Rule, ...] = (
 """What holds beside :data:`FIXED_ACTIVE` where responses are generated beside the steps."""
 
 
-def lookup(config: Any, path: str, default: Any = None) -> Any:
-    """The value at a dotted path of nested mappings; ``default`` where a part is missing or null."""
-    node = config
-    for part in path.split("."):
-        getter: Callable[..., Any] | None = getattr(node, "get", None)
-        if getter is None or not hasattr(node, "items"):  # a list of OmegaConf's has "get" too
-            return default
-        node = getter(part, None)
-        if node is None:
-            return default
-    return node
-
-
 def is_selected(config: Any) -> bool:
     """Whether the configuration switches RePO on."""
     return str(lookup(config, "algorithm.adv_estimator", "")) == ESTIMATOR
@@ -166,7 +153,7 @@ def _plain(value: Any) -> str:
 
 
 def _check_active(config: Any) -> None:
-    for key, value, reason, remedy in engines.refused(config, lookup):
+    for key, value, reason, remedy in engines.refused(config):
         raise RepoConfigError(f"{key}={_plain(value)} can't be combined with RePO ({reason}): {remedy}.")
     rejection = lookup(config, "algorithm.rollout_correction.rollout_rs")
     if rejection is not None:

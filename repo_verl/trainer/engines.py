@@ -5,8 +5,10 @@ Why, with the places in verl 0.9.1 and Megatron-Core: docs/megatron.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
+
+from repo_verl.config import lookup
 
 ENGINES = ("fsdp", "fsdp2", "megatron")
 ACTOR = "actor_rollout_ref.actor."
@@ -43,15 +45,12 @@ MEGATRON_NOTICE = (
     "parallel); never run on a GPU, with Megatron-Bridge, in bfloat16 or with LoRA (docs/megatron.md)"
 )
 
-Lookup = Callable[..., Any]
 
-
-def refused(config: Any, lookup: Lookup) -> Iterator[tuple[str, Any, str, str]]:
+def refused(config: Any) -> Iterator[tuple[str, Any, str, str]]:
     """What of an engine's settings RePO does not serve.
 
     Args:
         config: verl's whole configuration.
-        lookup: the value at a dotted path of it, a default where it is missing.
 
     Yields:
         key, value, reason, remedy.
@@ -61,10 +60,10 @@ def refused(config: Any, lookup: Lookup) -> Iterator[tuple[str, Any, str, str]]:
         reason = "its micro-batches and auxiliary losses are not tested with replayed and pruned rows"
         yield ACTOR + "strategy", engine, reason, f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}"
     if engine == "megatron":
-        yield from _refused_of_megatron(config, lookup)
+        yield from _refused_of_megatron(config)
 
 
-def _refused_of_megatron(config: Any, lookup: Lookup) -> Iterator[tuple[str, Any, str, str]]:
+def _refused_of_megatron(config: Any) -> Iterator[tuple[str, Any, str, str]]:
     if lookup(config, ACTOR + "megatron") is None:
         yield ACTOR + "strategy", "megatron", "the configuration holds no Megatron engine", "add model_engine=megatron"
     for name, allowed, reason in MEGATRON:

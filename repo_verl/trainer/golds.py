@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repo_verl.config import RepoConfigError
-from repo_verl.trainer.checks import lookup
+from repo_verl.config import RepoConfigError, lookup
 
 OUR_REWARDS = "pkg://repo_verl.rewards"
 SAMPLE = 128

@@ -40,8 +40,8 @@ def stay_on_cpu() -> None:
     cuda.manual_seed = torch.manual_seed
     cuda.synchronize = lambda *device: None
     cuda.is_current_stream_capturing = lambda: False
-    torch.nn.Module.cuda = lambda self, device=None: self  # type: ignore[method-assign]
-    torch.Tensor.cuda = lambda self, *device, **options: self  # type: ignore[method-assign]
+    torch.nn.Module.cuda = lambda self, device=None: self  # type: ignore[method-assign]  # what the function is for
+    torch.Tensor.cuda = lambda self, *device, **options: self  # type: ignore[method-assign]  # likewise
     CudaIsCpu().__enter__()
     import megatron.core.optimizer.optimizer as optimizer
     import megatron.core.tensor_parallel.random as random
