@@ -1,6 +1,5 @@
 """The run scripts themselves: dry runs of all of them, and real runs that are refused before Ray starts."""
 
-import json
 import os
 import re
 import subprocess
@@ -9,10 +8,9 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
+from small_inputs import write_inputs
 
 pytestmark = pytest.mark.contract
 
@@ -168,12 +166,7 @@ def test_the_dry_run_is_what_verl_composes(dry_runs, recorder):
 @pytest.fixture
 def run(tmp_path, recorder):
     """The main job's script on the CPU backend, 8 prompts, a tiny model: status, errors, whether it reached verl."""
-    data, model = tmp_path / "train.parquet", tmp_path / "model"
-    pq.write_table(pa.table({"prompt": list(range(8))}), data)
-    model.mkdir()
-    (model / "model.safetensors").touch()
-    dims = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 128}
-    (model / "config.json").write_text(json.dumps({**dims, "vocab_size": 300, "model_type": "llama"}))
+    data, model = write_inputs(tmp_path)
     ray = tmp_path / "ray"
     ray.mkdir()
 

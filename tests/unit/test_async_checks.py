@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from small_inputs import set_paths
 
 from repo_verl.config import RepoConfigError
 from repo_verl.plugin import MODES as DISPATCHED
@@ -35,14 +36,7 @@ REFUSED = {
 
 
 def changed(**values):
-    config = copy.deepcopy(GOOD)
-    for path, value in values.items():
-        *folders, name = path.split(".")
-        node = config
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = value
-    return config
+    return set_paths(copy.deepcopy(GOOD), values, ".")
 
 
 def test_the_plugin_dispatches_the_modes_that_the_checks_let_through():

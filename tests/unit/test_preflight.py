@@ -1,12 +1,12 @@
 """Estimates put together, what this machine has, and every check, on small configurations."""
 
-import copy
 import math
 import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small_inputs import set_paths
 
 from repo_verl import versions
 from repo_verl.preflight import batches, checks, machine, models, notices
@@ -42,14 +42,7 @@ def make_config(**changes):
             "default_local_dir": "out",
         },
     }  # fmt: skip
-    config = copy.deepcopy(config)
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        node = config
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return config
+    return set_paths(config, changes, "__")
 
 
 FSDP = "actor_rollout_ref__actor__fsdp_config__"

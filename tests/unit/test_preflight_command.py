@@ -1,15 +1,13 @@
 """The preflight's command in one process: its arguments as Hydra's, and the configurations that the scripts compose."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
+from small_inputs import write_inputs
 
 from repo_verl.preflight import cli
 from repo_verl.preflight.compose import compose, other_flags
@@ -24,12 +22,7 @@ RECORDER = """#!/usr/bin/env bash
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with 8 prompts and a tiny model, and the arguments that name them."""
-    data, model = tmp_path / "train.parquet", tmp_path / "model"
-    pq.write_table(pa.table({"prompt": list(range(8))}), data)
-    model.mkdir()
-    (model / "model.safetensors").touch()
-    dims = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 128}
-    (model / "config.json").write_text(json.dumps({**dims, "vocab_size": 300, "model_type": "llama"}))
+    data, model = write_inputs(tmp_path)
     for name in ("RAY_ADDRESS", "SKIP_ESTIMATE", "HOST_GIB", "VERL_USE_EXTERNAL_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
