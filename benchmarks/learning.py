@@ -1,6 +1,6 @@
 """Does replay help a tiny model learn arithmetic? GRPO and RePO's variants, several seeds, one factor at a time.
 
-    python benchmarks/learning.py run [--tasks sums chains] [--arms ...] [--pilot] [--work runs/learning]
+    python benchmarks/learning.py run [--tasks sums chains] [--arms ...] [--pilot] [--at-once 2] [--work runs/learning]
     python benchmarks/learning.py report
 
 ``run`` does what is missing: each run leaves one JSON under benchmarks/results/learning, and is never made again, so
@@ -15,8 +15,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = RESULTS / "learning"
 TRAIN, TEST = 128, 1024
 MARK = "REPO_LEARNING_RUN"
+PREPARING = threading.Lock()
 KEPT = {
     "seconds": "timing_s/step",
     "update_tokens": "repo/update_tokens",
@@ -130,9 +133,10 @@ def step_rows(step: dict[str, Any]) -> int:
     return round(step["perf/total_num_tokens"] / (step["response_length/mean"] + step["prompt_length/mean"]))
 
 
-def train(run: Run, work: Path) -> dict[str, Any]:
-    """Train, and tell what came of it."""
-    data, base = prepare(run, work)
+def train(run: Run, work: Path, at_once: int) -> dict[str, Any]:
+    """Train on this run's share of the cores, in a Ray of its own, and tell what came of it."""
+    with PREPARING:
+        data, base = prepare(run, work)
     folder = work / "now" / run.name
     folder.mkdir(parents=True, exist_ok=True)
     metrics = folder / "metrics.jsonl"
@@ -148,14 +152,28 @@ def train(run: Run, work: Path) -> dict[str, Any]:
     ]  # fmt: skip
     config = ["--config-dir", str(ROOT / "recipe/repo/config"), "--config-name", "repo_quickstart"]
     command = [sys.executable, "-m", "verl.trainer.main_ppo", *config, *settings, *paths]
-    call(command, folder / "train.log", VERL_FILE_LOGGER_PATH=str(metrics), **{MARK: run.name})
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    with tempfile.TemporaryDirectory(prefix="rl", ignore_cleanup_errors=True) as ray:
+        own = {"VERL_FILE_LOGGER_PATH": str(metrics), "OMP_NUM_THREADS": threads, "RAY_TMPDIR": ray, MARK: run.name}
+        call(command, folder / "train.log", **own)
     seconds = time.monotonic() - start
     mine, others = watch.stop()
     return {
         "task": run.task, "arm": run.arm, "settings": settings, "base": json.loads((base / "tiny.json").read_text()),
-        "wall_seconds": round(seconds, 1), "processor_seconds": round(mine, 1), "others_seconds": round(others, 1),
+        "at_once": at_once, "threads": int(threads), "wall_seconds": round(seconds, 1),
+        "processor_seconds": round(mine, 1), "others_seconds": round(others, 1),
         **read(metrics), **surroundings(run.seed),
     }  # fmt: skip
+
+
+def keep(run: Run, work: Path, results: Path, at_once: int) -> None:
+    """Train, and leave the run's JSON."""
+    result = train(run, work, at_once)
+    path = results / f"{run.name}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result) + "\n")
+    os.replace(temporary, path)
+    print(f"{run.name}: {100 * result['accuracy'][-1][1]:.1f} % after {result['wall_seconds']:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -166,6 +184,7 @@ def main() -> None:
     runner.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     runner.add_argument("--arms", nargs="+", help="of these alone")
     runner.add_argument("--pilot", action="store_true", help=f"GRPO's learning rates on seed {PILOT_SEED} instead")
+    runner.add_argument("--at-once", type=int, default=1, help="runs at one time, each with its share of the cores")
     runner.add_argument("--work", type=Path, default=ROOT / "runs/learning", help="data, base models and logs")
     runner.add_argument("--results", type=Path, default=FOLDER, help="a JSON a run")
     commands.add_parser("report", help="write docs/learning.md's table and figure")
@@ -179,14 +198,16 @@ def main() -> None:
     runs = pilots() if arguments.pilot else planned(arguments.tasks, arguments.arms)
     missing = [run for run in runs if not (arguments.results / f"{run.name}.json").exists()]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
-    for run in missing:
-        result = train(run, arguments.work.resolve())
-        path = arguments.results / f"{run.name}.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result) + "\n")
-        os.replace(temporary, path)
-        last = result["accuracy"][-1][1]
-        print(f"{run.name}: {100 * last:.1f} % after {result['wall_seconds']:.0f} s", flush=True)
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        waiting = [
+            pool.submit(keep, run, arguments.work.resolve(), arguments.results, arguments.at_once) for run in missing
+        ]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 if __name__ == "__main__":

@@ -156,7 +156,9 @@ def run_time(tasks: dict[str, Arms]) -> str:
     hours = sum(result["wall_seconds"] for result in results) / 3600
     commits = ", ".join(sorted({result["commit"] for result in results}))
     machines = "; ".join(sorted({f"{r['machine']['cores']} cores of {r['machine']['processor']}" for r in results}))
-    return f"{len(results)} runs, {hours:.1f} hours in all, one after the other, on {machines}; commit {commits}."
+    ways = sorted({(result["at_once"], result["threads"]) for result in results})
+    how = " and ".join(f"{runs} at a time with {threads} thread{'s' * (threads > 1)} each" for runs, threads in ways)
+    return f"{len(results)} runs, {hours:.1f} hours of runs in all, {how}, on {machines}; commit {commits}."
 
 
 def generated(tasks: dict[str, Arms]) -> str:
