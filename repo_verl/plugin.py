@@ -131,6 +131,16 @@ def _wrap_validation(config_module: ModuleType) -> None:
     setattr(config_module, "validate_config", validate_config)  # noqa: B010 - mypy knows no such attribute
 
 
+def _own_weight_socket(module: ModuleType) -> None:
+    """Keep this run's weights apart from those of other runs on the machine, in runs without RePO too.
+
+    A failure breaks verl's import: one end with the mark and one without would wait for each other for ever.
+    """
+    from repo_verl.trainer.weight_sockets import ENDS
+
+    ENDS[module.__name__](module)
+
+
 def _verl_version() -> str:
     return str(getattr(sys.modules.get("verl"), "__version__", "unknown"))
 
@@ -154,6 +164,8 @@ def _install() -> None:
     when_imported("verl.trainer.ppo.core_algos", _register_estimator)
     for mode in MODES:
         when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
+    for name in ("vllm_rollout", "vllm_async_server"):
+        when_imported(f"verl.workers.rollout.vllm_rollout.{name}", _own_weight_socket)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         try:
             from repo_verl.cpu import activate

@@ -1,0 +1,95 @@
+"""One socket for weights a Ray cluster, not one a machine.
+
+verl 0.9.1 hands the actor's weights to vLLM through a Unix socket under /tmp that it names by Ray's job id, the
+replica and the rank. Every Ray cluster counts its jobs from one, so two runs that started a Ray of their own on one
+machine (RePO and its GRPO twin on half of the GPUs each) name the same file, which each sender deletes and binds
+anew: a vLLM that connects late is given the other run's weights, or waits for ever. Nothing is logged. Here both ends
+put the cluster's session into the name; within one cluster names stay distinct by the job's id.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from types import ModuleType
+from typing import Any
+
+JOB = "VERL_RAY_JOB_ID"
+"""Environment variable by which verl tells vLLM's processes the job id that stands in the socket's name."""
+
+
+def own_job(job: str, session: str) -> str:
+    """What stands in a socket's name for the job: its id, and 12 hexadecimal digits of the cluster's session.
+
+    Args:
+        job: Ray's job id, counted from one in every cluster.
+        session: Ray's session name, one a cluster.
+    """
+    return f"{job}.{hashlib.sha256(session.encode()).hexdigest()[:12]}"
+
+
+def own_handle(handle: str, job: str, session: str) -> str:
+    """verl's handle of a socket with the cluster's session in it.
+
+    Args:
+        handle: ``ipc:///tmp/rl-colocate-zmq-JOB-replica-R-rank-N.sock``.
+        job: Ray's job id.
+        session: Ray's session name.
+
+    Raises:
+        RuntimeError: `handle` does not name the job once, so this is not the verl that was tested.
+    """
+    part = f"-{job}-"
+    if handle.count(part) != 1:
+        raise RuntimeError(
+            f"verl's weight socket {handle!r} does not name the Ray job {job!r}: install a verl that `repo-verl check` "
+            "accepts."
+        )
+    return handle.replace(part, f"-{own_job(job, session)}-")
+
+
+def _job_and_session() -> tuple[str, str]:
+    import ray
+
+    context = ray.get_runtime_context()
+    return context.get_job_id(), context.get_session_name()
+
+
+def mark_sender(module: ModuleType) -> None:
+    """Make the actor's end of verl's weight sync name the socket by cluster and job.
+
+    Args:
+        module: ``verl.workers.rollout.vllm_rollout.vllm_rollout``.
+    """
+    stock = module.ServerAdapter.__init__
+
+    @functools.wraps(stock)
+    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock(self, *args, **kwargs)
+        self.zmq_handle = own_handle(self.zmq_handle, *_job_and_session())
+
+    module.ServerAdapter.__init__ = initialize
+
+
+def mark_receiver(module: ModuleType) -> None:
+    """Make vLLM's end name it alike: its processes are started later and read the variable :data:`JOB`.
+
+    Args:
+        module: ``verl.workers.rollout.vllm_rollout.vllm_async_server``.
+    """
+    stock = module.vLLMHttpServer.__init__
+
+    @functools.wraps(stock)
+    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock(self, *args, **kwargs)
+        os.environ[JOB] = own_job(*_job_and_session())
+
+    module.vLLMHttpServer.__init__ = initialize
+
+
+ENDS = {
+    "verl.workers.rollout.vllm_rollout.vllm_rollout": mark_sender,
+    "verl.workers.rollout.vllm_rollout.vllm_async_server": mark_receiver,
+}
+"""What to mark when verl's module is imported."""

@@ -1,0 +1,48 @@
+"""Two runs on one machine, each with a Ray of its own: weights must not go from one to the other's vLLM."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_model import make_tiny_model
+
+pytestmark = pytest.mark.contract
+
+PROGRAM = Path(__file__).resolve().parents[1] / "helpers" / "weight_socket_names.py"
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the ends of two clusters that live at the same time say."""
+    base = tmp_path_factory.mktemp("sockets")
+    model = make_tiny_model(base / "model")
+    clusters = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=(base / f"{number}.log").open("w"), text=True, cwd=base,
+            env={**os.environ, "VERL_PLATFORM": "cpu", "PYTHONPATH": str(PROGRAM.parent)},
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    lines = [cluster.stdout.readline() for cluster in clusters]
+    for number, cluster in enumerate(clusters):
+        cluster.communicate("\n", timeout=60)
+        assert cluster.returncode == 0, (base / f"{number}.log").read_text()[-3000:]
+    return [json.loads(line) for line in lines]
+
+
+def test_ray_gives_both_jobs_one_id(names):
+    """Which is why verl's own name, by the job alone, is not enough."""
+    assert names[0]["job"] == names[1]["job"] == "01000000"
+
+
+def test_the_two_ends_of_a_run_agree(names):
+    for one in names:
+        assert one["sender"] == one["receiver"] and one["sender"].startswith("ipc:///tmp/rl-colocate-zmq-01000000.")
+
+
+def test_two_clusters_name_two_sockets(names):
+    assert names[0]["sender"] != names[1]["sender"]

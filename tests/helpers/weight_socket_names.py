@@ -1,0 +1,70 @@
+"""What both ends of verl's weight sync call their socket, in a Ray cluster of this process's own.
+
+    python weight_socket_names.py MODEL
+
+prints one JSON line: the job's id, the name by the actor's end (verl's ``ServerAdapter``) and by vLLM's (the worker
+extension in a child of the server's process, which reads its environment), and waits for a line before it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+RECEIVER = """
+from types import SimpleNamespace
+import verl
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension as Extension
+print("handle", Extension._get_zmq_handle(SimpleNamespace(local_rank=0, model_runner=None)))
+"""
+
+
+def configs(model: str) -> tuple[Any, Any]:
+    """The rollout's and the model's configuration of a CPU run."""
+    from recorded_run import compose
+
+    config = compose([f"actor_rollout_ref.model.path={model}"])
+    return config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+
+
+def sender(model: str) -> str:
+    """By a real ``ServerAdapter``, as an actor worker makes it."""
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+    os.environ.update(RANK="0", RAY_LOCAL_WORLD_SIZE="1")
+    rollout, model_config = map(omega_conf_to_dataclass, configs(model))
+    return ServerAdapter(rollout, model_config, None).zmq_handle
+
+
+def receiver(model: str) -> str:
+    """By the extension in a process that a real ``vLLMHttpServer`` starts."""
+    from verl.workers.rollout.replica import RolloutMode
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
+
+    rollout, model_config = configs(model)
+    vLLMHttpServer(
+        config=rollout, model_config=model_config, rollout_mode=RolloutMode.HYBRID, workers=[], replica_rank=0,
+        node_rank=0, gpus_per_node=1, nnodes=1, cuda_visible_devices="",
+    )  # fmt: skip
+    said = subprocess.run([sys.executable, "-c", RECEIVER], capture_output=True, text=True, check=True).stdout
+    return next(line.split()[1] for line in said.splitlines() if line.startswith("handle "))
+
+
+def main() -> None:
+    """Ask both ends and tell."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ends = [ray.remote(end).remote(sys.argv[1]) for end in (sender, receiver)]
+    one, other = ray.get(ends)
+    job = ray.get_runtime_context().get_job_id()
+    print(json.dumps({"job": job, "sender": one, "receiver": other}), flush=True)
+    sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    main()
