@@ -47,11 +47,19 @@ class FreshRows:
         """Tokens of every row, prompt and response."""
         return [self.prompt_ids[b].size + mask.numel() for b, mask in zip(self.blocks, self.masks, strict=True)]
 
+    @property
+    def sessions(self) -> list[int]:
+        """Which response to its prompt every row is, from 0; batch order is the order in which rows finished."""
+        return [int(key.rsplit("_", 2)[1]) for key in self.keys]
+
 
 def read_fresh(batch: KVBatchMeta) -> FreshRows:
     """Fetch what an update needs of a batch that has its rewards.
 
     Scores are summed over the same padded rows as verl's advantages are, so that both round alike.
+
+    Raises:
+        ValueError: if two rows of one uid have different prompts.
     """
     held = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     keys = [batch.keys[row] for row in held]
@@ -61,6 +69,13 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
     first: dict[str, int] = {}
     for row, key in zip(held, keys, strict=True):
         first.setdefault(_uid(key), row)
+    for row, key in zip(held, keys, strict=True):
+        if not torch.equal(prompts[row], prompts[first[_uid(key)]]):
+            raise ValueError(
+                f"row {key!r} has another prompt ({prompts[row].numel()} tokens) than the first row of its uid "
+                f"({prompts[first[_uid(key)]].numel()}): RePO needs an agent loop that starts all responses to a "
+                "prompt from the same tokens."
+            )
     numbers = {uid: number for number, uid in enumerate(first)}
     prompt_ids = [prompts[row].numpy().astype(np.int32) for row in first.values()]
     return FreshRows(
@@ -141,6 +156,6 @@ def leave_out_nonfinite(batch: KVBatchMeta) -> tuple[KVBatchMeta, int]:
 def describe_row(fresh: FreshRows, row: int, tokenizer: Any) -> str:
     """A row in a message: which response to which prompt, and its score."""
     block = fresh.blocks[row]
-    number = row - fresh.blocks.index(block)
+    number = fresh.sessions[row]
     text = repr(tokenizer.decode(fresh.prompt_ids[block]))
     return f"response {number} of prompt {text if len(text) <= 80 else text[:77] + '...'}: {float(fresh.scores[row])}"

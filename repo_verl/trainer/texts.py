@@ -101,6 +101,10 @@ def to_records(
 ) -> list[tuple[str, np.ndarray, list[Record]]]:
     """Buffer records of the fresh rows: key, token ids and records of every prompt block.
 
+    Within a block they are ordered by the version that wrote them and then by response number. Batch order is the order
+    in which rows finished, short ones first: in it the buffer's newest rows, which `recency` replays, ties favour and
+    eviction spares, would be the longest.
+
     Args:
         fresh: the step's rows.
         texts: what is stored of them.
@@ -113,16 +117,19 @@ def to_records(
     """
     records: list[list[Record]] = [[] for _ in fresh.prompt_keys]
     bad: list[str] = []
-    for i, block in enumerate(fresh.blocks):
+    sessions = fresh.sessions
+    versions = [step] * len(sessions) if written is None else [one.step for one in written]
+    for i in sorted(range(len(sessions)), key=lambda row: (versions[row], sessions[row])):
+        block = fresh.blocks[i]
         counted = fresh.masks[i] != 0
         if not bool(torch.isfinite(texts.log_probs[i][counted]).all()):
-            bad.append(f"response {i - fresh.blocks.index(block)} of prompt {fresh.prompt_keys[block]}")
+            bad.append(f"response {sessions[i]} of prompt {fresh.prompt_keys[block]}")
             continue
         row = Record.create(
             texts.responses[i].numpy(),
             texts.log_probs[i].float().numpy(),
             float(fresh.scores[i]),
-            step if written is None else written[i].step,
+            versions[i],
             mask=None if bool(counted.all()) else fresh.masks[i].numpy(),
             parts=texts.parts[i],
         )

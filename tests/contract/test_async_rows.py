@@ -1,11 +1,15 @@
 """What the buffer reads of an asynchronous trainer's rows; only TransferQueue's answers are made up."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
 
-from repo_verl.trainer import texts
+from repo_verl.trainer import rows, texts
+from repo_verl.trainer.guards import NonFiniteError
 from repo_verl.trainer.rows import FreshRows
 from repo_verl.trainer.versions import Written
 
@@ -52,8 +56,9 @@ def test_records_have_the_log_probs_and_the_step_of_their_versions(queue):
     assert written == [Written(4, 4), Written(3, 4), Written(2, 3)]
     ((key, ids, records),) = texts.to_records(fresh_rows(), kept, STEP, written=written)
     assert (key, ids.tolist()) == ("k", [7])
-    assert [one.log_probs.tolist() for one in records] == [FORWARD[0], SAMPLED[1], SAMPLED[2]]
-    assert [one.step for one in records] == [5, 4, 3] and [one.score for one in records] == [0.0, 1.0, 0.5]
+    # the newest version last
+    assert [one.log_probs.tolist() for one in records] == [SAMPLED[2], SAMPLED[1], FORWARD[0]]
+    assert [one.step for one in records] == [3, 4, 5] and [one.score for one in records] == [0.5, 1.0, 0.0]
 
 
 def test_the_synchronous_trainer_reads_no_more_than_it_did(queue):
@@ -61,6 +66,37 @@ def test_the_synchronous_trainer_reads_no_more_than_it_did(queue):
     kept = texts.read_texts("train", fresh_rows().keys)
     ((_, _, records),) = texts.to_records(fresh_rows(), kept, STEP)
     assert [one.log_probs.tolist() for one in records] == FORWARD and [one.step for one in records] == [5, 5, 5]
+
+
+def test_rows_are_stored_by_response_number_and_not_as_they_finished(queue):
+    del queue["rollout_log_probs"]
+    arrived = dataclasses.replace(fresh_rows(), keys=["u_10_0", "u_2_0", "u_0_0"])
+    kept = texts.read_texts("train", arrived.keys)
+    ((_, _, records),) = texts.to_records(arrived, kept, STEP)
+    assert [one.log_probs.tolist() for one in records] == FORWARD[::-1]
+    assert [one.score for one in records] == [0.5, 1.0, 0.0]
+
+
+def test_a_row_that_is_not_stored_is_named_by_its_response_number(queue):
+    queue["old_log_probs"] = nested([[-0.5, float("nan")], [-0.5], [-0.5, -0.5, -0.5]])
+    arrived = dataclasses.replace(fresh_rows(), keys=["u_7_0", "u_2_0", "u_0_0"])
+    kept = texts.read_texts("train", arrived.keys)
+    with pytest.raises(NonFiniteError, match=r"response 7 of prompt k"):
+        texts.to_records(arrived, kept, STEP)
+
+
+def test_rows_of_one_uid_with_two_prompts_are_refused(monkeypatch):
+    held = {
+        "prompts": nested([[5, 6], [5, 6, 7]]),
+        "response_mask": nested([[1], [1]]),
+        "rm_scores": nested([[0.5], [1.0]]),
+    }
+    monkeypatch.setattr(rows.tq, "kv_batch_get", lambda **_: TensorDict(held, batch_size=2))
+    batch = KVBatchMeta(keys=["u_0_0", "u_1_0"], tags=[{}, {}], partition_id="train")
+    with pytest.raises(ValueError, match=r"row 'u_1_0' has another prompt \(3 tokens\) than .* \(2\): RePO needs"):
+        rows.read_fresh(batch)
+    held["prompts"] = nested([[5, 6], [5, 6]])
+    assert rows.read_fresh(batch).blocks == [0, 0]
 
 
 def test_rows_without_the_engines_log_probs_stop_the_run(queue):

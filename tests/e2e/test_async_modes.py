@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded_jobs import RecordedJobs
 from recorded_run import rollout, sampled_log_prob, versions_of
 from safetensors.torch import load_file
-from tiny_model import make_tiny_model, write_prompts
+from tiny_model import VOCABULARY, make_tiny_model, write_prompts
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
 N, PER_STEP, STEPS, SAVED = 4, 4, 6, 4
-VOCABULARY = 5 + 10 + 52 + len("+-*/=?.,:;()[]{}\\ \n")
 REPO = [
     "algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4",
     "algorithm.repo.prune=False",
@@ -36,36 +36,24 @@ SCENARIOS = {
 WITHOUT_LAG = ("sync", "no_warm_up")
 
 
+COMMON = [
+    "data.shuffle=False", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.total_epochs=3",
+    "actor_rollout_ref.actor.optim.lr=1e-3",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Every scenario, trained once."""
-    base = tmp_path_factory.mktemp("async")
-    model = make_tiny_model(base / "model")
-    data = write_prompts(base / "train.parquet", PROMPTS)
-    common = [
-        f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
-        f"data.train_batch_size={PER_STEP}", f"actor_rollout_ref.rollout.n={N}", "data.shuffle=False",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4", "trainer.total_epochs=3",
-        "actor_rollout_ref.actor.optim.lr=1e-3", "trainer.logger=[console]",
-    ]  # fmt: skip
-    scenarios = []
+    jobs = RecordedJobs(tmp_path_factory.mktemp("async"), PROMPTS, PER_STEP, N, COMMON)
+    saved = jobs.folder / "replay" / f"global_step_{SAVED}"
+    resume = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={saved}"]
     for name, overrides in SCENARIOS.items():
-        (base / name).mkdir()
-        own = [*common, f"trainer.default_local_dir={base / name}", *overrides]
-        if name == "resumed":
-            saved = base / "replay" / f"global_step_{SAVED}"
-            own += ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={saved}"]
-        scenarios.append({"out": str(base / name), "overrides": own, "lag": int(name not in WITHOUT_LAG)})
-    (base / "scenarios.json").write_text(json.dumps(scenarios))
-    log = base / "log"
-    with log.open("w") as file:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "helpers" / "recorded_run.py"), str(base / "scenarios.json")],
-            stdout=file, stderr=subprocess.STDOUT, cwd=base, env={**os.environ, "VERL_PLATFORM": "cpu"}, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, log.read_text()[-6000:]
-    return base
+        own = [*overrides, *(resume if name == "resumed" else [])]
+        jobs.add(name, own, lag=int(name not in WITHOUT_LAG))
+    status, output = jobs.play()
+    assert status == 0, output[-6000:]
+    return jobs.folder
 
 
 def losses(runs, name):

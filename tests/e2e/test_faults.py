@@ -6,19 +6,16 @@ the next victim is killed, so that nine kills take ten starts.
 """
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from fault_run import Job, restored, saved_rows, wait_for
-from tiny_model import make_tiny_model, write_prompts
+from recorded_jobs import RecordedJobs
 
 pytestmark = pytest.mark.e2e
 
@@ -106,28 +103,15 @@ def test_killed_judges_cost_no_score_and_the_job_ends(job):
 
 def test_a_clock_that_goes_back_an_hour_changes_no_number(tmp_path):
     """``time.time`` of the driver, the actor workers and TransferQueue jumps in the middle of step 4 of 6."""
-    model = make_tiny_model(tmp_path / "model")
-    data = write_prompts(tmp_path / "train.parquet", [f"{i}+{i}=?" for i in range(4)])
-    overrides = [
-        f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
-        "data.train_batch_size=4", "actor_rollout_ref.rollout.n=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4", "trainer.total_epochs=6",
-        "trainer.logger=[console]", "algorithm.repo.min_size=4", "algorithm.repo.strategy=full",
-        f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
+    common = [
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.total_epochs=6", "algorithm.repo.min_size=4",
+        "algorithm.repo.strategy=full",
     ]  # fmt: skip
-    scenarios = []
-    for name, extra in (("true", {}), ("back", {"clock_back_at": 4})):
-        (tmp_path / name).mkdir()
-        scenarios.append({"out": str(tmp_path / name), "overrides": overrides, **extra})
-    (tmp_path / "scenarios.json").write_text(json.dumps(scenarios))
-    program = Path(__file__).resolve().parents[1] / "helpers" / "recorded_run.py"
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path / "scenarios.json")],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False,
-        env={**os.environ, "VERL_PLATFORM": "cpu"},
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    jobs = RecordedJobs(tmp_path, [f"{i}+{i}=?" for i in range(4)], 4, 4, common)
+    jobs.add("true", [])
+    jobs.add("back", [], clock_back_at=4)
+    status, output = jobs.play(timeout=300)
+    assert status == 0, output[-3000:]
     true, back = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("true", "back"))
     assert len(true) == len(back) == 6
     assert [line["repo/age_max"] for line in back] == [0, 1, 2, 3, 4, 4]

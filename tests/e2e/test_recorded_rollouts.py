@@ -2,21 +2,17 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from oracles import group_advantages, token_surrogate
+from recorded_jobs import RecordedJobs
 from recorded_run import rollout
 from safetensors.torch import load_file
-from tiny_model import make_tiny_model, write_prompts
+from tiny_model import VOCABULARY
 
 pytestmark = pytest.mark.e2e
 
-HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
 N, PER_STEP, STEPS_AN_EPOCH = 4, 4, 2
 PRUNED = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=4"]
@@ -65,39 +61,24 @@ SCENARIOS = {
 DROPPED = {"ragged": [[3, PROMPTS[1], n] for n in (0, 1, 2)] + [[1, PROMPTS[2], n] for n in range(4)]}
 
 
+COMMON = [
+    "data.shuffle=False", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.total_epochs=3",
+    "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=2",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Every scenario, trained once, in one process."""
-    base = tmp_path_factory.mktemp("recorded")
-    model = make_tiny_model(base / "model")
-    data = write_prompts(base / "train.parquet", PROMPTS)
-    common = [
-        f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
-        f"data.train_batch_size={PER_STEP}", f"actor_rollout_ref.rollout.n={N}", "data.shuffle=False",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4", "trainer.total_epochs=3",
-        "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
-        "actor_rollout_ref.actor.optim.lr_warmup_steps=2", "trainer.logger=[console]", "trainer.test_freq=-1",
-        "trainer.save_freq=-1", "trainer.val_before_train=False",
-    ]  # fmt: skip
-    scenarios = []
+    jobs = RecordedJobs(tmp_path_factory.mktemp("recorded"), PROMPTS, PER_STEP, N, COMMON)
     for name, overrides in SCENARIOS.items():
-        out = base / name
-        out.mkdir()
-        folder = base / ("saved" if name == "resumed" else name)
-        own = [*common, f"trainer.default_local_dir={folder}", *overrides]
-        scenarios.append({"out": str(out), "overrides": own, "drop": DROPPED.get(name, [])})
-        if name == "flat":
-            scenarios[-1]["flat_after"] = STEPS_AN_EPOCH
-    (base / "scenarios.json").write_text(json.dumps(scenarios))
-    log = base / "log"
-    with log.open("w") as file:
-        done = subprocess.run(
-            [sys.executable, str(HELPERS / "recorded_run.py"), str(base / "scenarios.json")],
-            stdout=file, stderr=subprocess.STDOUT, cwd=base, env={**os.environ, "VERL_PLATFORM": "cpu"}, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, log.read_text()[-6000:]
-    return base
+        options = {"flat_after": STEPS_AN_EPOCH} if name == "flat" else {}
+        local = "saved" if name == "resumed" else name
+        jobs.add(name, overrides, local=local, drop=DROPPED.get(name, []), **options)
+    status, output = jobs.play()
+    assert status == 0, output[-6000:]
+    return jobs.folder
 
 
 def losses(runs, name):
@@ -122,10 +103,7 @@ def rows_of(entries):
 
 
 def scores_of(prompt, step):
-    return [row["score"] for row in rollout(prompt, step, N, vocabulary=0 or VOCABULARY)]
-
-
-VOCABULARY = 5 + 10 + 52 + len("+-*/=?.,:;()[]{}\\ \n")
+    return [row["score"] for row in rollout(prompt, step, N, VOCABULARY)]
 
 
 @pytest.mark.parametrize("twin", ["none", "zero"])

@@ -2,20 +2,16 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from recorded_jobs import RecordedJobs
 from recorded_run import rollout
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
-from tiny_model import make_tiny_model, write_prompts
+from tiny_model import write_prompts
 
 pytestmark = pytest.mark.e2e
 
-HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
 N, PER_STEP, STEPS = 4, 4, 6
 REPLAY = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=3"]
@@ -44,37 +40,24 @@ SCENARIOS = {
 FOLDERS = {"boundary": "middle", "end": "middle", "nan_mended": "nan_stop"}
 
 
+COMMON = [
+    "actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.total_epochs=3",
+    "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=2", "trainer.save_freq=6",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Every scenario, trained once, in one process."""
-    base = tmp_path_factory.mktemp("resume")
-    model = make_tiny_model(base / "model")
-    once = write_prompts(base / "train.parquet", PROMPTS)
-    twice = write_prompts(base / "twice.parquet", [PROMPTS[i] for i in (0, 1, 0, 2, 3, 4, 3, 5)])
-    scenarios = []
+    jobs = RecordedJobs(tmp_path_factory.mktemp("resume"), PROMPTS, PER_STEP, N, COMMON)
+    twice = write_prompts(jobs.folder / "twice.parquet", [PROMPTS[i] for i in (0, 1, 0, 2, 3, 4, 3, 5)])
     for name, (overrides, options) in SCENARIOS.items():
-        (base / name).mkdir()
-        data = twice if name == "twice" else once
-        common = [
-            f"actor_rollout_ref.model.path={model}", f"data.train_files={data}", f"data.val_files={data}",
-            f"data.train_batch_size={PER_STEP}", f"actor_rollout_ref.rollout.n={N}",
-            "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4", "trainer.total_epochs=3",
-            "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
-            "actor_rollout_ref.actor.optim.lr_warmup_steps=2", "trainer.logger=[console]", "trainer.test_freq=-1",
-            "trainer.save_freq=6", "trainer.val_before_train=False",
-            f"trainer.default_local_dir={base / FOLDERS.get(name, name) / 'checkpoints'}",
-        ]  # fmt: skip
-        scenarios.append({"out": str(base / name), "overrides": [*common, *overrides], **options})
-    (base / "scenarios.json").write_text(json.dumps(scenarios))
-    log = base / "log"
-    with log.open("w") as file:
-        done = subprocess.run(
-            [sys.executable, str(HELPERS / "recorded_run.py"), str(base / "scenarios.json")],
-            stdout=file, stderr=subprocess.STDOUT, cwd=base, env={**os.environ, "VERL_PLATFORM": "cpu"}, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, log.read_text()[-6000:]
-    return base
+        data = twice if name == "twice" else None
+        jobs.add(name, overrides, data=data, local=f"{FOLDERS.get(name, name)}/checkpoints", **options)
+    status, output = jobs.play()
+    assert status == 0, output[-6000:]
+    return jobs.folder
 
 
 def metrics(runs, name):

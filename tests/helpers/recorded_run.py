@@ -9,7 +9,8 @@ Run as a program in a process of its own:
 where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
 number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
 "clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "lag": 1 (a batch's responses are there when the next
-batch is submitted, written by two model versions), "fails": true (the run is expected to raise). Each
+batch is submitted, written by two model versions), "by_length": true (a prompt's responses come short ones first, as
+from vLLM), "fails": true (the run is expected to raise). Each
 scenario writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with
 what the loss was given; one that fails writes error.json instead: the error's class and text.
 """
@@ -67,14 +68,15 @@ class RecordedRollouts:
 
     Rows in ``drop``, as (step, prompt, number), are left out, those in ``nan`` have a score of NaN; scores of steps
     after ``flat_after`` are 0; before the responses of a step are there, ``before(step)`` is called. With ``lag``, a
-    batch's responses are there when that many more batches were submitted.
+    batch's responses are there when that many more batches were submitted; with ``by_length``, those of a prompt come
+    short ones first.
     """
 
-    def __init__(self, tokenizer, n: int, drop=(), nan=(), flat_after=10**9, before=None, lag=0):
+    def __init__(self, tokenizer, n: int, drop=(), nan=(), flat_after=10**9, before=None, lag=0, by_length=False):
         self.tokenizer, self.n, self.drop, self.nan = tokenizer, n, set(drop), set(nan)
         self.flat_after = flat_after
         self.before = before or (lambda step: None)
-        self.lag, self.waiting = lag, []
+        self.lag, self.waiting, self.by_length = lag, [], by_length
 
     def generate_sequences(self, batch) -> None:
         import torch
@@ -97,7 +99,8 @@ class RecordedRollouts:
                 self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             )
             keys, fields, tags = [], [], []
-            for number, row in enumerate(rollout(text, step, self.n, len(self.tokenizer))):
+            rows = list(enumerate(rollout(text, step, self.n, len(self.tokenizer))))
+            for number, row in sorted(rows, key=lambda one: len(one[1]["ids"])) if self.by_length else rows:
                 if (step, text, number) in self.drop:
                     continue
                 responses = torch.tensor(row["ids"])
@@ -291,7 +294,7 @@ def train(trainer, scenario: dict, out: Path) -> None:
     rollouts = RecordedRollouts(
         trainer.tokenizer, trainer.config.actor_rollout_ref.rollout.n, **rows,
         flat_after=scenario.get("flat_after", 10**9), before=partial(happen, trainer, scenario),
-        lag=scenario.get("lag", 0),
+        lag=scenario.get("lag", 0), by_length=scenario.get("by_length", False),
     )  # fmt: skip
     logged: list[dict] = []
     stock_log = Tracking.log

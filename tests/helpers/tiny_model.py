@@ -5,6 +5,11 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+CHARACTERS = string.digits + string.ascii_letters + "+-*/=?.,:;()[]{}\\ \n"
+SPECIAL = ("<pad>", "<eos>", "<unk>", "<|user|>", "<|assistant|>")
+VOCABULARY = len(SPECIAL) + len(CHARACTERS)
+"""Ids of the tokenizer."""
+
 
 def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32, layers: int = 2) -> Path:
     """Write model and tokenizer under ``folder`` and return it."""
@@ -12,15 +17,13 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32, layers: int =
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    characters = string.digits + string.ascii_letters + "+-*/=?.,:;()[]{}\\ \n"
-    special = ["<pad>", "<eos>", "<unk>", "<|user|>", "<|assistant|>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *characters])}
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *CHARACTERS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     core.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
-        additional_special_tokens=special[3:],
+        additional_special_tokens=list(SPECIAL[3:]),
     )  # fmt: skip
     tokenizer.chat_template = (
         "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
