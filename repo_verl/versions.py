@@ -12,7 +12,14 @@ TESTED_CPU = {
     "transferqueue": "0.1.11",
     "math-verify": "0.9.0",
 }
-TESTED_GPU = {"verl": "0.9.1", "torch": "2.11.0", "vllm": "0.24.0", "math-verify": "0.9.0"}
+TESTED_GPU = {
+    "verl": "0.9.1",
+    "torch": "2.11.0",
+    "vllm": "0.24.0",
+    "ray": "2.60.0",
+    "transferqueue": "0.1.11",
+    "math-verify": "0.9.0",
+}
 
 
 def installed(name: str) -> str | None:

@@ -20,7 +20,7 @@ use_any_environment() {
   local look='import sys, importlib.util as u; sys.exit(not (u.find_spec("verl") and u.find_spec("repo_verl")))'
   python -c "$look" 2>/dev/null && return
   [ "${DRY_RUN:-0}" = 1 ] || [ "${CONFIG_NAME:-}" = repo_cpu ] ||
-    fail "python on the PATH has no verl or no repo_verl: pip install '.[gpu]' in your environment and activate it"
+    fail "python on the PATH has no verl or no repo_verl: pip install '.[gpu]', then flash-attn, in your environment and activate it"
   use_environment
 }
 
@@ -56,7 +56,9 @@ run_math() {
     data.train_batch_size="${PROMPTS:-4}" data.max_prompt_length="${MAX_PROMPT:-512}" \
     data.max_response_length="${MAX_RESPONSE:-1024}" data.filter_overlong_prompts=True \
     actor_rollout_ref.rollout.n="${SAMPLES:-8}" actor_rollout_ref.rollout.temperature=1.0 \
-    actor_rollout_ref.rollout.top_k=50 actor_rollout_ref.actor.ppo_mini_batch_size="${PROMPTS:-4}" \
+    actor_rollout_ref.rollout.top_k=50 \
+    actor_rollout_ref.rollout.max_model_len="$((${MAX_PROMPT:-512} + ${MAX_RESPONSE:-1024}))" \
+    actor_rollout_ref.actor.ppo_mini_batch_size="${PROMPTS:-4}" \
     actor_rollout_ref.actor.optim.lr="${LR:-1e-6}" actor_rollout_ref.actor.optim.weight_decay=0.0 \
     "actor_rollout_ref.actor.optim.${LR_DECAY_KEY:-lr_scheduler_type}=cosine" \
     actor_rollout_ref.actor.optim.lr_warmup_steps_ratio=0.1 \

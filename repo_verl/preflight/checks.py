@@ -19,11 +19,16 @@ from repo_verl.preflight.settings import FSDP, Config
 from repo_verl.trainer.checks import check_config, is_selected
 
 PLUGIN = "repo_verl"
+UNSET = "???"
+"""A value that a configuration leaves to its user."""
 
 
 def find_version_problems(config: Config) -> Iterator[str]:
     """Another verl than the tested one, what is missing beside it, and a plugin that verl would not load."""
-    vllm = lookup(config, "actor_rollout_ref.rollout.name", "vllm") == "vllm"
+    engine = lookup(config, "actor_rollout_ref.rollout.name", "vllm")
+    if engine == UNSET:
+        yield f"actor_rollout_ref.rollout.name={UNSET} has no default in verl: set actor_rollout_ref.rollout.name=vllm."
+    vllm = engine in ("vllm", UNSET)
     for name, tested in versions.tested().items():
         if name.startswith("vllm") and not vllm:
             continue
@@ -125,11 +130,14 @@ def find_estimate_problems(
         phase, need = max(e.gpu.items(), key=lambda item: item[1])
         if need > (free := min(frees)):
             yield _memory_sentence(config, phase, need, free)
-    if e.vllm and e.vllm["rows"] < 1:
+    if e.vllm and e.vllm["cache"] < e.vllm["longest"]:
         share = lookup(config, batches.ROLLOUT + "gpu_memory_utilization")
         yield (
             f"{batches.ROLLOUT}gpu_memory_utilization={share} leaves {e.vllm['cache'] / GIB:.1f} GiB for vLLM's cache, "
-            f"less than one row, by estimate: raise it or {batches.ROLLOUT}tensor_model_parallel_size."
+            f"less than the {e.vllm['longest'] / GIB:.1f} GiB of one row of {batches.ROLLOUT}max_model_len (null: the "
+            f"model's context), which vLLM asks for, by estimate: raise it or {batches.ROLLOUT}"
+            f"tensor_model_parallel_size, set {batches.ROLLOUT}max_model_len to the longest prompt and response, or "
+            "SKIP_ESTIMATE=1 to try."
         )
     if e.host_peak > host:
         yield (
@@ -142,7 +150,7 @@ def find_estimate_problems(
             f"trainer.save_freq={lookup(config, 'trainer.save_freq')} keeps {e.checkpoints} checkpoints, estimated at "
             f"{e.disk / GIB:.1f} GiB ({there / GIB:.1f} of them there), and {disk / GIB:.1f} GiB are free at "
             f"trainer.default_local_dir={lookup(config, 'trainer.default_local_dir')}: raise SAVE_FREQ, set "
-            "trainer.max_actor_ckpt_to_keep=1, or SKIP_ESTIMATE=1 to try."
+            "trainer.max_actor_ckpt_to_keep=1 (two lie there while one is saved), or SKIP_ESTIMATE=1 to try."
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_verl.config import lookup
-from repo_verl.preflight import batches, checks, machine, notices
+from repo_verl.preflight import batches, checks, engines, machine, notices
 from repo_verl.preflight.compose import compose, other_flags
 from repo_verl.preflight.estimate import ASSUMED_PROMPTS, BANDWIDTH_SHARE, GIB, MFU, Estimate, make_estimate
 from repo_verl.preflight.models import Dims, find_dims
@@ -64,17 +64,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def find_problems(config: Config, dims: Dims | None, prompts: int | None, seen: machine.Seen) -> list[str]:
     """What is certain to stop the run, whatever the estimate says."""
+    megatron = lookup(config, "actor_rollout_ref.actor.strategy") == "megatron"
     return [
         *checks.find_version_problems(config),
         *checks.find_file_problems(config),
         *checks.find_size_problems(config, dims, prompts),
+        *(engines.find_megatron_problems(config, dims) if megatron else ()),
         *notices.find_gpu_problems(config, seen, machine.has_cluster(config)),
     ]
 
 
 def find_notices(config: Config, seen: machine.Seen, gpu_bytes: float, dry: bool) -> list[str]:
     """What does not stop the run, and should be known; of this machine's GPUs not in a dry run."""
-    lines = [*notices.untested_versions(), *notices.find_attention_notice(config)]
+    lines = notices.untested_versions()
     if lookup(config, "actor_rollout_ref.actor.strategy") in FSDP:
         lines += batches.find_batch_notices(config)
     if not dry:
@@ -86,6 +88,7 @@ def find_doubts(config: Config, estimate: Estimate | None, seen: machine.Seen) -
     """What is likely to stop the run: sizes, and what the estimate says is too little on this machine."""
     engine = lookup(config, "actor_rollout_ref.actor.strategy")
     found = list(batches.find_batch_doubts(config)) if engine in FSDP else []
+    found += [*engines.find_attention_doubt(config), *engines.find_cpu_doubt(config)]
     if estimate is None:
         return found
     host = machine.available_memory(most=os.environ.get("HOST_GIB"))

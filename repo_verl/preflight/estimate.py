@@ -45,10 +45,11 @@ class Estimate:
         parameters: P, of the model.
         trained: those that are trained: P, or A with LoRA.
         gpu: bytes of one GPU by phase: ``generation``, ``log_probs``, ``update``.
-        vllm: bytes of one GPU of vLLM's share: ``share``, ``weights``, ``cache``; rows of full length at once ``rows``.
+        vllm: bytes of one GPU of vLLM's share: ``share``, ``weights``, ``cache``, and ``longest``, of a row of
+            ``max_model_len`` or the model's context; rows of full length at once ``rows``.
         host: bytes of a node's memory by part; ``loading`` and ``running`` are peaks, of which the larger counts.
         disk: bytes of all checkpoints that are kept, the last buffer included.
-        checkpoints: their number.
+        checkpoints: their number at the most, with the one that is being written.
         seconds: of a step with full replay, by part.
         steps: training steps.
         card: the GPU whose figures the seconds use.
@@ -113,7 +114,7 @@ def make_estimate(config: Config, dims: Dims, gpu_bytes: float, train_prompts: i
         parameters=total,
         trained=trained,
         gpu={} if cpu else _gpu(s, dims, total, adapters, gpu_bytes),
-        vllm={} if cpu else _vllm(s, dims, total, gpu_bytes),
+        vllm={} if cpu else _vllm(s, dims, total, gpu_bytes, lookup(config, "actor_rollout_ref.rollout.max_model_len")),
         host=_host(s, dims, total, adapters, buffer / _buffer_nodes(config)),
         disk=kept * (state + buffer * bool(lookup(config, "algorithm.repo.persist", True))),
         checkpoints=kept,
@@ -132,7 +133,8 @@ def _checkpoints(config: Config, steps: int) -> int:
     every = int(lookup(config, "trainer.save_freq", -1))
     if every <= 0:
         return 0
-    return min(math.ceil(steps / every), int(lookup(config, "trainer.max_actor_ckpt_to_keep", 10**9)))
+    kept = max(2, int(lookup(config, "trainer.max_actor_ckpt_to_keep", 10**9)))  # the old one goes after the new
+    return min(math.ceil(steps / every), kept)
 
 
 def _buffer(config: Config, s: Settings, prompts: int) -> float:
@@ -189,12 +191,14 @@ def _gpu(s: Settings, d: Dims, total: int, adapters: int, gpu_bytes: float) -> d
     }
 
 
-def _vllm(s: Settings, d: Dims, total: int, gpu_bytes: float) -> dict[str, float]:
+def _vllm(s: Settings, d: Dims, total: int, gpu_bytes: float, context: int | None) -> dict[str, float]:
     share, weights = s.vllm_share * gpu_bytes, eq.BF16 * total / s.tensor_parallel
     cache = share - weights - ENGINE_FIXED
     length = s.prompt_tokens + s.response_tokens
-    rows = math.floor(max(0.0, cache) / (eq.cache_bytes_per_token(d, s.tensor_parallel) * length))
-    return {"share": share, "weights": weights, "cache": cache, "rows": float(rows)}
+    token = eq.cache_bytes_per_token(d, s.tensor_parallel)
+    rows = math.floor(max(0.0, cache) / (token * length))
+    longest = token * float(context or max(d.context, length))
+    return {"share": share, "weights": weights, "cache": cache, "longest": longest, "rows": float(rows)}
 
 
 def _host(s: Settings, d: Dims, total: int, adapters: int, buffer: float) -> dict[str, float]:

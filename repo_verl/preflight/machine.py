@@ -90,9 +90,18 @@ def has_cluster(config: Config, environment: Mapping[str, str] = os.environ) -> 
 
 
 def available_memory(
-    meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup"), most: str | None = None
+    meminfo: Path = Path("/proc/meminfo"),
+    cgroup: Path = Path("/sys/fs/cgroup"),
+    own: Path = Path("/proc/self/cgroup"),
+    most: str | None = None,
 ) -> float:
-    """Bytes that a new run may use: the kernel's MemAvailable, a container's limit and ``most`` GiB, the least of them.
+    """Bytes that a new run may use: the least of the kernel's MemAvailable, limits of this process and ``most`` GiB.
+
+    Args:
+        meminfo: the kernel's table.
+        cgroup: where version 2 of the control groups is mounted; a container's own group is its root.
+        own: this process's group, a line ``0::PATH``: a job of Slurm or systemd has its limit there or above.
+        most: GiB.
 
     Raises:
         ValueError: if ``most`` is no number.
@@ -100,20 +109,32 @@ def available_memory(
     bounds = [
         float(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")
     ]
-    try:
-        limit, used = (cgroup / "memory.max").read_text().strip(), (cgroup / "memory.current").read_text().strip()
-        cache = [
-            float(line.split()[1])
-            for line in (cgroup / "memory.stat").read_text().splitlines()
-            if line.startswith("inactive_file ")
-        ]
-        if limit != "max":
-            bounds.append(float(limit) - float(used) + sum(cache))
-    except (OSError, ValueError):
-        pass  # no container, or one of the first version of cgroups
+    bounds += [left for folder in _groups(cgroup, own) if (left := _left_in_group(folder)) is not None]
     if most:
         bounds.append(gibibytes("HOST_GIB", most))
     return min(bounds)
+
+
+def _groups(cgroup: Path, own: Path) -> list[Path]:
+    """Folders of this process's control group and of those above it, up to the mount's root."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return [cgroup]
+    path = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
+    inside = [cgroup / path, *(cgroup / path).parents]
+    return [folder for folder in inside if folder == cgroup or cgroup in folder.parents]
+
+
+def _left_in_group(folder: Path) -> float | None:
+    """Bytes that a group's limit leaves, what can be dropped from its file cache included; None without a limit."""
+    try:
+        limit, used = (folder / "memory.max").read_text().strip(), (folder / "memory.current").read_text().strip()
+        lines = (folder / "memory.stat").read_text().splitlines()
+        cache = sum(float(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return None if limit == "max" else float(limit) - float(used) + cache
+    except (OSError, ValueError):  # the root group has no limit; the first version of control groups other files
+        return None
 
 
 def gibibytes(name: str, text: str) -> float:

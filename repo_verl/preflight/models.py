@@ -25,6 +25,7 @@ class Dims:
         tied: whether the output layer is the embedding.
         qkv_bias: whether query, key and value have biases (Qwen2).
         qk_norm: whether queries and keys are normalised, one weight a head dimension each (Qwen3).
+        context: positions, ``max_position_embeddings``; 0 where that is not known.
     """
 
     hidden: int
@@ -37,6 +38,7 @@ class Dims:
     tied: bool
     qkv_bias: bool = True
     qk_norm: bool = False
+    context: int = 0
 
     @property
     def query(self) -> int:
@@ -50,10 +52,10 @@ class Dims:
 
 
 KNOWN: dict[str, Dims] = {
-    "Qwen/Qwen2.5-0.5B": Dims(896, 24, 14, 2, 64, 4864, 151936, True),
-    "Qwen/Qwen2.5-Math-1.5B": Dims(1536, 28, 12, 2, 128, 8960, 151936, True),
-    "Qwen/Qwen2.5-Math-7B": Dims(3584, 28, 28, 4, 128, 18944, 152064, False),
-    "Qwen/Qwen3-1.7B": Dims(2048, 28, 16, 8, 128, 6144, 151936, True, qkv_bias=False, qk_norm=True),
+    "Qwen/Qwen2.5-0.5B": Dims(896, 24, 14, 2, 64, 4864, 151936, True, context=32768),
+    "Qwen/Qwen2.5-Math-1.5B": Dims(1536, 28, 12, 2, 128, 8960, 151936, True, context=4096),
+    "Qwen/Qwen2.5-Math-7B": Dims(3584, 28, 28, 4, 128, 18944, 152064, False, context=4096),
+    "Qwen/Qwen3-1.7B": Dims(2048, 28, 16, 8, 128, 6144, 151936, True, qkv_bias=False, qk_norm=True, context=40960),
 }
 """The run scripts' models, from their public ``config.json``."""
 
@@ -77,6 +79,7 @@ def read_dims(config: Mapping[str, Any]) -> Dims:
         tied=bool(config.get("tie_word_embeddings", kind in ("qwen2", "qwen3"))),
         qkv_bias=bool(config.get("attention_bias", kind == "qwen2")),
         qk_norm=kind == "qwen3",
+        context=int(config.get("max_position_embeddings") or 0),
     )
 
 

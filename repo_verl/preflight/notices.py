@@ -64,18 +64,6 @@ def _doubt(config: Config, seen: Seen, cluster: bool) -> str | None:
     return seen.doubt or None
 
 
-def find_attention_notice(config: Config) -> Iterator[str]:
-    """A line where the model's attention needs a package that is not installed; what verl does then was not tried."""
-    model = "actor_rollout_ref.model."
-    attention = lookup(config, model + "override_config.attn_implementation", "flash_attention_2")
-    missing = versions.installed("flash-attn") is None
-    if lookup(config, "trainer.device") != "cpu" and attention == "flash_attention_2" and missing:
-        yield (
-            "flash-attn is not installed and the attention is flash_attention_2: install it, or set "
-            f"+{model}override_config.attn_implementation=sdpa {model}use_remove_padding=False"
-        )
-
-
 def untested_versions() -> list[str]:
     """One line for each installed version that is not the tested one: no problem by itself."""
     pairs = {name: (versions.installed(name), tested) for name, tested in versions.tested().items()}

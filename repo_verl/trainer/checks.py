@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from repo_verl.config import AGGREGATION_MODES, RepoConfig, RepoConfigError, lookup, names_function, shown
+from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function, shown
 from repo_verl.replay.custom import load_function
 from repo_verl.trainer import engines
 
@@ -124,9 +124,20 @@ def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
         _refuse(config, ((f"trainer.v1.{mode}.parameter_sync_step", 1, "a step has one update", None),))
         _refuse(config, FIXED_ASYNC if mode != "sync" else ())
         _check_active(config)
+        _check_rows(repo)
     if names_function(repo.strategy):
         load_function(repo.strategy)
     return repo
+
+
+def _check_rows(repo: RepoConfig) -> None:
+    """One replayed row alone has no advantage."""
+    name = "capacity" if repo.capacity < 2 or repo.strategy == "full" else "num_replay"
+    if repo.advantage == "split" and getattr(repo, name) < 2:
+        raise RepoConfigError(
+            f"{PREFIX}{name}={getattr(repo, name)} replays one row a prompt, whose advantage is always 0 with {PREFIX}"
+            f"advantage=split: set {name} to at least 2, or {PREFIX}advantage=mixed."
+        )
 
 
 def _check_mode(config: Any) -> str:

@@ -40,6 +40,9 @@ MEGATRON: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Names in a model's configuration for its number of experts."""
 
+HALF = ("fp16", "float16", "half", "16", "torch.float16")
+"""verl's names of float16, as text."""
+
 MEGATRON_NOTICE = (
     "RePO: the Megatron engine: checked on the CPU with Megatron-Core 0.16.1 in float32 (data, tensor and pipeline "
     "parallel); never run on a GPU, with Megatron-Bridge, in bfloat16 or with LoRA (docs/megatron.md)"
@@ -59,8 +62,23 @@ def refused(config: Any) -> Iterator[tuple[str, Any, str, str]]:
     if engine not in ENGINES:
         reason = "its micro-batches and auxiliary losses are not tested with replayed and pruned rows"
         yield ACTOR + "strategy", engine, reason, f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}"
-    if engine == "megatron":
-        yield from _refused_of_megatron(config)
+    yield from _refused_of_megatron(config) if engine == "megatron" else _refused_of_fsdp(config)
+
+
+def _refused_of_fsdp(config: Any) -> Iterator[tuple[str, Any, str, str]]:
+    part = ACTOR + "fsdp_config."
+    precision = lookup(config, part + "mixed_precision.param_dtype")
+    if str(precision) in HALF and lookup(config, "algorithm.repo.on_nonfinite", "stop") == "stop":
+        reason = "verl skips float16's steps whose scaled gradient overflows as a matter of course"
+        yield (
+            part + "mixed_precision.param_dtype",
+            precision,
+            reason,
+            "set algorithm.repo.on_nonfinite=skip or use bf16",
+        )
+    if lookup(config, part + "qat.enable", False) and lookup(config, part + "qat.mode", "w4a16") != "w4a16":
+        reason = "scales of quantised activations depend on which rows are in the update"
+        yield part + "qat.mode", lookup(config, part + "qat.mode"), reason, f"set {part}qat.mode=w4a16"
 
 
 def _refused_of_megatron(config: Any) -> Iterator[tuple[str, Any, str, str]]:

@@ -1,4 +1,5 @@
-"""verl's command up to the moment in which Ray would start: configuration, plugin, every check before it.
+"""verl's command up to the moment in which Ray would start: configuration, plugin, every check before it, and the
+rollout's configuration as workers would read it.
 
 ``python up_to_ray.py serve SOCKET`` imports verl once and forks for each request; ``python up_to_ray.py ask SOCKET
 ARGS...`` has the command run in its own folder and ends with its status: 0 if it came as far as Ray, or was to print
@@ -19,11 +20,18 @@ def answer(request):
     """What the command prints, and its status."""
     import ray
     from verl.trainer import main_ppo
+    from verl.utils.config import omega_conf_to_dataclass
 
     def started(*args, **kwargs):
         raise SystemExit(REACHED)
 
-    ray.init = started
+    stock = main_ppo.run_ppo
+
+    def run_ppo(config, **arguments):
+        omega_conf_to_dataclass(config.actor_rollout_ref.rollout)  # a value that is left open is an error
+        stock(config, **arguments)
+
+    ray.init, main_ppo.run_ppo = started, run_ppo
     os.chdir(request["folder"])
     said = tempfile.TemporaryFile(mode="w+")
     os.dup2(said.fileno(), 1)

@@ -6,7 +6,7 @@ import pytest
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer.checks import pruning_obstacle
+from repo_verl.trainer.checks import check_config, pruning_obstacle
 
 
 def test_defaults_are_the_design():
@@ -79,3 +79,27 @@ def test_what_switches_pruning_off(actor, obstacle):
     assert pruning_obstacle({"actor_rollout_ref": {"actor": actor}}) == obstacle
     mtp = {"actor_rollout_ref": {"model": {"mtp": {"enable_train": True}}}}
     assert pruning_obstacle(mtp) == "actor_rollout_ref.model.mtp.enable_train=True"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"num_replay": 1},
+            r"^algorithm.repo.num_replay=1 replays one row a prompt.*num_replay to at least 2, or algo",
+        ),
+        ({"capacity": 1, "min_size": 1, "num_replay": 1}, r"^algorithm.repo.capacity=1 replays one row"),
+        ({"capacity": 1, "min_size": 1, "strategy": "full"}, r"^algorithm.repo.capacity=1 replays one row"),
+        ({"num_replay": 1, "advantage": "mixed"}, None),
+        ({"num_replay": 1, "strategy": "full"}, None),
+        ({"num_replay": 1, "off_policy_coef": 0}, None),
+        ({"num_replay": 2}, None),
+    ],
+)
+def test_one_replayed_row_alone_would_train_nothing(settings, message):
+    config = {"algorithm": {"repo": settings}, "actor_rollout_ref": {"rollout": {"n": 8}}}
+    if message is None:
+        assert check_config(config)
+        return
+    with pytest.raises(RepoConfigError, match=message):
+        check_config(config)

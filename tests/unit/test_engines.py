@@ -9,15 +9,17 @@ from repo_verl.trainer.checks import check_config, refuse_experts
 from repo_verl.trainer.engines import experts
 
 
-def config(strategy="megatron", model=None, repo=None, optim=None, **megatron):
+def config(strategy="megatron", model=None, repo=None, optim=None, fsdp=None, **megatron):
     """verl's settings of an actor."""
     actor = {"strategy": strategy, "megatron": megatron or {"context_parallel_size": 1}, "optim": optim or {}}
+    actor["fsdp_config"] = fsdp or {}
     return {
         "algorithm": {"repo": repo or {}},
         "actor_rollout_ref": {"actor": actor, "model": model or {}, "rollout": {"n": 8}},
     }
 
 
+FLOAT16 = {"mixed_precision": {"param_dtype": "fp16"}}
 SERVED = {
     "fsdp": config("fsdp"),
     "fsdp2": config("fsdp2", context_parallel_size=2),
@@ -27,6 +29,8 @@ SERVED = {
         virtual_pipeline_model_parallel_size=None, context_parallel_size=1, dynamic_context_parallel=False,
         use_megatron_fsdp=False, router_replay={"mode": "disabled"},
     ),
+    "fp16_counted": config("fsdp2", repo={"on_nonfinite": "skip"}, fsdp=FLOAT16),
+    "w4a16": config("fsdp", fsdp={"qat": {"enable": True, "mode": "w4a16"}}),
     "replay_off": config(context_parallel_size=2, repo={"strategy": "none"}),
 }  # fmt: skip
 
@@ -56,6 +60,16 @@ REFUSED = {
     ),
     "fp8": (config(override_transformer_config={"fp8": "e4m3"}), "fp8=e4m3", "fp8=null."),
     "qat": (config(qat={"enable": True}), "qat.enable=True", "qat.enable=False."),
+    "fp16": (
+        config("fsdp2", fsdp=FLOAT16),
+        "fsdp_config.mixed_precision.param_dtype=fp16",
+        "set algorithm.repo.on_nonfinite=skip or use bf16.",
+    ),
+    "w4a4": (
+        config("fsdp", fsdp={"qat": {"enable": True, "mode": "w4a4"}}),
+        "fsdp_config.qat.mode=w4a4",
+        "fsdp_config.qat.mode=w4a16.",
+    ),
     "mtp": (config(model={"mtp": {"enable": True}}), "model.mtp.enable=True", "model.mtp.enable=False."),
 }
 

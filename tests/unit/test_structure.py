@@ -32,6 +32,7 @@ ALLOWED = {
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
     "repo_verl.preflight.machine": {"repo_verl.config", "repo_verl.preflight", "repo_verl.step_folders"},
     "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
+    "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
