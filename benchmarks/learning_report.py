@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from learning_plan import TASKS
+from learning_plan import PILOT_SEED, TASKS, pilots
 
 from repo_verl.report.curves import t_quantile
 from repo_verl.report.style import DASHES, LIGHT, MARKS, settings
@@ -40,6 +40,12 @@ def read_results(folder: Path) -> dict[str, Arms]:
         if not result["arm"].startswith("pilot"):
             tasks.setdefault(result["task"], {}).setdefault(result["arm"], {})[result["seed"]] = result
     return {task: {arm: tasks[task][arm] for arm, _ in TASKS[task].arms if arm in tasks[task]} for task in tasks}
+
+
+def read_pilots(folder: Path) -> dict[str, Result]:
+    """Results of the pilot by learning rate, the lowest first."""
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*_pilot-*.json")}
+    return {run.rate: found[run.name] for run in pilots() if run.name in found}
 
 
 def last(result: Result) -> float:
@@ -161,11 +167,17 @@ def run_time(tasks: dict[str, Arms]) -> str:
     return f"{len(results)} runs, {hours:.1f} hours of runs in all, {how}, on {machines}; commit {commits}."
 
 
-def generated(tasks: dict[str, Arms]) -> str:
+def pilot_line(found: dict[str, Result]) -> str:
+    """GRPO's accuracy with every learning rate that was tried."""
+    rates = ", ".join(f"{along(result):.1f} with {rate}" for rate, result in found.items())
+    return f"Pilot, GRPO's accuracy *along* in per cent on seed {PILOT_SEED}: {rates}."
+
+
+def generated(tasks: dict[str, Arms], pilot: dict[str, Result]) -> str:
     """What stands between the marks of docs/learning.md."""
     if not tasks:
         return "No run is done yet."
-    parts = [run_time(tasks)]
+    parts = [run_time(tasks), pilot_line(pilot)]
     for task, arms in tasks.items():
         parts += [f"### Task `{task}`: accuracy", "\n".join(outcome_table(arms))]
         parts += [f"### Task `{task}`: what replay did, and cost", "\n".join(cost_table(arms))]
@@ -215,6 +227,6 @@ def report(results: Path, docs: Path) -> None:
     page = docs / "learning.md"
     text = page.read_text()
     before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{generated(tasks)}\n\n{END}{rest.split(END)[1]}")
+    page.write_text(f"{before}{BEGIN}\n\n{generated(tasks, read_pilots(results))}\n\n{END}{rest.split(END)[1]}")
     if tasks:
         draw(tasks, docs / "learning.png")

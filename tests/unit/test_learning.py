@@ -84,7 +84,17 @@ def test_page_says_what_the_files_say(plan_and_report):
     _, report = plan_and_report
     page = (ROOT / "docs" / "learning.md").read_text()
     inside = page.split(report.BEGIN)[1].split(report.END)[0]
-    assert inside.strip() == report.generated(report.read_results(ROOT / "benchmarks/results/learning")).strip()
+    results = ROOT / "benchmarks/results/learning"
+    assert inside.strip() == report.generated(report.read_results(results), report.read_pilots(results)).strip()
+
+
+def test_pilots_choose_the_rate(plan_and_report):
+    """All that were tried are there, and the one that all arms have was the best."""
+    plan, report = plan_and_report
+    found = report.read_pilots(ROOT / "benchmarks/results/learning")
+    if found:
+        assert tuple(found) == plan.PILOT_RATES
+        assert max(found, key=lambda rate: report.along(found[rate])) == plan.LEARNING_RATE
 
 
 def test_results_are_of_the_plan(plan_and_report):
