@@ -77,7 +77,7 @@ TABLE = {
     r"multinode\.md: .*": RunBy(
         "tests/unit/test_multinode_scripts.py::test_every_command_of_the_document_runs", "needs several nodes"
     ),
-    r"python benchmarks/learning\.py run": Instead(
+    r"python benchmarks/learning\.py run --at-once 2": Instead(
         "python benchmarks/learning.py run --help", "hours of training; tests/unit/test_learning.py has its plan"
     ),
     r"repo-verl preflight ARGS\.\.\.": RunBy(
@@ -97,6 +97,7 @@ TABLE = {
     ),
     r"python -m verl\.trainer\.main_ppo algorithm\.adv_estimator=repo \.\.\.": Instead(
         "python -m verl.trainer.main_ppo algorithm.adv_estimator=repo actor_rollout_ref.rollout.n=8 "
+        "actor_rollout_ref.rollout.name=vllm "
         "actor_rollout_ref.actor.use_dynamic_bsz=True actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True",
         "the dots are the reader's own arguments",
     ),
@@ -258,11 +259,17 @@ def test_the_commands_of_a_page(page, copy):
 def test_commands_are_found_and_a_command_that_fails_is_seen(copy):
     text = "```bash\n# a note\necho a  # b\nfor x in 1 2; do\n  echo $x\ndone\npython -m x \\\n  --y 'a\nb'\n```\n"
     assert commands(text) == ["echo a", "for x in 1 2; do\n  echo $x\ndone", "python -m x --y 'a\nb'"]
-    verl = "python -m verl.trainer.main_ppo algorithm.adv_estimator=repo actor_rollout_ref.rollout.n=8"
+    verl = (
+        "python -m verl.trainer.main_ppo algorithm.adv_estimator=repo actor_rollout_ref.rollout.n=8 "
+        "actor_rollout_ref.rollout.name=vllm"
+    )
     assert run(f"{verl} actor_rollout_ref.actor.use_dynamic_bsz=True", copy).returncode == 0
     for wrong, says in {
         f"{verl} actor_rollout_ref.actor.use_dynamic_bsz=True +algorithm.repo.x=1": "no setting of RePO",
         f"{verl} algorithm.gone=1": "gone",
+        verl.replace(
+            "=vllm", "='???' actor_rollout_ref.actor.use_dynamic_bsz=True"
+        ): "full_key: actor_rollout_ref.rollout.name",
         "repo-verl buffer inspect runs/gone": "gone",
         "false | true": "",
     }.items():
