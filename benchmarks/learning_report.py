@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from learning_plan import PILOT_SEED, TASKS, pilots
+from learning_plan import PILOT_SEED, TASKS, pilots, planned
 
 from repo_verl.report.curves import t_quantile
 from repo_verl.report.style import DASHES, LIGHT, MARKS, settings
@@ -164,7 +164,9 @@ def run_time(tasks: dict[str, Arms]) -> str:
     machines = "; ".join(sorted({f"{r['machine']['cores']} cores of {r['machine']['processor']}" for r in results}))
     ways = sorted({(result["at_once"], result["threads"]) for result in results})
     how = " and ".join(f"{runs} at a time with {threads} thread{'s' * (threads > 1)} each" for runs, threads in ways)
-    return f"{len(results)} runs, {hours:.1f} hours of runs in all, {how}, on {machines}; commit {commits}."
+    whole = len(planned(list(TASKS)))
+    missing = f"**Not finished: {len(results)} of {whole} runs.** " if len(results) < whole else ""
+    return f"{missing}{len(results)} runs, {hours:.1f} hours of runs in all, {how}, on {machines}; commit {commits}."
 
 
 def pilot_line(found: dict[str, Result]) -> str:
