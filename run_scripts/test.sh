@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up and runs every test tier but gpu; SKIP_AUDIT=1 leaves known vulnerabilities to audit.sh. Arguments go to pytest: bash run_scripts/test.sh -k buffer
+# Sets up and runs every test tier but gpu. Arguments go to pytest: bash run_scripts/test.sh -k buffer
+# SKIP_AUDIT=1 leaves known vulnerabilities to audit.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"

@@ -130,11 +130,7 @@ def find_parallel_problems(config: Config, dims: Dims | None) -> Iterator[str]:
         yield f"{ACTOR}fsdp_config.fsdp_size={sharded} does not divide the {gpus} GPUs: set it to a divisor or to -1."
     if dims is not None:
         for key in (tensor, sequence):
-            if dims.heads % whole(config, key):
-                yield (
-                    f"{key}={whole(config, key)} does not divide the model's {dims.heads} attention heads: "
-                    "set it to a divisor."
-                )
+            yield from find_uneven(config, key, dims.heads, "attention heads")
     if lookup(config, "trainer.device") == "cpu" and not has_cluster(config):
         logical = lookup(config, "ray_kwargs.ray_init.num_gpus")  # null: Ray, or an existing cluster, decides
         if logical is not None and logical < gpus:
@@ -142,6 +138,12 @@ def find_parallel_problems(config: Config, dims: Dims | None) -> Iterator[str]:
                 f"ray_kwargs.ray_init.num_gpus={logical} is less than the {gpus} workers of "
                 f"trainer.n_gpus_per_node={per_node}, which Ray would wait for: set it to {gpus}."
             )
+
+
+def find_uneven(config: Config, key: str, count: int, what: str) -> Iterator[str]:
+    """A size of parallelism that does not divide what the model has of something."""
+    if count % whole(config, key):
+        yield f"{key}={whole(config, key)} does not divide the model's {count} {what}: set it to a divisor."
 
 
 def find_lora_problems(config: Config) -> Iterator[str]:

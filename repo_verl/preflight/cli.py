@@ -64,12 +64,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def find_problems(config: Config, dims: Dims | None, prompts: int | None, seen: machine.Seen) -> list[str]:
     """What is certain to stop the run, whatever the estimate says."""
-    megatron = lookup(config, "actor_rollout_ref.actor.strategy") == "megatron"
     return [
         *checks.find_version_problems(config),
         *checks.find_file_problems(config),
         *checks.find_size_problems(config, dims, prompts),
-        *(engines.find_megatron_problems(config, dims) if megatron else ()),
+        *engines.find_megatron_problems(config, dims),
         *notices.find_gpu_problems(config, seen, machine.has_cluster(config)),
     ]
 

@@ -28,6 +28,8 @@ def is_installed(module: str) -> bool:
 
 def find_megatron_problems(config: Config, dims: Dims | None) -> Iterator[str]:
     """Megatron-Core that is missing, and sizes that fit neither the GPUs nor the model; verl looks at neither first."""
+    if lookup(config, batches.ACTOR + "strategy") != "megatron":
+        return
     if not is_installed("megatron.core"):
         yield (
             "actor_rollout_ref.actor.strategy=megatron needs Megatron-Core, which is not installed: "
@@ -42,10 +44,9 @@ def find_megatron_problems(config: Config, dims: Dims | None) -> Iterator[str]:
             f"{tensor}={tp} x {pipeline}={pp} does not divide the {gpus} GPUs of trainer.n_gpus_per_node and "
             "trainer.nnodes: set them so that it does (TP, PP)."
         )
-    if dims is not None and dims.heads % tp:
-        yield f"{tensor}={tp} does not divide the model's {dims.heads} attention heads: set it to a divisor (TP)."
-    if dims is not None and dims.layers % pp:
-        yield f"{pipeline}={pp} does not divide the model's {dims.layers} layers: set it to a divisor (PP)."
+    if dims is not None:
+        yield from batches.find_uneven(config, tensor, dims.heads, "attention heads")
+        yield from batches.find_uneven(config, pipeline, dims.layers, "layers")
 
 
 def find_attention_doubt(config: Config) -> Iterator[str]:

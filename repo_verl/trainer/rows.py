@@ -68,12 +68,11 @@ def read_fresh(batch: KVBatchMeta) -> FreshRows:
     counted = (data["response_mask"].to_padded_tensor(0) != 0).sum(dim=-1).tolist()
     first: dict[str, int] = {}
     for row, key in zip(held, keys, strict=True):
-        first.setdefault(_uid(key), row)
-    for row, key in zip(held, keys, strict=True):
-        if not torch.equal(prompts[row], prompts[first[_uid(key)]]):
+        start = first.setdefault(_uid(key), row)
+        if not torch.equal(prompts[row], prompts[start]):
             raise ValueError(
                 f"row {key!r} has another prompt ({prompts[row].numel()} tokens) than the first row of its uid "
-                f"({prompts[first[_uid(key)]].numel()}): RePO needs an agent loop that starts all responses to a "
+                f"({prompts[start].numel()}): RePO needs an agent loop that starts all responses to a "
                 "prompt from the same tokens."
             )
     numbers = {uid: number for number, uid in enumerate(first)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -56,20 +57,29 @@ def _job_and_session() -> tuple[str, str]:
     return context.get_job_id(), context.get_session_name()
 
 
+def _after_init(end: type, then: Callable[[Any], None]) -> None:
+    """Have a class call `then` with each new instance."""
+    stock = end.__init__  # type: ignore[misc]  # of a class, not of an instance
+
+    @functools.wraps(stock)
+    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock(self, *args, **kwargs)
+        then(self)
+
+    end.__init__ = initialize  # type: ignore[misc]  # what the function is for
+
+
 def mark_sender(module: ModuleType) -> None:
     """Make the actor's end of verl's weight sync name the socket by cluster and job.
 
     Args:
         module: ``verl.workers.rollout.vllm_rollout.vllm_rollout``.
     """
-    stock = module.ServerAdapter.__init__
 
-    @functools.wraps(stock)
-    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-        stock(self, *args, **kwargs)
-        self.zmq_handle = own_handle(self.zmq_handle, *_job_and_session())
+    def rename(adapter: Any) -> None:
+        adapter.zmq_handle = own_handle(adapter.zmq_handle, *_job_and_session())
 
-    module.ServerAdapter.__init__ = initialize
+    _after_init(module.ServerAdapter, rename)
 
 
 def mark_receiver(module: ModuleType) -> None:
@@ -78,18 +88,8 @@ def mark_receiver(module: ModuleType) -> None:
     Args:
         module: ``verl.workers.rollout.vllm_rollout.vllm_async_server``.
     """
-    stock = module.vLLMHttpServer.__init__
 
-    @functools.wraps(stock)
-    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-        stock(self, *args, **kwargs)
+    def tell(_: Any) -> None:
         os.environ[JOB] = own_job(*_job_and_session())
 
-    module.vLLMHttpServer.__init__ = initialize
-
-
-ENDS = {
-    "verl.workers.rollout.vllm_rollout.vllm_rollout": mark_sender,
-    "verl.workers.rollout.vllm_rollout.vllm_async_server": mark_receiver,
-}
-"""What to mark when verl's module is imported."""
+    _after_init(module.vLLMHttpServer, tell)

@@ -4,7 +4,8 @@
 #SBATCH --mem=0
 # Training on the nodes of a Slurm job, a Ray node on each; submit it in the repository's root:
 #   NUM_GPUS=8 OUTPUT=DIR sbatch --nodes=2 --gpus-per-node=8 --exclusive run_scripts/multinode/slurm.sh [HYDRA OVERRIDES]
-# --mem=0 asks for the nodes' whole memory, which --exclusive alone may not give. Partition, account, time are sbatch's arguments. Arguments of ray start: RAY_START_ARGS (no spaces in one).
+# --mem=0 asks for the nodes' whole memory, which --exclusive alone may not give. Partition, account, time and the like
+# are sbatch's arguments. Arguments of ray start: RAY_START_ARGS (no spaces in one).
 cd "${SLURM_SUBMIT_DIR:?run it with sbatch}" # Slurm runs a copy of this script: the others lie here
 source run_scripts/multinode/common.sh
 if [ "${1:-}" = --node ]; then # what srun runs on every node

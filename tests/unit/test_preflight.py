@@ -461,7 +461,7 @@ def test_too_little_is_told_with_the_estimate():
     (vllm,) = checks.find_estimate_problems(
         tight, make_estimate(tight, TOY, 80 * GIB, 100), [card, card], 1000 * GIB, 1000 * GIB
     )
-    assert "gpu_memory_utilization=0.01" in vllm and "max_model_len" in vllm
+    assert "gpu_memory_utilization=0.01" in vllm and "less than the " in vllm and " of one row of " in vllm
 
 
 def test_vllms_cache_must_hold_a_row_of_the_models_context():
@@ -483,10 +483,15 @@ def test_megatrons_packages_and_sizes(monkeypatch):
     part = "actor_rollout_ref__actor__megatron__"
 
     def found(tensor, pipeline, gpus=8):
-        sizes = {part + "tensor_model_parallel_size": tensor, part + "pipeline_model_parallel_size": pipeline}
+        sizes = {
+            ACTOR + "strategy": "megatron",
+            part + "tensor_model_parallel_size": tensor,
+            part + "pipeline_model_parallel_size": pipeline,
+        }
         return list(engines.find_megatron_problems(make_config(trainer__n_gpus_per_node=gpus, **sizes), TOY))
 
     assert found(2, 2) == found(1, 1) == []
+    assert list(engines.find_megatron_problems(make_config(), TOY)) == [], "another engine"
     (gpus,) = found(2, 2, gpus=6)
     assert "tensor_model_parallel_size=2 x " in gpus and "6 GPUs" in gpus and "(TP, PP)" in gpus
     (heads,) = found(4, 1)
