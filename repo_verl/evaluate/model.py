@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repo_verl.evaluate.adapter import ADAPTER
 from repo_verl.step_folders import TRACKER, folder_of, tracked_step, tracker_text
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ def resolve(name: str, work: Path) -> Model:
         folder = folder / "actor"
     if list(folder.glob(_SHARDS)):
         return Model(str(_merged(folder, work)), _identity(folder, (_SHARDS,)))
+    if (folder / ADAPTER).is_dir():
+        raise ValueError(
+            f"model {folder} has its LoRA adapter beside it in {ADAPTER}, which would not be used: name the checkpoint "
+            f"(global_step_N), or add the adapter to the weights: python -m repo_verl.evaluate.adapter {folder}."
+        )
     if not (folder / "config.json").is_file():
         raise ValueError(f"model {folder} has neither a config.json nor FSDP shards ({_SHARDS}): name such a folder.")
     return Model(str(folder), _identity(folder, _WEIGHTS))
@@ -84,13 +90,20 @@ def _merged(shards: Path, work: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     logger.info("merging the FSDP shards in %s", shards)
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    done = subprocess.run(
-        [*command, "--local_dir", str(shards), "--target_dir", str(target)],
-        env={**os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"},  # the merger asks torch.load to run any pickle
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode or not (target / "config.json").is_file():
-        raise RuntimeError(f"verl's model merger failed on {shards}: {done.stderr.strip()[-1500:]}")
+    _run("verl.model_merger", "merge", "--backend", "fsdp", "--local_dir", str(shards), "--target_dir", str(target))
+    if not (target / "config.json").is_file():
+        raise RuntimeError(f"verl's model merger left no config.json of {shards} in {target}.")
+    if (target / ADAPTER).is_dir():
+        _run("repo_verl.evaluate.adapter", str(target))
     mark.write_text(source, encoding="utf-8")
     return target
+
+
+def _run(module: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"},  # verl's merger asks torch.load to run any pickle
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{module} failed on {arguments[-1]}: {done.stderr.strip()[-1500:]}")

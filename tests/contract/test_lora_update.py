@@ -1,6 +1,7 @@
 """A RePO update of LoRA adapters through verl's FSDP2 actor: the gradient of the loops, whole and pruned."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ def moved(tmp_path_factory):
     command = [sys.executable, str(PROGRAM), str(make_tiny_model(folder / "model")), str(folder)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return {name: load_file(folder / f"{name}.safetensors") for name in (*UPDATES, "oracle")}
+    return {"folder": folder, **{name: load_file(folder / f"{name}.safetensors") for name in (*UPDATES, "oracle")}}
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -41,3 +42,43 @@ def test_adapters_move_along_the_gradient_of_the_loops(moved, name):
 def test_weights_under_the_adapters_stay(moved, name):
     still = [one for key, one in moved[name].items() if "lora_" not in key]
     assert len(still) == 21 and not any(bool(one.any()) for one in still)
+
+
+def test_a_checkpoint_is_evaluated_with_its_adapters(moved, tmp_path):
+    """verl's merger leaves them out; here the weights that vLLM is given have them, to the rounding of bfloat16."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from repo_verl.evaluate.model import resolve
+
+    folder = moved["folder"]
+    found = resolve(str(folder / "checkpoint"), tmp_path).path
+    weights = dict(AutoModelForCausalLM.from_pretrained(found).named_parameters())
+    wanted, base = load_file(folder / "merged.safetensors"), load_file(folder / "model" / "model.safetensors")
+    assert set(weights) == set(wanted) and {one.dtype for one in weights.values()} == {torch.bfloat16}
+    adapted = [name for name in wanted if not torch.equal(wanted[name], base[name])]
+    assert len(adapted) == 14
+    for name, one in weights.items():
+        torch.testing.assert_close(one.float(), wanted[name], rtol=2**-8, atol=2**-9)
+    assert all(float((weights[name].detach().float() - base[name]).abs().max()) > 0.05 for name in adapted)
+    assert not (Path(found) / "lora_adapter").exists()
+    assert resolve(str(folder / "checkpoint"), tmp_path).path == found, "a resume does not merge again"
+
+
+def test_an_adapter_beside_the_weights_is_not_passed_over(moved, tmp_path):
+    from repo_verl.evaluate.model import resolve
+
+    (tmp_path / "lora_adapter").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"has its LoRA adapter beside it .* name the checkpoint"):
+        resolve(str(tmp_path), tmp_path)
+
+
+def test_an_adapter_without_its_scale_stops(moved, tmp_path):
+    from repo_verl.evaluate.model import resolve
+
+    shutil.copytree(moved["folder"] / "checkpoint", tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "actor" / "lora_train_meta.json").unlink()
+    with pytest.raises(RuntimeError, match=r"lora_alpha=0 .*: the checkpoint has no lora_train_meta.json"):
+        resolve(str(tmp_path / "checkpoint"), tmp_path / "work")

@@ -4,7 +4,8 @@
 
 writes FOLDER/RANKS-whole.safetensors and -pruned for 1 and 2 data-parallel processes: how far every parameter moved;
 and FOLDER/oracle.safetensors: the same from a plain forward pass with the adapters merged into the weights by hand, row
-by row and token by token, without verl and peft.
+by row and token by token, without verl and peft. FOLDER/checkpoint/actor is verl's checkpoint of two processes before
+their updates, FOLDER/merged.safetensors the weights with those adapters.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def run_rank(model: Path, folder: Path, rank: int, ranks: int, port: int) -> Non
     torch.set_num_threads(1)
     actor = Actor(model, [*overrides("fp32", OPTIMIZERS["SGD"]), *LORA])
     set_adapters(actor, rank, ranks)
+    if ranks == 2:
+        actor.engine.save_checkpoint(str(folder / "checkpoint" / "actor"), global_step=1)
     actor.use_loss(CASE.mode)
     named = dict(actor.engine.module.named_parameters())
     first = {name: one.full_tensor().detach().clone() for name, one in named.items()}
@@ -89,6 +92,7 @@ def write_oracle(model: Path, names: list[str], folder: Path) -> None:
         ]
         leaves |= {name: pair[0], name.replace("lora_A", "lora_B"): pair[1]}
         merged[target] = weights[target] + ALPHA / RANK * pair[1] @ pair[0]
+    save_file({name: one.detach().float().contiguous() for name, one in merged.items()}, folder / "merged.safetensors")
     rows, loss = draw_rows(CASE), torch.zeros((), dtype=torch.float64)
     for origin in (0, 1):
         for block in range(PROMPTS):
