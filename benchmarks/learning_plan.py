@@ -7,6 +7,8 @@ from dataclasses import dataclass
 SEEDS = (0, 1, 2, 3, 4)
 STEPS = 64
 EVALUATE_EVERY = 16
+VISIT = 8
+"""Steps in which every training prompt comes once."""
 LEARNING_RATE = "1e-4"
 """Of every arm: of `PILOT_RATES`, the one with GRPO's best held-out accuracy on `PILOT_SEED`, which no result uses."""
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from common import RESULTS
+from learning_statistics import difference
 
 ROWS = (
     ("held-out accuracy before", "val_accuracy_first", 100, "{:.1f} %"),
@@ -34,6 +35,9 @@ def main() -> None:
     for title, key, factor, form in ROWS:
         cells = [" / ".join(form.format(factor * s[arm][key]) for s in summaries) for arm in ("grpo", "repo")]
         print(f"| {title} | {' | '.join(cells)} |")
+    apart = [100 * (s["repo"]["val_accuracy_last"] - s["grpo"]["val_accuracy_last"]) for s in summaries]
+    if len(apart) > 2:
+        print(f"\nheld-out accuracy after, RePO - GRPO, paired, 95 % t-interval: {difference(apart)}")
 
 
 if __name__ == "__main__":

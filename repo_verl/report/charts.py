@@ -49,9 +49,9 @@ BRINGS, MOVED, COST = (
 mean = statistics.fmean
 CHARTS = (
     Chart(
-        "accuracy", BRINGS, "Accuracy on held-out problems", "right answers",
-        "Higher is better; the axis need not start at 0. With n problems the standard error is up to 50/√n points"
-        " (512: 2), so a gap of a few points needs several seeds.",
+        "accuracy", BRINGS, "Accuracy on the validation problems", "right answers",
+        "Higher is better; the axis need not start at 0. Held out, if data.val_files are not data.train_files. With n"
+        " problems the standard error is up to 50/√n points (512: 2), so a gap of a few points needs several seeds.",
         "Nothing to show: the logs hold no validation accuracy (val-core/…/acc/mean@N); set trainer.test_freq above 0.",
         (Line("accuracy", accuracy),), percent=True, bounds=(0, 1), span=0.2,
         found=sentences("first {:.1%}, latest {:.1%}", (accuracy, first), (accuracy, last)),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from repo_verl.report.logs import Log
 from repo_verl.report.runs import Group, replayed
+from repo_verl.report.students_t import interval
 from repo_verl.report.summary import accuracies
 
 MOST_POINTS = 120
@@ -136,33 +137,8 @@ def band(values: Sequence[float], runs: int) -> tuple[float, float]:
     """
     if runs < FEWEST_FOR_INTERVAL or len(values) < 2:
         return min(values), max(values)
-    half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
-
-
-def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else Cornish and Fisher's expansion.
-
-    Args:
-        freedom: degrees of freedom, at least 1.
-
-    Returns:
-        The quantile, within 1 % from 3 degrees of freedom on.
-    """
-    p = 0.975
-    if freedom == 1:
-        return math.tan(math.pi * (p - 0.5))
-    if freedom == 2:
-        return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
-    z = statistics.NormalDist().inv_cdf(p)
-    return z + sum(
-        (
-            (z**3 + z) / (4 * freedom),
-            (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2),
-            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3),
-        )
-    )
+    _, low, high = interval(values)
+    return low, high
 
 
 def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ def read_with_notes(folder: Path) -> tuple[Log, list[str]]:
         ValueError: as `read_log`; its subclass `NoEntryYet` if there is no file or no entry.
     """
     path = folder / "metrics.jsonl"
-    parts = [*sorted(folder.glob("metrics.*.jsonl")), *([path] if path.is_file() else [])]
+    parts = [*sorted(folder.glob("metrics.*.jsonl"), key=_in_order), *([path] if path.is_file() else [])]
     if not parts:
         raise NoEntryYet(f"{path} does not exist: run with trainer.logger including file and VERL_FILE_LOGGER_PATH.")
     steps: dict[int, dict[str, float]] = {}
@@ -62,6 +63,12 @@ def read_with_notes(folder: Path) -> tuple[Log, list[str]]:
     if not steps:
         raise NoEntryYet(f"{path} has no entry yet: wait for the run's first step.")
     return sorted(steps.items()), _sentences(left_out)
+
+
+def _in_order(part: Path) -> tuple[int, str]:
+    """Parts by their number: 2 before 10; others by name, after them."""
+    number = part.name.split(".")[1]
+    return (int(number), "") if number.isascii() and number.isdigit() else (sys.maxsize, part.name)
 
 
 def _join(steps: dict[int, dict[str, float]], part: Log) -> None:

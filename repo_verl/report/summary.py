@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from repo_verl.report.logs import Log
 
@@ -70,23 +70,20 @@ def summarize(log: Log) -> dict[str, float | None]:
     steps = [data for _, data in log if "timing_s/step" in data]
     points = accuracies(log)
 
-    def average(key: str) -> float | None:
+    def over(combine: Callable[[list[float]], float], key: str) -> float | None:
         values = [data[key] for data in steps if key in data]
-        return statistics.fmean(values) if values else None
-
-    def total(key: str) -> float:
-        return sum(data.get(key, 0) for data in steps)
+        return combine(values) if values else None
 
     return {
         "steps": len(steps),
         "val_accuracy_first": points[0][1] if points else None,
         "val_accuracy_last": points[-1][1] if points else None,
-        "effective_prompts_fresh": average("repo/effective_prompts_fresh"),
-        "effective_prompts_all": average("repo/effective_prompts_all"),
+        "effective_prompts_fresh": over(statistics.fmean, "repo/effective_prompts_fresh"),
+        "effective_prompts_all": over(statistics.fmean, "repo/effective_prompts_all"),
         "effective_steps": steps[-1].get("repo/effective_steps") if steps else None,
-        "replayed_rows": total("repo/replayed_rows"),
+        "replayed_rows": over(sum, "repo/replayed_rows"),
         "seconds_per_step": statistics.median(data["timing_s/step"] for data in steps) if steps else None,
-        "tokens_trained": total("repo/update_tokens"),
+        "tokens_trained": over(sum, "repo/update_tokens"),
     }
 
 

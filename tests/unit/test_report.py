@@ -6,6 +6,7 @@ import pytest
 
 from repo_verl.cli import main
 from repo_verl.report import read_log, summarize, write_report
+from repo_verl.report.summary import table
 
 
 def write_log(folder, entries, tail=""):
@@ -39,6 +40,13 @@ def test_summary_by_hand(tmp_path):
         "seconds_per_step": 2.5,
         "tokens_trained": 200,
     }
+
+
+def test_what_a_log_does_not_have_is_not_0(tmp_path):
+    log = read_log(write_log(tmp_path / "grpo", [(1, {"timing_s/step": 2.0}), (2, {"timing_s/step": 3.0})]))
+    found = summarize(log)
+    assert found["tokens_trained"] is None and found["replayed_rows"] is None and found["steps"] == 2
+    assert table({"grpo": found}).count(" -") >= 2
 
 
 def test_report_writes_page_pictures_summary_and_table(tmp_path, capsys):

@@ -1,14 +1,16 @@
 """Groups of seeds, means and bands, parts of a step's time."""
 
+import math
 from pathlib import Path
 
 import pytest
 from report_logs import write_log
 
 from repo_verl.report.charts import CHARTS
-from repo_verl.report.curves import Curve, Line, band, line_curves, metric, of_replay, point_curves, t_quantile, thin
+from repo_verl.report.curves import Curve, Line, band, line_curves, metric, of_replay, point_curves, thin
 from repo_verl.report.draw import limits
 from repo_verl.report.runs import Group, Run, group_runs, name_runs, read_runs, setting_name
+from repo_verl.report.students_t import t_quantile, two_sided
 from repo_verl.report.style import DARK, HATCHES, LIGHT, mark_of
 from repo_verl.report.times import ALL_PARTS, median_parts, shown_parts, time_ratios
 
@@ -73,10 +75,21 @@ def test_five_seeds_have_the_t_interval_of_their_mean():
 
 
 @pytest.mark.parametrize(
-    ("freedom", "table"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (29, 2.045)]
+    ("freedom", "table"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (29, 2.045)]
 )
 def test_quantiles_of_students_t(freedom, table):
-    assert t_quantile(freedom) == pytest.approx(table, rel=0.01)
+    """Tables of the 97.5 % quantile, to their last digit."""
+    assert t_quantile(freedom) == pytest.approx(table, abs=5.1e-4)
+
+
+@pytest.mark.parametrize(("t", "freedom"), [(0.0, 4), (0.7, 1), (1.5, 2), (2.5, 3), (4.0, 4), (-3.0, 7), (6.0, 2)])
+def test_probabilities_of_students_t(t, freedom):
+    """Against the density, summed in small steps."""
+    scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+    steps = 20_000
+    points = ((k + 0.5) * abs(t) / steps for k in range(steps))
+    inside = 2 * scale * abs(t) / steps * sum((1 + x * x / freedom) ** (-(freedom + 1) / 2) for x in points)
+    assert two_sided(t, freedom) == pytest.approx(1 - inside, abs=1e-7)
 
 
 def test_a_long_run_is_drawn_by_means_of_consecutive_steps():

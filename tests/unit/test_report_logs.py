@@ -46,6 +46,21 @@ def test_a_resume_undoes_the_steps_after_its_checkpoint_and_keeps_the_step_it_va
     ]
 
 
+def test_parts_are_joined_by_their_number(tmp_path):
+    """As text 10 comes before 2, and its first step would undo what came after."""
+    for number in (1, 2, 10):
+        part(tmp_path, f"metrics.{number}.jsonl", [(number, {"a": number}), (number + 1, {"a": number})])
+    part(tmp_path, "metrics.later.jsonl", [(20, {"a": 0})])
+    assert read_log(tmp_path) == [
+        (1, {"a": 1}),
+        (2, {"a": 2}),
+        (3, {"a": 2}),
+        (10, {"a": 10}),
+        (11, {"a": 10}),
+        (20, {"a": 0}),
+    ]
+
+
 def test_a_run_between_two_parts_is_read_from_the_first(tmp_path):
     part(tmp_path, "metrics.100.jsonl", [(1, {"a": 1})])
     assert read_log(tmp_path) == [(1, {"a": 1})]
