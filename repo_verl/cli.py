@@ -122,10 +122,10 @@ def findings() -> Iterator[Line]:
     """What `check` looks at, one after the other."""
     has_cpu_extra = versions.has_cpu_extra()
     yield (sys.version_info >= (3, 11), "python", f"{platform.python_version()} (wanted: 3.11 or 3.12)")
-    for name, wanted in versions.tested().items():
+    for name, wanted in versions.pinned().items():
         found = versions.installed(name)
         good = found == wanted or (found is not None and name != "verl")
-        yield (good, name, f"{found or 'not installed'} ({'tested' if good else 'wanted'}: {wanted})")
+        yield (good, name, f"{found or 'not installed'} (pinned: {wanted})")
     yield _attempt("config files", lambda: str(config_dir()))
     if versions.installed("verl") is None:
         yield (

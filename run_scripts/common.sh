@@ -40,7 +40,9 @@ train() {
 # project and the folder. Environment variables replace settings, ARGS are Hydra overrides; docs/run_scripts.md
 run_math() {
   local name=$1 model=$2 estimator=${ADV_ESTIMATOR:-repo} strategy=${STRATEGY:-recency} seed=${SEED:-42} && shift 2
-  local data=${DATA:-$ROOT/runs/data} output=${OUTPUT:-$ROOT/runs/${name}_${estimator}_${strategy}_seed${seed}} # verl resumes what lies there
+  local arm=${estimator}_$strategy
+  [ "$estimator" != grpo ] || arm=grpo
+  local data=${DATA:-$ROOT/runs/data} output=${OUTPUT:-$ROOT/runs/${name}_${arm}_seed${seed}} # verl resumes what lies there
   local train_file=${TRAIN_FILE:-$data/deepmath_train.parquet}
   use_any_environment
   if [ "${DRY_RUN:-0}" != 1 ]; then
@@ -53,6 +55,7 @@ run_math() {
     algorithm.adv_estimator="$estimator" algorithm.repo.strategy="$strategy" \
     actor_rollout_ref.model.path="${MODEL:-$model}" \
     data.train_files="$train_file" data.val_files="${VAL_FILE:-$train_file}" data.seed="$seed" \
+    algorithm.repo.seed="$seed" actor_rollout_ref.rollout.seed="$seed" \
     data.train_batch_size="${PROMPTS:-4}" data.max_prompt_length="${MAX_PROMPT:-512}" \
     data.max_response_length="${MAX_RESPONSE:-1024}" data.filter_overlong_prompts=True \
     actor_rollout_ref.rollout.n="${SAMPLES:-8}" actor_rollout_ref.rollout.temperature=1.0 \
@@ -65,7 +68,7 @@ run_math() {
     reward.custom_reward_function.path=pkg://repo_verl.rewards reward.custom_reward_function.name=compute_score \
     trainer.n_gpus_per_node="${NUM_GPUS:-8}" trainer.nnodes="${NUM_NODES:-1}" trainer.total_epochs="${EPOCHS:-3}" \
     trainer.save_freq="${SAVE_FREQ:-256}" trainer.val_before_train=False trainer.test_freq=-1 \
-    trainer.project_name="repo_$name" trainer.experiment_name="$estimator" \
+    trainer.project_name="repo_$name" trainer.experiment_name="$arm" \
     trainer.default_local_dir="$output/checkpoints" hydra.run.dir="$output" "$@"
 }
 

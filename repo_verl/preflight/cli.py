@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_verl.config import lookup
-from repo_verl.preflight import batches, checks, engines, machine, notices
+from repo_verl.preflight import batches, checks, engines, machine, notices, resume
 from repo_verl.preflight.compose import compose, other_flags
 from repo_verl.preflight.estimate import ASSUMED_PROMPTS, BANDWIDTH_SHARE, GIB, MFU, Estimate, make_estimate
 from repo_verl.preflight.models import Dims, find_dims
@@ -75,7 +75,7 @@ def find_problems(config: Config, dims: Dims | None, prompts: int | None, seen: 
 
 def find_notices(config: Config, seen: machine.Seen, gpu_bytes: float, dry: bool) -> list[str]:
     """What does not stop the run, and should be known; of this machine's GPUs not in a dry run."""
-    lines = notices.untested_versions()
+    lines = [*notices.other_versions(), *notices.find_validation_notice(config)]
     if lookup(config, "actor_rollout_ref.actor.strategy") in FSDP:
         lines += batches.find_batch_notices(config)
     if not dry:
@@ -88,6 +88,7 @@ def find_doubts(config: Config, estimate: Estimate | None, seen: machine.Seen) -
     engine = lookup(config, "actor_rollout_ref.actor.strategy")
     found = list(batches.find_batch_doubts(config)) if engine in FSDP else []
     found += [*engines.find_attention_doubt(config), *engines.find_cpu_doubt(config)]
+    found += resume.find_other_settings(config)
     if estimate is None:
         return found
     host = machine.available_memory(most=os.environ.get("HOST_GIB"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from repo_verl import versions
 from repo_verl.config import lookup
-from repo_verl.preflight import batches
+from repo_verl.preflight import batches, checks
 from repo_verl.preflight.machine import Seen
 from repo_verl.preflight.settings import Config
 
@@ -64,11 +64,21 @@ def _doubt(config: Config, seen: Seen, cluster: bool) -> str | None:
     return seen.doubt or None
 
 
-def untested_versions() -> list[str]:
-    """One line for each installed version that is not the tested one: no problem by itself."""
-    pairs = {name: (versions.installed(name), tested) for name, tested in versions.tested().items()}
+def other_versions() -> list[str]:
+    """One line for each installed version that is not the pinned one: no problem by itself."""
+    pairs = {name: (versions.installed(name), wanted) for name, wanted in versions.pinned().items()}
     return [
-        f"untested: {name} {found} (tested: {tested})"
-        for name, (found, tested) in pairs.items()
-        if found is not None and found != tested
+        f"another version: {name} {found} (pinned: {wanted})"
+        for name, (found, wanted) in pairs.items()
+        if found is not None and found != wanted
     ]
+
+
+def find_validation_notice(config: Config) -> list[str]:
+    """A line where validation is on and its file is one that is trained on."""
+    files = [set(checks.as_list(lookup(config, f"data.{name}_files"))) for name in ("train", "val")]
+    test_freq, before = (lookup(config, f"trainer.{key}") for key in ("test_freq", "val_before_train"))
+    if not files[0] & files[1] or (not before and (not isinstance(test_freq, int) or test_freq <= 0)):
+        return []
+    name = sorted(files[0] & files[1])[0]
+    return [f"validation accuracy is training accuracy: data.val_files={name} is trained on (VAL_FILE for another)"]

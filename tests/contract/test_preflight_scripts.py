@@ -63,15 +63,40 @@ def test_every_script_composes_and_differs_from_its_twin_in_the_estimator_alone(
     for name in BRANCHES:
         repo, grpo = configs[name], configs[f"run_grpo_{name[4:]}"]
         differing = {key: (repo.get(key), grpo.get(key)) for key in {*repo, *grpo} if repo.get(key) != grpo.get(key)}
+        arm = f"repo_{repo['.algorithm.repo.strategy']}"
         names = dict.fromkeys(
-            (
-                ".algorithm.adv_estimator",
-                ".trainer.experiment_name",
-                ".actor_rollout_ref.rollout.trace.experiment_name",
-            ),
-            ("repo", "grpo"),
+            (".trainer.experiment_name", ".actor_rollout_ref.rollout.trace.experiment_name"), (arm, "grpo")
         )
-        assert differing == names, name
+        assert differing == {".algorithm.adv_estimator": ("repo", "grpo"), **names}, name
+
+
+def test_a_seed_reaches_data_buffer_and_vllm():
+    found = flat(yaml.safe_load(script("run_qwen25_math.sh", DRY_RUN="1", SEED="7").stdout))
+    assert {found[f".{key}"] for key in ("data.seed", "algorithm.repo.seed", "actor_rollout_ref.rollout.seed")} == {7}
+    assert found[".trainer.default_local_dir"].endswith("/runs/qwen25_math_repo_recency_seed7/checkpoints")
+    twin = flat(yaml.safe_load(script("run_grpo_qwen25_math.sh", DRY_RUN="1", SEED="7").stdout))
+    assert twin[".trainer.default_local_dir"].endswith("/runs/qwen25_math_grpo_seed7/checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("Qwen/Qwen2.5-Math-1.5B", "Qwen_Qwen2.5-Math-1.5B"),
+        ("runs/x_grpo_seed1/checkpoints/", "runs_x_grpo_seed1_checkpoints"),
+        ("/a/runs/x_grpo_seed1/checkpoints/global_step_8/actor", "x_grpo_seed1_checkpoints_global_step_8_actor"),
+    ],
+)
+def test_evaluations_of_two_runs_have_two_folders(tmp_path, model, folder):
+    (tmp_path / "benchmarks.json").touch()
+    (tmp_path / "repo-verl").write_text('#!/usr/bin/env bash\necho "$@"\n')
+    (tmp_path / "repo-verl").chmod(0o755)
+    python = Path(sys.executable).parent
+    path = f"{tmp_path}:{python}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(ROOT / "run_scripts" / "evaluate_math.sh"), model], capture_output=True, text=True, check=True,
+        env={**os.environ, "PATH": path, "BENCHMARKS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.split()[-1] == str(ROOT / "runs" / "evaluations" / folder)
 
 
 def test_settings_of_the_scripts(dry_runs):

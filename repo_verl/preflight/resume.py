@@ -1,0 +1,106 @@
+"""A run that would go on from another experiment's checkpoint: settings that differ from those in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from repo_verl.config import lookup, shown
+from repo_verl.preflight.settings import Config
+from repo_verl.step_folders import tracker_text
+
+SECTIONS = (
+    "algorithm", "actor_rollout_ref.actor.optim", "actor_rollout_ref.actor.policy_loss",
+    "reward.custom_reward_function",
+)  # fmt: skip
+"""All keys below them make another experiment, but those of `FREE`."""
+
+KEYS = (
+    "actor_rollout_ref.model.path", "actor_rollout_ref.model.lora_rank", "actor_rollout_ref.model.lora_alpha",
+    "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.temperature", "actor_rollout_ref.rollout.top_k",
+    "actor_rollout_ref.rollout.top_p", "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.ppo_epochs", "actor_rollout_ref.actor.clip_ratio",
+    "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef",
+    "actor_rollout_ref.actor.entropy_coeff", "data.train_files", "data.train_batch_size", "data.max_prompt_length",
+    "data.max_response_length", "data.seed", "data.shuffle",
+)  # fmt: skip
+"""Single keys that do."""
+
+FREE = ("algorithm.repo.storage", "algorithm.repo.storage_processes", "algorithm.repo.persist", "algorithm.repo.prune")
+"""Where and how, not what is trained."""
+
+MISSING = object()
+
+
+def find_other_settings(config: Config) -> Iterator[str]:
+    """Settings that differ from those of the run whose checkpoints lie in the output folder and would be resumed.
+
+    verl's command keeps its settings in ``.hydra/config.yaml`` of the run's folder, which holds the folder of
+    checkpoints in our scripts; where there is no such file nothing is known.
+    """
+    folder = str(lookup(config, "trainer.default_local_dir", "."))
+    known = Path(folder).parent / ".hydra" / "config.yaml"
+    if lookup(config, "trainer.resume_mode", "auto") != "auto" or "://" in folder:
+        return
+    if tracker_text(Path(folder)) is None or not known.is_file():
+        return
+    saved = _load(known)
+    for key in sorted(_keys(config)):
+        now, before = _at(config, key), _saved(saved, key)
+        if before is not MISSING and now is not MISSING and now != before:
+            yield (
+                f"{key}={shown(now)} is {shown(before)} in the run whose checkpoints lie in trainer.default_local_dir="
+                f"{folder}, which would be resumed: name another folder (OUTPUT) for another run, or SKIP_ESTIMATE=1 "
+                "to go on from them."
+            )
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value at a dotted path; null is a value here, unlike for `lookup`, and `MISSING` that there is none."""
+    for part in key.split("."):
+        if not isinstance(config, dict) or part not in config:
+            return MISSING
+        config = config[part]
+    return config
+
+
+def _keys(config: Config) -> set[str]:
+    found = set(KEYS)
+    for section in SECTIONS:
+        found |= {f"{section}.{path}" for path in _paths(lookup(config, section, {}))}
+    return found - set(FREE)
+
+
+def _paths(values: Any) -> Iterator[str]:
+    """Dotted paths of all that is no section."""
+    for name, value in (values or {}).items():
+        if isinstance(value, dict):
+            yield from (f"{name}.{path}" for path in _paths(value))
+        else:
+            yield str(name)
+
+
+def _load(path: Path) -> Any:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]  # ships no types
+
+    try:
+        return OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} can't be read ({reason}): move it away, or name another folder (OUTPUT).") from error
+
+
+def _saved(saved: Any, key: str) -> Any:
+    """The value of a key in a saved configuration; `MISSING` where there is none, or one that Hydra alone resolves."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.select(saved, key, default=MISSING)
+        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    except OmegaConfBaseException:
+        return MISSING
