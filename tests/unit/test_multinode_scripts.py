@@ -17,9 +17,10 @@ FOLDER = ROOT / "run_scripts" / "multinode"
 STUBS = ROOT / "tests" / "helpers" / "slurm"
 DOCUMENT = ROOT / "docs" / "multinode.md"
 RECORDER = """#!/usr/bin/env bash
-# writes its name, arguments and some variables as lines of words, quoted for a shell
+# writes its name, arguments and some variables as lines of words, quoted for a shell; a line is one write, since
+# nodes write at the same time
 env | grep -E '^(RAY_|NUM_|OUTPUT|REPO)' | sed "s/^/$(basename "$0") /" >>"$RECORD.env"
-{ printf '%q ' "$(basename "$0")" "$@"; echo; } >>"$RECORD"
+printf -v line '%q ' "$(basename "$0")" "$@" && printf '%s\\n' "$line" >>"$RECORD"
 if [[ $1 = */wait_for_nodes.py && -n ${SLURM_JOB_NUM_NODES:-} ]]; then
   for _ in {1..100}; do [ "$(grep -c '^ray start' "$RECORD")" -lt "$2" ] || break; sleep 0.1; done
 fi
@@ -38,7 +39,7 @@ JOB_FIELDS = {
 }  # fmt: skip
 CLUSTER_FIELDS = {
     "headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "suspend",
-    "headServiceAnnotations",
+    "headServiceAnnotations", "authOptions",
 }  # fmt: skip
 HEAD_FIELDS = {"serviceType", "headService", "enableIngress", "rayStartParams", "template"}
 WORKER_FIELDS = {
@@ -280,6 +281,7 @@ class TestKubeRay:
         job, cluster = manifest["spec"], manifest["spec"]["rayClusterSpec"]
         assert job.keys() <= JOB_FIELDS and cluster.keys() <= CLUSTER_FIELDS
         assert cluster["headGroupSpec"].keys() <= HEAD_FIELDS
+        assert cluster["authOptions"] == {"mode": "token"}, "its dashboard listens on all addresses"
         assert all(group.keys() <= WORKER_FIELDS for group in cluster["workerGroupSpecs"])
 
     def test_pods_are_as_many_as_the_nodes_and_see_the_shared_folder(self, manifest):
