@@ -30,6 +30,18 @@ FIXED_ACTIVE: tuple[Rule, ...] = (
     ("algorithm.filter_groups.enable", False, "groups would be dropped before they enter the buffer", None),
     ("algorithm.use_pf_ppo", False, "it reweighs rows behind the buffer's back", None),
     ("algorithm.rollout_correction.bypass_mode", False, "stored log-probs would be the rollout engine's", None),
+    (
+        "algorithm.rollout_correction.rollout_rs",
+        None,
+        "rejected tokens would be stored as masked",
+        "set algorithm.rollout_correction.rollout_rs=null",
+    ),
+    (
+        "algorithm.rollout_correction.rollout_is",
+        None,
+        "replayed rows would count without their weights, tokens that it drops included",
+        "set algorithm.rollout_correction.rollout_is=null",
+    ),
     ("actor_rollout_ref.actor.shuffle", False, "it would tear a prompt's rows apart", None),
     ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate", None),
     ("actor_rollout_ref.actor.use_prefix_grouper", False, "it regroups rows", None),
@@ -166,12 +178,6 @@ def _plain(value: Any) -> str:
 def _check_active(config: Any) -> None:
     for key, value, reason, remedy in engines.refused(config):
         raise RepoConfigError(f"{key}={_plain(value)} can't be combined with RePO ({reason}): {remedy}.")
-    rejection = lookup(config, "algorithm.rollout_correction.rollout_rs")
-    if rejection is not None:
-        raise RepoConfigError(
-            f"algorithm.rollout_correction.rollout_rs={_plain(rejection)} can't be combined with RePO (rejected tokens "
-            "would be stored as masked): set algorithm.rollout_correction.rollout_rs=null."
-        )
     n = lookup(config, "actor_rollout_ref.rollout.n", 1)
     if isinstance(n, bool) or not isinstance(n, int):
         raise RepoConfigError(f"actor_rollout_ref.rollout.n={_plain(n)} must be an integer: set it to at least 2.")

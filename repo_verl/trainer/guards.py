@@ -56,6 +56,22 @@ def refuse_scores(names: Sequence[str], step: int) -> None:
         )
 
 
+def warn_missing(missing: int, expected: int, step: int) -> None:
+    """Say that verl went on without responses whose generation or reward raised.
+
+    Args:
+        missing: responses of the step's prompts that are not there; nothing is said if there is none.
+        expected: responses that were asked for.
+        step: the training step.
+    """
+    if missing:
+        logger.warning(
+            "RePO: step %d: %d of %d responses are missing (repo/missing_rows): their generation or reward raised, and "
+            "verl goes on without them, which biases the groups that are left; the agent loop's log has the error",
+            step, missing, expected,
+        )  # fmt: skip
+
+
 def bad_rows(tensors: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[int, str]:
     """The rows of which a token that counts is not finite, and in which tensor.
 

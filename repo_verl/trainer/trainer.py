@@ -27,7 +27,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, placing, rows, texts
+from repo_verl.trainer import estimator, guards, identity, outlook, placing, rows, texts
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
 from repo_verl.trainer.engines import MEGATRON_NOTICE
@@ -71,7 +71,7 @@ class ReplayTrainer(PPOTrainer):
         self._planning: Future[Prepared]
         self._clearing: Future[None] | None = None
         self._watch: Watch | None = None
-        self._stored = False
+        self._stored, self._prompts = False, 0
         estimator.serving = True
         super().__init__(config)
         logger.info(describe_objective(config, self.repo))
@@ -103,9 +103,19 @@ class ReplayTrainer(PPOTrainer):
             refuse_experts(self.config, omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config)
             logger.warning(MEGATRON_NOTICE)
         super()._setup()
+        template_values = self.config.data.get("apply_chat_template_kwargs", None)
+        for doubt in self._doubts(template_values):
+            logger.warning("RePO: %s", doubt)
         self.actor_rollout_wg.set_loss_fn(self._worker_loss())
-        encode = chat_encoder(self.tokenizer, self.config.data.get("apply_chat_template_kwargs", None))
+        encode = chat_encoder(self.tokenizer, template_values)
         self._retrieval = Retrieval(self.prompt_replay, self._replay_advantages(), self._prune, encode)
+
+    def _doubts(self, template_values: Any) -> list[str]:
+        if not self.repo.active:
+            return []
+        steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
+        found = outlook.find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
+        return [*found, *outlook.find_date(self.tokenizer.chat_template, template_values)]
 
     def _worker_loss(self) -> Any:
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
@@ -155,7 +165,7 @@ class ReplayTrainer(PPOTrainer):
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         for name in TIMERS:
             timing_raw.setdefault(name, 0.0)
-        self._stored = False
+        self._stored, self._prompts = False, sample_batch_size
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         with self._exposed():
             if self.repo.active and not self._stored:  # verl's critic warm-up: no update
@@ -247,6 +257,10 @@ class ReplayTrainer(PPOTrainer):
         if self.repo.active and self.repo.on_nonfinite == "stop":
             guards.refuse_skipped(skipped, self.global_steps)
         metrics["repo/late_rows"] = prepared.late
+        expected = self._prompts * self.config.actor_rollout_ref.rollout.n
+        missing = max(0, expected - len(update.fresh.keys) - int(metrics["repo/nonfinite_scores"]))
+        metrics["repo/missing_rows"] = missing
+        guards.warn_missing(missing, expected, self.global_steps)
         self._drift.look(self.global_steps, worker)
         metrics["repo/effective_steps"] = self.effective_steps
 

@@ -105,6 +105,7 @@ REFUSED = {
     "actor_rollout_ref.actor.policy_loss.loss_mode=gspo": "loss_mode=gspo can't be combined with RePO",
     "algorithm.rollout_correction.bypass_mode=True": "bypass_mode=True can't be combined with RePO",
     "algorithm.rollout_correction.rollout_rs=token_k1": "rollout_rs=token_k1 can't be combined with RePO",
+    "algorithm.rollout_correction.rollout_is=token": "rollout_is=token can't be combined with RePO",
     "+trainer.v1.sync.parameter_sync_step=2": "parameter_sync_step=2 can't be combined with RePO",
     "actor_rollout_ref.actor.strategy=megatron": "actor.strategy=megatron can't be combined with RePO",
     "distillation.enabled=True": "distillation.enabled=True can't be combined with RePO",

@@ -95,11 +95,13 @@ TABLE = {
         "python -c \"import importlib.metadata as m; m.entry_points(group='verl.plugins')['repo_verl'].load()\"",
         "would replace the installation under test and asks an index for hatchling: what it registers is loaded",
     ),
-    r"python -m verl\.trainer\.main_ppo algorithm\.adv_estimator=repo \.\.\.": Instead(
-        "python -m verl.trainer.main_ppo algorithm.adv_estimator=repo actor_rollout_ref.rollout.n=8 "
-        "actor_rollout_ref.rollout.name=vllm "
-        "actor_rollout_ref.actor.use_dynamic_bsz=True actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True",
-        "the dots are the reader's own arguments",
+    r"pip install '\.\[gpu\]'": Instead(
+        "python -c \"import importlib.metadata as m; assert 'gpu' in str(m.metadata('repo-verl').items())\"",
+        "CUDA's packages, of no use here",
+    ),
+    r"pip install flash-attn==2\.8\.3 --no-build-isolation": RunBy(
+        "tests/unit/test_preflight.py::test_attention_that_is_not_installed_is_told",
+        "needs CUDA's compiler; the preflight asks for this line",
     ),
     r"python -m data_prep deepmath --gold r1 (.*)": Instead(
         rf"python -m data_prep deepmath \1 --input {DEEPMATH}",
@@ -207,7 +209,12 @@ def furnish(root):
              "reward_model": {"style": "rule", "ground_truth": "2"}}] * 8  # fmt: skip
     runs = root / "runs"
     (runs / "data").mkdir(parents=True)
-    for path in (root / "train.parquet", root / "test.parquet", runs / "data" / "deepmath_train.parquet"):
+    for path in (
+        root / "train.parquet",
+        root / "test.parquet",
+        root / "my_test.parquet",
+        runs / "data" / "deepmath_train.parquet",
+    ):
         pq.write_table(pa.Table.from_pylist(rows), path)
     for arm in ("grpo", "repo"):
         write_log(runs / "quickstart" / arm, steps(arm, 0))

@@ -34,12 +34,17 @@ ALIKE = [
     "actor_rollout_ref.actor.optim.lr=1.0",
 ]
 ROWS_MIXED = [*REPLAY, *ALIKE, "algorithm.repo.normalize=rows", "algorithm.repo.advantage=mixed", TOKEN_MEAN]
+KL = ["actor_rollout_ref.actor.use_kl_loss=True", "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4"]
 
 SCENARIOS = {
     "grpo": ["algorithm.adv_estimator=grpo", TOKEN_MEAN],
     "none": ["algorithm.adv_estimator=repo", "algorithm.repo.strategy=none", TOKEN_MEAN],
     "zero": [*REPLAY, "algorithm.repo.off_policy_coef=0", TOKEN_MEAN],
     "replay": REPLAY,
+    "epochs": [*REPLAY, "actor_rollout_ref.actor.ppo_epochs=2"],
+    "kl_0": [*REPLAY, *ALIKE, *KL, "actor_rollout_ref.actor.kl_loss_coef=0"],
+    "kl_grpo": ["algorithm.adv_estimator=grpo", *ALIKE, *KL, "actor_rollout_ref.actor.kl_loss_coef=0"],
+    "kl": [*REPLAY, *ALIKE, *KL, "actor_rollout_ref.actor.kl_loss_coef=0.1"],
     "flat": REPLAY,
     "ragged": [*REPLAY, "algorithm.repo.min_size=7"],
     "saved": [*REPLAY, "trainer.total_epochs=2", "trainer.save_freq=4"],
@@ -146,7 +151,7 @@ def test_replay_is_real(runs):
 
 
 def test_the_loss_of_every_micro_batch_by_hand(runs):
-    for name in ("replay", "ragged"):
+    for name in ("replay", "ragged", "epochs"):
         for entry in losses(runs, name)[0]:
             if entry["repo_origin"] is None:
                 continue
@@ -168,6 +173,41 @@ def test_the_loss_of_every_micro_batch_by_hand(runs):
             assert entry["loss"] == pytest.approx(by_hand, rel=1e-5, abs=2e-7)
             fresh_tokens = sum(sum(row["mask"]) for row in rows_of([entry]) if row["repo_origin"] == 0)
             assert entry["global_batch_size"] == 2 * N and entry["batch_num_tokens"] >= fresh_tokens
+
+
+def test_a_second_epoch_of_an_update_trains_on_the_same_rows(runs):
+    """Each mini-batch comes twice, with the same rows, weights and old log-probs; only the policy has moved."""
+    entries = losses(runs, "epochs")[0]
+    once = losses(runs, "replay")[0]
+    assert len(entries) == 2 * len(once)
+    fixed = ("responses", "old_log_probs", "advantages", "repo_origin", "repo_weight", "repo_fresh_scale")
+    steps, moved = split_steps(entries), 0
+    for step in range(1, 3 * STEPS_AN_EPOCH + 1):
+        rows = sorted(([row[key] for key in fixed], row["log_prob"]) for row in rows_of(steps[step]))
+        for first, second in zip(rows[::2], rows[1::2], strict=True):
+            assert first[0] == second[0]
+            moved += first[1] != second[1]
+    assert moved > 50
+    assert metrics(runs, "epochs")[-1]["repo/effective_steps"] > metrics(runs, "replay")[-1]["repo/effective_steps"]
+
+
+def test_kl_acts_beside_replay_and_on_fresh_rows_alone(runs):
+    """Coefficient 0 changes nothing; in the first step with replay, KL is GRPO's, that of the fresh rows."""
+    plain, without, with_kl = (load_file(runs / name / "weights.safetensors") for name in ("one_rank", "kl_0", "kl"))
+    for name, one in plain.items():
+        torch.testing.assert_close(without[name], one, rtol=0, atol=1e-6)
+    assert any(float((with_kl[name] - one).abs().max()) > 1e-4 for name, one in plain.items())
+    for one, other in zip(metrics(runs, "kl_0"), metrics(runs, "one_rank"), strict=True):
+        assert one["repo/replayed_rows"] == other["repo/replayed_rows"]
+    ours, stock = ([step["actor/kl_loss"] for step in metrics(runs, name)] for name in ("kl_0", "kl_grpo"))
+    assert ours[:3] == pytest.approx(stock[:3], rel=1e-3), "until step 3's update the policies are the same"
+    assert stock[2] > 10 * stock[0] and min(ours[3:]) > ours[2]
+
+
+def test_missing_responses_are_counted(runs):
+    """Step 1 lost all of a prompt, step 3 three of four rows."""
+    assert [step["repo/missing_rows"] for step in metrics(runs, "ragged")] == [4, 0, 3, 0, 0, 0]
+    assert not any(step["repo/missing_rows"] for step in metrics(runs, "replay"))
 
 
 def test_steps_and_learning_rates_are_grpos(runs):

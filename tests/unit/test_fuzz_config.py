@@ -14,7 +14,7 @@ WHOLE = {
     "algorithm": {
         "adv_estimator": "repo", "repo": RepoConfig().to_dict(), "use_kl_in_reward": False,
         "filter_groups": {"enable": False},
-        "rollout_correction": {"bypass_mode": False, "rollout_rs": None}, "use_pf_ppo": False,
+        "rollout_correction": {"bypass_mode": False, "rollout_rs": None, "rollout_is": None}, "use_pf_ppo": False,
     },
     "actor_rollout_ref": {
         "actor": {

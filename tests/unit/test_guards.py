@@ -15,6 +15,7 @@ from repo_verl.trainer.guards import (
     refuse_scores,
     refuse_skipped,
     stop_update,
+    warn_missing,
 )
 
 
@@ -33,6 +34,14 @@ def test_scores_name_the_first_rows_and_count_the_others():
         refuse_scores(["a", "b", "c", "d", "e"], 4)
     with pytest.raises(NonFiniteError, match=r"for 1 row\(s\) \(a\): mend"):
         refuse_scores(["a"], 4)
+
+
+def test_missing_rows_are_said(caplog):
+    warn_missing(0, 32, 4)
+    assert not caplog.records
+    warn_missing(3, 32, 4)
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and "step 4: 3 of 32 responses are missing" in record.getMessage()
 
 
 def test_only_tokens_that_count_are_looked_at():

@@ -1,0 +1,54 @@
+"""What a run should hear before its first step: schedules and templates under which little or nothing is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from repo_verl.config import PREFIX, RepoConfig
+
+
+def find_doubts(repo: RepoConfig, n: int, steps: int, epoch: int) -> Iterator[str]:
+    """Sentences on a schedule that replays nothing, or little.
+
+    Args:
+        repo: the settings.
+        n: responses a visit of a prompt.
+        steps: that the run has in all.
+        epoch: steps between two visits of a prompt, on average.
+    """
+    if not repo.active:
+        return
+    visits = -(-steps // max(1, epoch))
+    first = -(-repo.min_size // n) + 1
+    if visits < first:
+        sooner = f", or set {PREFIX}min_size={n * (visits - 1)} or less" if visits > 1 else ""
+        yield (
+            f"{PREFIX}min_size={repo.min_size} lets a prompt replay from its visit {first} on and {steps} steps, "
+            f"{epoch} an epoch, are {visits} visits: unless prompts occur several times in data.train_files nothing is "
+            f"replayed, this is GRPO; train for {(first - 1) * epoch + 1} steps or more{sooner}."
+        )
+    elif repo.start_step >= steps:
+        yield (
+            f"{PREFIX}start_step={repo.start_step} leaves none of {steps} steps to replay in, this is GRPO: "
+            f"set it to less than {steps}."
+        )
+    elif repo.max_age is not None and repo.max_age < epoch:
+        yield (
+            f"{PREFIX}max_age={repo.max_age} is less than the {epoch} steps after which a prompt comes back on "
+            f"average, so that little or nothing is replayed: set it to {2 * epoch} or more, or null."
+        )
+
+
+def find_date(template: Any, given: Any) -> Iterator[str]:
+    """A sentence on a chat template that writes today's date into prompts.
+
+    Args:
+        template: the tokenizer's; text, or several by name.
+        given: ``data.apply_chat_template_kwargs``, which may fix the date.
+    """
+    if "strftime_now" in str(template or "") and not given:
+        yield (
+            "the tokenizer's chat template writes today's date into prompts (strftime_now), so that from midnight on "
+            "stored rows are not found: fix it, e.g. +data.apply_chat_template_kwargs.date_string='1 Jan 2026'."
+        )
