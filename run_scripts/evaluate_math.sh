@@ -6,8 +6,8 @@ model=${1:?usage: evaluate_math.sh MODEL [FLAGS]} && shift
 use_any_environment
 benchmarks=${BENCHMARKS:-$ROOT/runs/benchmarks}
 [ -f "$benchmarks/benchmarks.json" ] || { say "benchmarks"; python -m data_prep benchmarks --output "$benchmarks"; }
-# the last four names of the path: a run's folder tells its checkpoints from another run's
-name=$(tr / '\n' <<<"${model%/}" | tail -n 4 | paste -sd _)
+# the last five names of the path: a run's folder tells its checkpoints from another run's
+name=$(tr / '\n' <<<"${model%/}" | tail -n 5 | paste -sd _)
 output=${OUTPUT:-$ROOT/runs/evaluations/$name}
 say "evaluation of $model into $output"
 repo-verl evaluate --model "$model" --benchmarks "$benchmarks" --output "$output" "$@"

@@ -19,14 +19,19 @@ ADAPTER = "lora_adapter"
 def fold(folder: Path) -> None:
     """Add ``folder/lora_adapter`` to the weights of ``folder``, in float32, and remove it; their type stays.
 
+    The new folder is written beside the old one and takes its place when it is whole, so that a repeat after a crash
+    adds nothing twice.
+
     Args:
         folder: what verl's merger wrote for a LoRA checkpoint.
 
     Raises:
-        ValueError: if the checkpoint does not say by how much the adapter counts (``lora_alpha``).
+        ValueError: if the checkpoint does not say by how much the adapter counts (``lora_alpha``), or the adapter is
+            not one of this model.
     """
     import torch
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = json.loads((folder / ADAPTER / "adapter_config.json").read_text())
@@ -37,10 +42,21 @@ def fold(folder: Path) -> None:
         )
     kept = AutoConfig.from_pretrained(folder).dtype or torch.bfloat16
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, folder / ADAPTER).merge_and_unload(safe_merge=True)
-    merged.to(kept).save_pretrained(folder)
-    shutil.rmtree(folder / ADAPTER)
+    adapted = PeftModel.from_pretrained(model, folder / ADAPTER)
+    apart = load_file(folder / ADAPTER / "adapter_model.safetensors").keys() ^ get_peft_model_state_dict(adapted).keys()
+    if apart:  # peft warns, and leaves such weights as they are
+        raise ValueError(f"{sorted(apart)[0]} of {folder / ADAPTER} has no counterpart: name the adapter's own model.")
+    whole, base = (folder.with_name(f"{folder.name}.{part}") for part in ("whole", "base"))
+    shutil.rmtree(whole, ignore_errors=True)
+    shutil.copytree(folder, whole, ignore=shutil.ignore_patterns(ADAPTER, "*.safetensors", "*.safetensors.index.json"))
+    adapted.merge_and_unload(safe_merge=True).to(kept).save_pretrained(whole)
+    folder.rename(base)
+    whole.rename(folder)
+    shutil.rmtree(base)
 
 
 if __name__ == "__main__":
-    fold(Path(sys.argv[1]))
+    try:
+        fold(Path(sys.argv[1]).resolve())
+    except ValueError as error:
+        sys.exit(str(error))

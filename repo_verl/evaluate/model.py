@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SHARDS = "model_world_size_*_rank_*.pt"
+_LORA = "lora_train_meta.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def resolve(name: str, work: Path) -> Model:
     if (folder / "actor").is_dir():
         folder = folder / "actor"
     if list(folder.glob(_SHARDS)):
-        return Model(str(_merged(folder, work)), _identity(folder, (_SHARDS,)))
+        return Model(str(_merged(folder, work)), _identity(folder, (_SHARDS, _LORA)))
     if (folder / ADAPTER).is_dir():
         raise ValueError(
             f"model {folder} has its LoRA adapter beside it in {ADAPTER}, which would not be used: name the checkpoint "
@@ -84,7 +85,7 @@ def _digest(file: Path) -> str:
 def _merged(shards: Path, work: Path) -> Path:
     target = work / "merged"
     mark = target / "merged_from.txt"
-    source = "\n".join(f"{name} {found}" for name, found in _identity(shards, (_SHARDS,)).items())
+    source = "\n".join(f"{name} {found}" for name, found in _identity(shards, (_SHARDS, _LORA)).items())
     if mark.is_file() and mark.read_bytes() == source.encode():
         return target
     shutil.rmtree(target, ignore_errors=True)

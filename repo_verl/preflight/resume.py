@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from repo_verl.config import lookup, shown
 from repo_verl.preflight.settings import Config
+from repo_verl.secrets import hidden, redact, without_credentials
 from repo_verl.step_folders import tracker_text
 
 SECTIONS = (
@@ -18,19 +20,28 @@ SECTIONS = (
 
 KEYS = (
     "actor_rollout_ref.model.path", "actor_rollout_ref.model.lora_rank", "actor_rollout_ref.model.lora_alpha",
+    "actor_rollout_ref.model.lora.rank", "actor_rollout_ref.model.lora.alpha",
+    "actor_rollout_ref.model.custom_chat_template",
     "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.temperature", "actor_rollout_ref.rollout.top_k",
     "actor_rollout_ref.rollout.top_p", "actor_rollout_ref.actor.ppo_mini_batch_size",
     "actor_rollout_ref.actor.ppo_epochs", "actor_rollout_ref.actor.clip_ratio",
     "actor_rollout_ref.actor.clip_ratio_low",
-    "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.actor.clip_ratio_c",
+    "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.loss_scale_factor",
     "actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef",
-    "actor_rollout_ref.actor.entropy_coeff", "data.train_files", "data.train_batch_size", "data.max_prompt_length",
-    "data.max_response_length", "data.seed", "data.shuffle",
+    "actor_rollout_ref.actor.kl_loss_type", "actor_rollout_ref.actor.entropy_coeff", "data.train_files",
+    "data.train_batch_size", "data.max_prompt_length", "data.max_response_length", "data.apply_chat_template_kwargs",
+    "data.seed", "data.shuffle", "reward.reward_manager.name",
 )  # fmt: skip
 """Single keys that do."""
 
-FREE = ("algorithm.repo.storage", "algorithm.repo.storage_processes", "algorithm.repo.persist", "algorithm.repo.prune")
-"""Where and how, not what is trained."""
+FREE = tuple(
+    f"algorithm.repo.{name}"
+    for name in (
+        "storage", "storage_processes", "persist", "prune", "log_prob_dtype", "on_nonfinite", "warn_ratio", "warn_ess",
+    )
+)  # fmt: skip
+"""Where and how, not what is trained, and what a run that stopped is asked to change."""
 
 MISSING = object()
 
@@ -39,7 +50,8 @@ def find_other_settings(config: Config) -> Iterator[str]:
     """Settings that differ from those of the run whose checkpoints lie in the output folder and would be resumed.
 
     verl's command keeps its settings in ``.hydra/config.yaml`` of the run's folder, which holds the folder of
-    checkpoints in our scripts; where there is no such file nothing is known.
+    checkpoints in our scripts; where there is no such file, or it is of other checkpoints, nothing is known.
+    Credentials are not compared, other secrets not shown.
     """
     folder = str(lookup(config, "trainer.default_local_dir", "."))
     known = Path(folder).parent / ".hydra" / "config.yaml"
@@ -48,14 +60,31 @@ def find_other_settings(config: Config) -> Iterator[str]:
     if tracker_text(Path(folder)) is None or not known.is_file():
         return
     saved = _load(known)
+    if Path(str(_saved(saved, "trainer.default_local_dir"))).name != Path(folder).name:
+        return
     for key in sorted(_keys(config)):
         now, before = _at(config, key), _saved(saved, key)
-        if before is not MISSING and now is not MISSING and now != before:
+        if before is not MISSING and now is not MISSING and _real(now) != _real(before):
             yield (
-                f"{key}={shown(now)} is {shown(before)} in the run whose checkpoints lie in trainer.default_local_dir="
-                f"{folder}, which would be resumed: name another folder (OUTPUT) for another run, or SKIP_ESTIMATE=1 "
-                "to go on from them."
+                f"{key}={_told(key, now)} was {_told(key, before)} at the last start in trainer.default_local_dir="
+                f"{folder}, whose checkpoints would be resumed: set SKIP_ESTIMATE=1 to go on from them all the same, "
+                "or name another folder (OUTPUT) for another run."
             )
+
+
+def _real(value: Any) -> Any:
+    """What two names of one file have in common; other values as they are, or as good as that."""
+    if isinstance(value, list):
+        return [_real(one) for one in value]
+    return os.path.realpath(value) if isinstance(value, str) else value
+
+
+def _told(key: str, value: Any) -> str:
+    """The value as a message may show it."""
+    nested = value
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return shown(_at(redact(nested, hidden), key))
 
 
 def _at(config: Any, key: str) -> Any:
@@ -70,7 +99,7 @@ def _at(config: Any, key: str) -> Any:
 def _keys(config: Config) -> set[str]:
     found = set(KEYS)
     for section in SECTIONS:
-        found |= {f"{section}.{path}" for path in _paths(lookup(config, section, {}))}
+        found |= {f"{section}.{path}" for path in _paths(without_credentials(lookup(config, section) or {}))}
     return found - set(FREE)
 
 
@@ -85,11 +114,12 @@ def _paths(values: Any) -> Iterator[str]:
 
 def _load(path: Path) -> Any:
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]  # ships no types
 
     try:
         return OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} can't be read ({reason}): move it away, or name another folder (OUTPUT).") from error
 

@@ -47,7 +47,7 @@ def find_date(template: Any, given: Any) -> Iterator[str]:
         template: the tokenizer's; text, or several by name.
         given: ``data.apply_chat_template_kwargs``, which may fix the date.
     """
-    if "strftime_now" in str(template or "") and not given:
+    if "strftime_now" in str(template or "") and not any("date" in str(name) for name in given or {}):
         yield (
             "the tokenizer's chat template writes today's date into prompts (strftime_now), so that from midnight on "
             "stored rows are not found: fix it, e.g. +data.apply_chat_template_kwargs.date_string='1 Jan 2026'."

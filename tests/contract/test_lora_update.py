@@ -82,3 +82,32 @@ def test_an_adapter_without_its_scale_stops(moved, tmp_path):
     (tmp_path / "checkpoint" / "actor" / "lora_train_meta.json").unlink()
     with pytest.raises(RuntimeError, match=r"lora_alpha=0 .*: the checkpoint has no lora_train_meta.json"):
         resolve(str(tmp_path / "checkpoint"), tmp_path / "work")
+
+
+def test_an_adapter_is_added_once_however_often_it_is_asked_for(moved, tmp_path, monkeypatch):
+    """A crash after the weights were written leaves the folder as it was; one in the middle of the exchange, a gap."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from repo_verl.evaluate import adapter, model
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "ADAPTER", "none")
+        folder = model._merged(moved["folder"] / "checkpoint" / "actor", tmp_path)
+    first = load_file(folder / "model.safetensors")
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(InterruptedError()))
+        adapter.fold(folder)
+    assert all(bool((one == first[name]).all()) for name, one in load_file(folder / "model.safetensors").items())
+    shutil.copytree(folder, tmp_path / "other")
+    adapter.fold(folder)
+    wanted = load_file(moved["folder"] / "merged.safetensors")
+    for name, one in load_file(folder / "model.safetensors").items():
+        torch.testing.assert_close(one.float(), wanted[name], rtol=2**-8, atol=2**-9)
+    assert sorted(one.name for one in folder.parent.iterdir()) == ["merged", "other"]
+
+    file = tmp_path / "other" / "lora_adapter" / "adapter_model.safetensors"
+    save_file({name.replace("q_proj", "query"): one for name, one in load_file(file).items()}, file)
+    command = [sys.executable, "-m", "repo_verl.evaluate.adapter", str(tmp_path / "other")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "has no counterpart" in done.stderr

@@ -83,7 +83,8 @@ def test_a_seed_reaches_data_buffer_and_vllm():
     [
         ("Qwen/Qwen2.5-Math-1.5B", "Qwen_Qwen2.5-Math-1.5B"),
         ("runs/x_grpo_seed1/checkpoints/", "runs_x_grpo_seed1_checkpoints"),
-        ("/a/runs/x_grpo_seed1/checkpoints/global_step_8/actor", "x_grpo_seed1_checkpoints_global_step_8_actor"),
+        ("/a/runs/x_grpo_seed1/checkpoints/global_step_8/actor", "runs_x_grpo_seed1_checkpoints_global_step_8_actor"),
+        ("/a/x_grpo/checkpoints/global_step_8/actor/huggingface", "x_grpo_checkpoints_global_step_8_actor_huggingface"),
     ],
 )
 def test_evaluations_of_two_runs_have_two_folders(tmp_path, model, folder):

@@ -38,5 +38,6 @@ def test_a_template_that_writes_the_date():
     (line,) = find_date(template, None)
     assert "strftime_now" in line and "date_string" in line
     assert list(find_date({"default": "x", "tool": template}, {}))
+    assert list(find_date(template, {"enable_thinking": False}))
     assert not list(find_date(template, {"date_string": "1 Jan 2026"}))
     assert not list(find_date("{{ messages }}", None)) and not list(find_date(None, None))

@@ -418,6 +418,8 @@ def test_another_experiments_folder_is_not_resumed(tmp_path):
     def found(**changes):
         return list(resume.find_other_settings(make_config(**{**own, **changes})))
 
+    function = "reward__custom_reward_function"
+    own |= {function: {"path": str(tmp_path / "f.py"), "reward_kwargs": {"api_key": "sk-OLD", "hf_token": "hf-OLD"}}}
     before = make_config(**own)
     before["algorithm"]["repo"] |= {"num_replay": "${oc.decode:'8'}", "prune": True}
     known.write_text(yaml.safe_dump(before))
@@ -425,13 +427,20 @@ def test_another_experiments_folder_is_not_resumed(tmp_path):
     (folder / "latest_checkpointed_iteration.txt").write_text("4")
     assert found() == [] and found(trainer__total_epochs=9, trainer__save_freq=1) == []
     (line,) = found(**{optim: {"lr": 3e-6, "clip": None}})
-    assert line.startswith(
-        "actor_rollout_ref.actor.optim.lr=3e-06 is 1e-06 in the run whose checkpoints lie in trainer"
-    )
+    assert line.startswith("actor_rollout_ref.actor.optim.lr=3e-06 was 1e-06 at the last start in trainer.default_")
     assert "(OUTPUT)" in line and "SKIP_ESTIMATE=1" in line
     assert len(found(**{optim: {"lr": 1e-6, "clip": 1.0}})) == 1, "null is a value"
     assert len(found(data__seed=7, actor_rollout_ref__rollout__n=4, algorithm__repo__capacity=32)) == 3
     assert found(algorithm__repo__prune=False, **{"algorithm__repo__a_new_key": 1}) == []
+    assert found(algorithm__repo__on_nonfinite="skip") == [], "what the stopped run itself advises"
+    (tmp_path / "link").symlink_to(tmp_path)
+    again = {"path": str(tmp_path / "link" / "f.py"), "reward_kwargs": {"api_key": "sk-NEW", "hf_token": "hf-NEW"}}
+    (line,) = found(**{function: again})
+    assert "hf_token='[secret]' was '[secret]'" in line, "the file is the same; credentials are not compared"
+    assert found(data__seed=7, trainer__default_local_dir=str(tmp_path / "link" / "checkpoints")) != []
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "latest_checkpointed_iteration.txt").write_text("4")
+    assert found(data__seed=7, trainer__default_local_dir=str(tmp_path / "others")) == [], "the file is not of these"
     assert found(data__seed=7, trainer__resume_mode="disable") == []
     known.write_text("a: [")
     with pytest.raises(ValueError, match=r"config.yaml can't be read .*: move it away"):

@@ -34,12 +34,14 @@ ALLOWED = {
     "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.resume": {
-        "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.step_folders",
+        "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
+        "repo_verl.step_folders",
     },
     "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
-        "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "transformers", "repo_verl.evaluate", "repo_verl.rewards",
+        "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
+        "repo_verl.rewards",
         "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
     },
     "repo_verl.evaluate.stats": {"numpy", "repo_verl.evaluate.resample"},
