@@ -421,7 +421,7 @@ def test_another_experiments_folder_is_not_resumed(tmp_path):
     function = "reward__custom_reward_function"
     own |= {function: {"path": str(tmp_path / "f.py"), "reward_kwargs": {"api_key": "sk-OLD", "hf_token": "hf-OLD"}}}
     before = make_config(**own)
-    before["algorithm"]["repo"] |= {"num_replay": "${oc.decode:'8'}", "prune": True}
+    before["algorithm"]["repo"] |= {"num_replay": "${oc.decode:'8'}", "prune": True, "on_nonfinite": "stop"}
     known.write_text(yaml.safe_dump(before))
     assert found(data__seed=7) == [], "there is no checkpoint"
     (folder / "latest_checkpointed_iteration.txt").write_text("4")
