@@ -53,7 +53,9 @@ def test_a_checkpoint_is_evaluated_with_its_adapters(moved, tmp_path):
     from repo_verl.evaluate.model import resolve
 
     folder = moved["folder"]
-    found = resolve(str(folder / "checkpoint"), tmp_path).path
+    model = resolve(str(folder / "checkpoint"), tmp_path)
+    found = model.path
+    assert "lora_train_meta.json" in model.identity, "another alpha is another model"
     weights = dict(AutoModelForCausalLM.from_pretrained(found).named_parameters())
     wanted, base = load_file(folder / "merged.safetensors"), load_file(folder / "model" / "model.safetensors")
     assert set(weights) == set(wanted) and {one.dtype for one in weights.values()} == {torch.bfloat16}
