@@ -54,8 +54,9 @@ def throughput(steps: Steps) -> dict[str, Any]:
     for kind in KINDS:
         mine = [step for step in steps if step["step_kind"] == kind]
         result[f"tokens_a_second_{kind}"] = spread([step["perf/throughput"] for step in mine], 0)
-        # tokens of the update, replayed rows included, over its seconds
-        updates = [step["repo/update_tokens"] / step["timing_s/update_actor"] for step in mine]
+        # tokens of the update, replayed rows included, over its seconds; verl's own trains on all that it generated
+        tokens = [step.get("repo/update_tokens", step["perf/total_num_tokens"]) for step in mine]
+        updates = [count / step["timing_s/update_actor"] for count, step in zip(tokens, mine, strict=True)]
         result[f"update_tokens_a_second_{kind}"] = spread(updates, 0)
         peak = [step["actor/perf/max_memory_allocated_gb"] for step in mine]
         result[f"peak_memory_gib_{kind}"] = spread(peak, 2)

@@ -59,7 +59,7 @@ def _alternate(module: Any) -> None:
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
             if self.kind == "grpo_stock":
                 if name == "_compute_advantage":
-                    with module._estimator(self.config.algorithm, "grpo"):
+                    with module.estimator.selected(self.config.algorithm, "grpo"):
                         return stock._compute_advantage(self, *args, **kwargs)
                 return getattr(stock, name)(self, *args, **kwargs)
             return {**ours, **measured}[name](self, *args, **kwargs)
