@@ -61,7 +61,8 @@ def resolve(name: str, work: Path) -> Model:
     if (folder / "actor").is_dir():
         folder = folder / "actor"
     if list(folder.glob(_SHARDS)):
-        return Model(str(_merged(folder, work)), _identity(folder, (_SHARDS, _LORA)))
+        identity = _identity(folder, (_SHARDS, _LORA))
+        return Model(str(_merged(folder, identity, work)), identity)
     if (folder / ADAPTER).is_dir():
         raise ValueError(
             f"model {folder} has its LoRA adapter beside it in {ADAPTER}, which would not be used: name the checkpoint "
@@ -82,10 +83,10 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()[:32]
 
 
-def _merged(shards: Path, work: Path) -> Path:
+def _merged(shards: Path, identity: dict[str, Any], work: Path) -> Path:
     target = work / "merged"
     mark = target / "merged_from.txt"
-    source = "\n".join(f"{name} {found}" for name, found in _identity(shards, (_SHARDS, _LORA)).items())
+    source = "\n".join(f"{name} {found}" for name, found in identity.items())
     if mark.is_file() and mark.read_bytes() == source.encode():
         return target
     shutil.rmtree(target, ignore_errors=True)

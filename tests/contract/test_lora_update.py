@@ -95,10 +95,14 @@ def test_an_adapter_is_added_once_however_often_it_is_asked_for(moved, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(model, "ADAPTER", "none")
-        folder = model._merged(moved["folder"] / "checkpoint" / "actor", tmp_path)
+        folder = Path(model.resolve(str(moved["folder"] / "checkpoint"), tmp_path).path)
     first = load_file(folder / "model.safetensors")
+
+    def killed(*_):
+        raise InterruptedError
+
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(InterruptedError()))
+        patch.setattr(Path, "rename", killed)
         adapter.fold(folder)
     assert all(bool((one == first[name]).all()) for name, one in load_file(folder / "model.safetensors").items())
     shutil.copytree(folder, tmp_path / "other")
