@@ -22,12 +22,14 @@ class Account:
         kept: record numbers of the rows that are left, ascending.
         dropped: record numbers by reason, ascending.
         details: the message of the first record dropped for a reason, where there is one.
+        without_box: those of them whose prompt asks for no box.
         instruction_removed: records whose prompt held an instruction that is no part of the problem.
         matches: the benchmark problems that dropped records repeat.
     """
 
     records_in: int = 0
     kept: array[int] = field(default_factory=_numbers)
+    without_box: array[int] = field(default_factory=_numbers)
     dropped: dict[str, array[int]] = field(default_factory=lambda: defaultdict(_numbers))
     details: dict[str, str] = field(default_factory=dict)
     instruction_removed: int = 0
@@ -55,6 +57,7 @@ class Account:
             if number not in drawn:
                 self.drop("not drawn", number)
         self.kept = array("q", sorted(drawn))
+        self.without_box = array("q", (number for number in self.without_box if number in drawn))
 
     def nothing_left(self, source: str) -> str:
         """Why no row is left, in one sentence with the commonest reason.
@@ -81,6 +84,7 @@ class Account:
         return {
             "records_in": self.records_in,
             "rows_out": len(self.kept),
+            "without_box": len(self.without_box),
             "instruction_removed": self.instruction_removed,
             "dropped": {
                 reason: {"count": len(numbers), "records": as_ranges(numbers)}

@@ -14,8 +14,11 @@ from typing import Any
 
 from data_prep import arithmetic, jobs
 from data_prep.dataset import DataSet
+from data_prep.reading import SUFFIXES
 from data_prep.schema import TEMPLATES
 from repo_verl.rewards.pool import JudgeError
+
+_FILES = f"a file ({', '.join(SUFFIXES)}; those of text also .gz), or a folder with one such file or the hub's shards"
 
 
 class Terminated(BaseException):
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(arguments.set, "interrupted; unfinished files were removed", 130)
     except Terminated:
         return _failed(arguments.set, "ended by SIGTERM; unfinished files were removed", 143)
+    print(warning(account), end="", file=sys.stderr)
     try:
         print(table(account), flush=True)
     except BrokenPipeError:  # the reader has seen enough; without this Python complains at its end
@@ -72,6 +76,24 @@ def table(account: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def warning(account: dict[str, Any]) -> str:
+    r"""A line on prompts that do not ask for the ``\boxed{}`` in which the reward looks for the answer, "" if all do.
+
+    Bare prompts are the paper's, so they are no error; problems made for models that are taught the box are left out.
+
+    Args:
+        account: the content of the JSON file.
+    """
+    rows, without = (sum(c[key] for c in account["files"].values()) for key in ("rows_out", "without_box"))
+    if not without or account["set"] == "arithmetic":
+        return ""
+    share = f"{without} of {rows} prompts ({100 * without / rows:.3g}%)"
+    return (
+        f"data_prep {account['set']}: warning: {share} do not ask for the "
+        "\\boxed{} that repo_verl.rewards reads; pass --template boxed, unless the model writes it unasked\n"
+    )
+
+
 def _failed(name: str, message: str, code: int) -> int:
     print(f"data_prep {name}: {message}", file=sys.stderr)
     return code
@@ -99,14 +121,25 @@ def _parser() -> argparse.ArgumentParser:
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
     for name, data_set in jobs.SETS.items():
         local = sets.add_parser(name, help=f"the hub's {data_set.hub_name}, or a file of it")
-        local.add_argument("--input", type=Path, help="a jsonl, json or parquet file, or a folder with one such file, "
-                           "SET_SPLIT.parquet or the hub's shards; default: the hub's set")  # fmt: skip
+        local.add_argument("--input", type=Path, help=f"{_FILES}; default: the hub's set")
         local.add_argument("--split", choices=["train", "test"], help=_split_help(data_set))
         if name == "deepmath":
             local.add_argument("--gold", default="final", choices=["final", "r1"],
                                help="final: final_answer; r1: the last box of r1_solution_1")  # fmt: skip
         _common(local)
         _sampling(local)
+    own = sets.add_parser("custom", help="any data set of problems and answers")
+    own.add_argument("--name", required=True, help="the rows' data_source, and the start of the file's name")
+    place = own.add_mutually_exclusive_group(required=True)
+    place.add_argument("--input", type=Path, help=_FILES)
+    place.add_argument("--hub", metavar="OWNER/SET", help="a data set of the hub")
+    own.add_argument("--split", metavar="S", help="train, test, or another of the hub's; default: what a file's name "
+                     "says, or train")  # fmt: skip
+    for what in ("problem", "answer"):
+        own.add_argument(f"--{what}-field", metavar="F", help=f"the {what}'s field (A.B for a nested one) where its "
+                         "name does not say it")  # fmt: skip
+    _common(own)
+    _sampling(own)
     tests = sets.add_parser("benchmarks", help=f"the paper's test sets: {', '.join(jobs.BENCHMARKS)}")
     tests.add_argument("--input", action="append", metavar="DIR or SET=FILE",
                        help="may be given several times; default: the hub's sets")  # fmt: skip

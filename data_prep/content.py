@@ -16,7 +16,7 @@ from data_prep.account import Account
 from data_prep.matching import Benchmarks
 from data_prep.reading import sha256
 
-_FILE = re.compile(r"\w{1,100}\.parquet")
+_FILE = re.compile(r"[\w-]{1,100}\.parquet")
 _LEFT_OUT = ("output", "input", "quiet", "decontaminate")
 _OF_A_RUN = ("flags", "decontaminate", "versions")
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data_prep.schema import SCHEMA, Row, validate_row
 
-_TEMPORARY = re.compile(r"\.\w+\.(parquet|arrow|json)\.([1-9]\d{0,8})\.tmp")
+_TEMPORARY = re.compile(r"\.[\w-]+\.(parquet|arrow|json)\.([1-9]\d{0,8})\.tmp")
 
 ROW_GROUP = 4096
 """Rows of a parquet row group, and of a table in memory."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_prep.dataset import DataSet
-from data_prep.reading import SUFFIXES
+from data_prep.reading import SUFFIXES, kind, unzipped
 from data_prep.splits import split_in_name
 
-_SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)\.\w+")
+_SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)(?:\.\w+)+")
 _ACCOUNT_START = b'{\n  "set": "'
 _HUB_NOTES = ("dataset_info.json", "dataset_infos.json", "state.json")
 
@@ -20,8 +20,8 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
 
     Args:
         path: a file, or a folder. In a folder, or in ``data`` or the hub configuration's name below it, the files are
-            the hub's shards of the split (``train-00000-of-00010.parquet``), or ``SET_SPLIT.parquet`` (or jsonl,
-            json), or the only data file.
+            the hub's shards of the split (``train-00000-of-00010.parquet``) or those of ``datasets.save_to_disk``, or
+            ``SET_SPLIT.parquet`` (or another suffix), or the only data file.
         data_set: knows the hub's names.
         split: ``train`` or ``test``.
 
@@ -34,8 +34,8 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
     shards = data_set.hub_splits.get(split, split)
     for folder in _places(path, data_set):
         every = data_files(folder)
-        found = [file for file in every if _shard_of(file) in (None, shards)]
-        named = [file for file in found if file.stem == f"{data_set.name}_{split}"]
+        found = [file for file in every if _shard_of(file) in (None, "data", shards)]
+        named = [file for file in found if _stem(file) == f"{data_set.name}_{split}"]
         if found and all(_shard_of(file) for file in found):
             return _complete(found, folder)
         if len(named or found) == 1:
@@ -44,7 +44,7 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
             names = _names(every)
             raise ValueError(
                 f"{folder}: its files ({names}) are not one file or the hub's shards of the split {shards}; pass the "
-                f"file with --input, or name it {data_set.name}_{split} (then .parquet, .jsonl or .json)"
+                f"file with --input, or name it {data_set.name}_{split} (then {', '.join(SUFFIXES)})"
             )
     raise ValueError(
         f"{path}: the folder has no {', '.join(SUFFIXES)} file of the split {shards}; pass the file with --input"
@@ -84,20 +84,20 @@ def data_files(folder: Path) -> list[Path]:
     Args:
         folder: need not be there.
     """
-    files = (file for file in folder.glob("*") if file.suffix in SUFFIXES and not file.name.startswith("."))
+    files = (file for file in folder.glob("*") if kind(file) and not file.name.startswith("."))
     return sorted(file for file in files if file.is_file() and not _is_note(file))
 
 
 def _find(data_set: DataSet, name: str, folders: Sequence[Path]) -> Path:
     left_out: list[Path] = []
     for folder in folders:
-        found = [file for file in data_files(folder) if file.stem in (name, f"{name}_test")]
+        found = [file for file in data_files(folder) if _stem(file) in (name, f"{name}_test")]
         for place in _places(folder / name, data_set):
             found = found or data_files(place)
         left_out += [file for file in found if _is_training(file, data_set)]
         found = [file for file in found if file not in left_out]
         if len(found) > 1:
-            found = [file for file in found if file.stem.endswith("test")] or found
+            found = [file for file in found if _stem(file).endswith("test")] or found
         if len(found) > 1:
             raise ValueError(f"{folder}: several files could be {name} ({_names(found)}); pass --input {name}=FILE")
         if found:
@@ -126,6 +126,10 @@ def _names(files: Sequence[Path], most: int = 12) -> str:
     """The first of the names, on one line."""
     names = [file.name if file.name.isprintable() else ascii(file.name) for file in files[:most]]
     return ", ".join(names) + (", ..." if len(files) > most else "")
+
+
+def _stem(file: Path) -> str:
+    return unzipped(file).stem
 
 
 def _shard_of(file: Path) -> str | None:

@@ -15,6 +15,7 @@ from data_prep import (
     aime25,
     amc23,
     arithmetic,
+    custom,
     deepmath,
     files,
     gsm8k,
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     check_flags(arguments)
     jobs = _jobs(arguments)
-    account_name = f"{arguments.set}.json"
+    account_name = f"{arguments.name if arguments.set == 'custom' else arguments.set}.json"
     read = [path for job in jobs for path in job.paths]
     read += sorted(arguments.decontaminate.glob("*.parquet")) if arguments.decontaminate else []
     check_outputs(arguments.output, [*(job.name for job in jobs), account_name], read)
@@ -129,14 +130,20 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
             _local_job(SETS[name], "test", path, f"pass another with --input {name}=FILE")
             for name, path in found.items()
         ]
-    data_set = SETS[arguments.set]
-    if arguments.set == "deepmath" and arguments.gold == "r1":
-        data_set = deepmath.R1_SET
+    data_set, split = _asked_for(arguments)
     if arguments.input is not None:
-        split = arguments.split or _split_of(arguments.input, data_set)
+        split = split or _split_of(arguments.input, data_set)
         return [_local_job(data_set, split, arguments.input, "pass --split {split}")]
-    splits = (arguments.split,) if arguments.split else data_set.hub_default
+    splits = (split,) if split else data_set.hub_default
     return [_hub_job(data_set, split) for split in splits]
+
+
+def _asked_for(arguments: argparse.Namespace) -> tuple[DataSet, str | None]:
+    """The data set and the split of a command line; no split if none is said."""
+    if arguments.set == "custom":
+        return custom.data_set(arguments, (*SETS, "arithmetic", "benchmarks")), custom.split_of(arguments)
+    is_r1 = arguments.set == "deepmath" and arguments.gold == "r1"
+    return deepmath.R1_SET if is_r1 else SETS[arguments.set], arguments.split
 
 
 def _split_of(path: Path, data_set: DataSet) -> str:

@@ -108,6 +108,8 @@ def convert(
             account.drop(reason, index)
             continue
         account.kept.append(index)
+        if "\\boxed" not in row["prompt"][0]["content"]:
+            account.without_box.append(index)
         yield row
     if not account.kept:
         raise ValueError(account.nothing_left(source))

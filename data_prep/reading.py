@@ -1,50 +1,81 @@
-"""Reading source files record by record: jsonl, json and parquet, none of them held in memory as a whole."""
+"""Reading source files record by record: jsonl, json, csv, parquet and arrow, none held in memory as a whole."""
 
 from __future__ import annotations
 
 import codecs
+import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from data_prep.chats import is_conversation
+from data_prep.columns import csv_records, table_records
 from data_prep.json_window import Window
-from data_prep.singles import has_singles, shortened
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+TABLES = (".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".json", ".csv", *TABLES)
+"""The kinds of files; the text ones may be compressed (``.jsonl.gz``)."""
+
 CHUNK = 1 << 20
 MAX_RECORD = 1 << 26
 """Characters of a json record after which a missing end counts as broken."""
 
-PARQUET_BATCH = 256
-
+_LFS = b"version https://git-lfs"
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The records of jsonl, json (a list of objects) or parquet files, in order.
+    """The records of jsonl, json (a list of objects), csv, parquet or arrow files, in order.
+
+    A record that is a list of messages, as in Open-Reasoner-Zero's files, is given as its ``messages``.
 
     Args:
         paths: the files, read one after another; the suffix says which kind a file is.
 
-    Raises: ValueError naming the file, and the row where there is one, for another suffix, an empty file, broken
-        JSON or parquet, an encoding other than UTF-8 and records that are no objects; OSError if a file cannot be
-        opened.
+    Raises: ValueError naming the file, and the row where there is one, for another suffix, an empty file, a Git LFS
+        pointer, broken content, an encoding other than UTF-8, two columns of one name and records that are no
+        objects; OSError if a file cannot be opened.
     """
-    readers = {".jsonl": _jsonl_records, ".json": _json_records, ".parquet": _parquet_records}
     for path in paths:
-        if path.suffix not in readers:
-            raise ValueError(f"{path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}")
-        _require_text(path)
-        for number, record in enumerate(readers[path.suffix](path)):
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}: row {number}: is a {type(record).__name__}, want an object")
-            yield record
+        if not kind(path):
+            raise ValueError(f"{path}: its suffix is not one of {', '.join(SUFFIXES)}, or .gz behind one of text")
+        try:
+            _require_content(path)
+            for number, record in enumerate(_records(path)):
+                if is_conversation(record):
+                    record = {"messages": record}
+                if not isinstance(record, dict):
+                    raise ValueError(f"{path}: row {number}: is a {type(record).__name__}, want an object")
+                yield record
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}: no readable gzip file: {error}") from error
+
+
+def kind(path: Path) -> str:
+    """Which of :data:`SUFFIXES` a file has, "" if none.
+
+    Args:
+        path: ``.gz`` behind the suffix of a text file does not count.
+
+    Example:
+        >>> kind(Path("x.jsonl.gz")), kind(Path("x.parquet")), kind(Path("x.parquet.gz"))
+        ('.jsonl', '.parquet', '')
+    """
+    inner = unzipped(path).suffix
+    return inner if inner in SUFFIXES and (inner == path.suffix or inner not in TABLES) else ""
+
+
+def unzipped(path: Path) -> Path:
+    """A path without ``.gz`` at its end.
+
+    Args:
+        path: of a file.
+    """
+    return path.with_suffix("") if path.suffix == ".gz" else path
 
 
 def sha256(path: Path) -> str:
@@ -57,78 +88,93 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _require_text(path: Path) -> None:
-    """ValueError for a file that is empty, or in UTF-16 or UTF-32, which have NUL bytes at the start of any JSON."""
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _require_content(path: Path) -> None:
+    """ValueError for a file that is empty, a Git LFS pointer, or in UTF-16 or UTF-32, whose JSON starts with NULs."""
     with path.open("rb") as stream:
-        start = stream.read(4)
+        start = stream.read(len(_LFS))
     if not start:
         raise ValueError(f"{path}: is empty")
-    if b"\0" in start and path.suffix != ".parquet":
-        raise ValueError(f"{path}: row 0: not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8")
+    if start == _LFS:
+        raise ValueError(
+            f"{path}: is a Git LFS pointer, not the data; run `git lfs pull` in its repository, or download the file"
+        )
+    if kind(path) not in TABLES:
+        with _opened(path) as stream:
+            if b"\0" in stream.read(4):
+                raise ValueError(f"{path}: row 0: not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8")
 
 
-def _parquet_records(path: Path) -> Iterator[Any]:
+def _records(path: Path) -> Iterator[Any]:
+    if kind(path) in TABLES:
+        yield from table_records(path)
+        return
+    with _opened(path) as stream:
+        if kind(path) == ".csv":
+            yield from csv_records(stream, path, MAX_RECORD)
+        else:
+            yield from (_jsonl_records if kind(path) == ".jsonl" else _json_records)(stream, path)
+
+
+def _jsonl_records(lines: BinaryIO, path: Path) -> Iterator[Any]:
     number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            single = [field for field in file.schema_arrow if has_singles(field.type)]
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-                for record in batch.to_pylist():
-                    for field in single:
-                        record[field.name] = shortened(record[field.name], field.type)
-                    yield record
-                    number += 1
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: row {number} or after: no readable parquet: {reason}") from error
+    for line_number, line in enumerate(lines, start=1):
+        if line_number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}: row {number}: not UTF-8 ({error.reason}, line {line_number}, byte {error.start + 1})"
+            ) from error
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}: row {number}: broken JSON: {error.msg} (line {line_number}, column {error.colno})"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: row {number}: {_too_much(error)} (line {line_number})") from error
+        yield record
+        number += 1
 
 
-def _jsonl_records(path: Path) -> Iterator[Any]:
-    number = 0
-    with path.open("rb") as lines:
-        for line_number, line in enumerate(lines, start=1):
-            if line_number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}: row {number}: not UTF-8 ({error.reason}, line {line_number}, byte {error.start + 1})"
-                ) from error
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}: row {number}: broken JSON: {error.msg} (line {line_number}, column {error.colno})"
-                ) from error
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}: row {number}: {_too_much(error)} (line {line_number})") from error
-            yield record
-            number += 1
-
-
-def _json_records(path: Path) -> Iterator[Any]:
-    with path.open("rb") as stream:
-        window = Window(stream, CHUNK, MAX_RECORD)
-        if window.peek() != "[":
-            _require_utf8(window.peek(), path, 0)
-            raise ValueError(f"{path}: holds no list of objects; if it has one object a line, name it .jsonl")
-        window.position += 1
-        number, separator = 0, ","
-        while separator == "," and not (number == 0 and window.peek() == "]"):
-            record = _json_record(window, path, number)
-            yield record
-            separator = window.peek()
-            if separator not in (",", "]"):
-                _require_utf8(separator, path, number)
-                place = window.place(window.position)
-                raise ValueError(f"{path}: row {number}: broken JSON: want ',' or ']' after it ({place})")
-            window.position += separator == ","
-            number += 1
-        window.position += 1
-        if window.peek():
+def _json_records(stream: BinaryIO, path: Path) -> Iterator[Any]:
+    window = Window(stream, CHUNK, MAX_RECORD)
+    if window.peek() != "[":
+        _require_utf8(window.peek(), path, 0)
+        raise ValueError(f"{path}: {_no_list(window)}")
+    window.position += 1
+    number, separator = 0, ","
+    while separator == "," and not (number == 0 and window.peek() == "]"):
+        record = _json_record(window, path, number)
+        yield record
+        separator = window.peek()
+        if separator not in (",", "]"):
+            _require_utf8(separator, path, number)
             place = window.place(window.position)
-            raise ValueError(f"{path}: broken JSON: there is text after the list of {number} rows ({place})")
+            raise ValueError(f"{path}: row {number}: broken JSON: want ',' or ']' after it ({place})")
+        window.position += separator == ","
+        number += 1
+    window.position += 1
+    if window.peek():
+        place = window.place(window.position)
+        raise ValueError(f"{path}: broken JSON: there is text after the list of {number} rows ({place})")
+
+
+def _no_list(window: Window) -> str:
+    """What is wrong with a json file that does not begin with a list; an object around the list is named."""
+    try:
+        value, _ = window.value()
+    except (ValueError, RecursionError):
+        value = None
+    inner = [key for key, part in value.items() if part and isinstance(part, list)] if isinstance(value, dict) else []
+    if len(inner) == 1 and not window.peek():
+        return f"is one object with a list in its field {inner[0]!r}; save that list alone, as a file of its own"
+    return "holds no list of objects; if it has one object a line, name it .jsonl"
 
 
 def _json_record(window: Window, path: Path, number: int) -> Any:

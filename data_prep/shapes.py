@@ -1,31 +1,28 @@
 r"""Reading one record in any of the shapes that math data sets are published in.
 
 A record holds a problem (text, or a chat as in verl's and Open-Reasoner-Zero's files) and a gold answer (text, a
-number, a list of one, or the last ``\boxed{}`` of a worked solution).
+number, a list of one, such a list as JSON text, or the last ``\boxed{}`` of a worked solution).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_prep.chats import parsed_chat, user_message
-from data_prep.schema import TEMPLATES, RowError, is_blank, shown
+from data_prep.instructions import bare
+from data_prep.schema import RowError, is_blank, shown
 from repo_verl.rewards.extract import extract_boxed
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")
 ID_FIELDS = ("unique_id", "id", "idx", "url")
 
-INSTRUCTIONS = (
-    *(text for text in (template.format(problem="").strip() for template in TEMPLATES.values()) if text),
-    "Let's think step by step and output the final answer within \\boxed{}.",
-    'Let\'s think step by step and output the final answer after "####".',
-)
-"""Sentences at the end of a prompt that are no part of the problem: our templates' (QwQ's files carry ``boxed``'s),
-the one of Skywork-OR1 and One-Shot-RLVR, and that of verl's GSM8K."""
+NO_ANSWERS = frozenset(("NA", "N/A", "proof", "Proof", "notfound"))
+"""What OpenR1-Math and NuminaMath write where a problem has no final answer."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def read_item(
 
     Raises: RowError if the problem or the answer is missing, empty or of another type.
     """
-    if "prompt" in record and isinstance(record.get("reward_model"), Mapping):
+    if is_verl(record):
         return _verl_item(record)
     problem, removed = _problem(record, present(record, problem_fields))
     if solution_field is None or any(field in record for field in answer_fields):
@@ -74,6 +71,15 @@ def read_item(
     else:
         answer = boxed(record, present(record, (*answer_fields, solution_field)))
     return Item(problem, answer, id=_id(record), instruction_removed=removed)
+
+
+def is_verl(record: Mapping[str, Any]) -> bool:
+    """Whether a record has verl's fields.
+
+    Args:
+        record: a record of the source.
+    """
+    return "prompt" in record and isinstance(record.get("reward_model"), Mapping)
 
 
 def _verl_item(record: Mapping[str, Any]) -> Item:
@@ -103,7 +109,7 @@ def answer_field(record: Mapping[str, Any]) -> str:
     Args:
         record: a record that has one.
     """
-    if "prompt" in record and isinstance(record.get("reward_model"), Mapping):
+    if is_verl(record):
         return "reward_model.ground_truth"
     return present(record, ANSWER_FIELDS)
 
@@ -128,24 +134,38 @@ def answer_text(value: Any, field: str) -> str:
     """An answer as text without outer spaces; a whole number loses its ``.0``, a list of one its brackets.
 
     Args:
-        value: text, a number, or a list that holds one of these.
+        value: text, a number, a list that holds one of these, or a list of texts as JSON.
         field: its name, for messages.
 
-    Raises: RowError if it is empty, null, a longer list, not finite or of another type.
+    Raises: RowError if it is empty, null, a longer list, not finite, of another type or one of :data:`NO_ANSWERS`.
 
     Example:
-        >>> answer_text(27.0, "answer"), answer_text(["025 "], "answer")
-        ('27', '025')
+        >>> answer_text(27.0, "answer"), answer_text(["025 "], "answer"), answer_text('["5"]', "answer")
+        ('27', '025', '5')
     """
+    value = _parsed_texts(value)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if value is None or value == [] or (isinstance(value, str) and is_blank(value)):
         raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want an answer")
     if isinstance(value, str):
+        if value.strip() in NO_ANSWERS:
+            raise RowError(f"{field} says that there is none", f"field {field!r} is {shown(value)}, want an answer")
         return value.strip()
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(int(value)) if value == int(value) else repr(value)
     raise RowError(f"{field} no text", f"field {field!r} is {shown(value)}, want a text, a number or a list of one")
+
+
+def _parsed_texts(value: Any) -> Any:
+    """The list of texts that a text spells as JSON, as Skywork-OR1's gold answers do; anything else unchanged."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return value
+    try:
+        texts = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return texts if texts and all(isinstance(text, str) for text in texts) else value
 
 
 def boxed(record: Mapping[str, Any], field: str) -> str:
@@ -162,21 +182,6 @@ def boxed(record: Mapping[str, Any], field: str) -> str:
     if not answer or is_blank(answer):
         raise RowError(f"no answer in a box in {field}", f"field {field!r} has no closed \\boxed{{}} with an answer")
     return answer
-
-
-def bare(prompt: str) -> tuple[str, bool]:
-    """A prompt without the :data:`INSTRUCTIONS` at its end, and whether there was one.
-
-    Args:
-        prompt: a problem, perhaps followed by instructions; without one it comes back unchanged.
-    """
-    text = prompt
-    while True:
-        trimmed = text.rstrip()
-        found = next((instruction for instruction in INSTRUCTIONS if trimmed.endswith(instruction)), None)
-        if found is None:
-            return text, text != prompt
-        text = trimmed.removesuffix(found).rstrip()
 
 
 def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:

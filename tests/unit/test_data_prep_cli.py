@@ -50,6 +50,7 @@ def test_deepmath_whole(tmp_path):
     assert len(rows) == 4994 and account["files"]["deepmath_train.parquet"] == {
         "records_in": 4994,
         "rows_out": 4994,
+        "without_box": 4943,
         "instruction_removed": 0,
         "dropped": {},
         "benchmark_matches": [],
@@ -143,6 +144,7 @@ def test_bad_records_are_dropped_and_named(tmp_path, source):
     assert counts == {
         "records_in": 5,
         "rows_out": 2,
+        "without_box": 2,
         "instruction_removed": 0,
         "dropped": {
             "final_answer or ground_truth missing": {"count": 1, "records": "3"},

@@ -240,6 +240,8 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path):
         "--output",
         tmp_path / "out",
         "--quiet",
+        "--template",
+        "boxed",
     ]
     done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)

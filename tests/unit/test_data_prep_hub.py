@@ -95,6 +95,7 @@ def test_shards_of_a_hub_set_are_one_source(tmp_path):
 def test_one_split_of_a_hub_set(tmp_path, fake_hub, capsys):
     prepare(tmp_path, "gsm8k", "--split", "train")
     assert fake_hub == [("openai/gsm8k", "main", "train")]
+    capsys.readouterr()
     message = refused(capsys, tmp_path / "none", "aime24", "--split", "train")
     assert "the hub set HuggingFaceH4/aime_2024 has no split train; it has test" in message
     assert fake_hub == [("openai/gsm8k", "main", "train")]

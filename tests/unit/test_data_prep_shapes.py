@@ -4,9 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep.instructions import bare
 from data_prep.matching import exact_form, loose_form, read_benchmarks
 from data_prep.schema import SCHEMA, TEMPLATES, RowError, make_row
-from data_prep.shapes import Item, answer_text, bare, read_item
+from data_prep.shapes import Item, answer_text, read_item
 
 QWQ = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 SKYWORK = " Let's think step by step and output the final answer within \\boxed{}."
@@ -17,6 +18,34 @@ def test_known_instructions_go(instruction):
     assert bare(f"What is $1+1$?{instruction}") == ("What is $1+1$?", True)
 
 
+OPENING = (
+    "Solve the following math problem step by step. The last line of your response should be of the form "
+    "Answer: {0} (without quotes) where {0} is the answer to the problem.\n\n"
+)
+ENDING = '\n\nRemember to put your answer on its own line after "Answer:"'
+
+
+@pytest.mark.parametrize(
+    ("opening", "ending"),
+    [
+        (OPENING.format("$Answer"), f"{ENDING}."),
+        (OPENING.format("$ANSWER"), f"{ENDING}, and you do not need to use a \\boxed command."),
+        (OPENING.format("$Answer"), ""),
+        ("", f"{ENDING}.\n"),
+        (OPENING.format("$Answer"), f"{ENDING}.{QWQ}"),
+    ],
+)
+def test_an_instruction_to_write_answer_goes(opening, ending):
+    """DAPO's, and simple-evals' from which it comes; a template asks for one form alone then."""
+    assert bare(f"{opening}What is $1+1$?{ending}") == ("What is $1+1$?", True)
+    prompt = f"{opening}What is $1+1$?{ending}"
+    record = {"prompt": [{"role": "user", "content": prompt}], "reward_model": {"ground_truth": "2"}}
+    item = read_item(record)
+    assert (
+        make_row("d", item.problem, item.answer, "train", 0, "boxed")["prompt"][0]["content"] == f"What is $1+1$?{QWQ}"
+    )
+
+
 @pytest.mark.parametrize("template", sorted(TEMPLATES))
 def test_every_template_can_be_undone(template):
     prompt = make_row("d", "What is {x}?", "1", "train", 0, template)["prompt"][0]["content"]
@@ -24,7 +53,14 @@ def test_every_template_can_be_undone(template):
 
 
 @pytest.mark.parametrize(
-    "problem", ["What? ", f"{QWQ.strip()} What?", "put it within \\boxed{}.", "Think step by step."]
+    "problem",
+    [
+        "What? ",
+        "Solve the following math problem step by step.\n\nWhat?",
+        f"{QWQ.strip()} What?",
+        "put it within \\boxed{}.",
+        "Think step by step.",
+    ],
 )
 def test_other_texts_stay_as_they_are(problem):
     assert bare(problem) == (problem, False)
@@ -57,6 +93,10 @@ def test_a_system_message_is_an_instruction():
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
+        ({"problem": "p", "answer": '["1", "2"]'}, "answer no text"),
+        ({"problem": "p", "answer": '[""]'}, "answer empty"),
+        ({"problem": "p", "answer": ["NA "]}, "answer says that there is none"),
+        (verl("q", '["proof"]'), "reward_model.ground_truth says that there is none"),
         (verl("q", ""), "reward_model.ground_truth empty"),
         (verl("q", None), "reward_model.ground_truth empty"),
         (verl(QWQ), "prompt empty"),
@@ -76,7 +116,22 @@ def test_records_that_cannot_be_read_say_why(record, reason):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("025", "025"), (25, "25"), (27.0, "27"), (-0.5, "-0.5"), ([" a "], "a"), ([3.0], "3"), (0, "0")],
+    [
+        ('["1,234"]', "1,234"),
+        (' [ "\\\\frac{1}{2}" ]', "\\frac{1}{2}"),
+        ("[5]", "[5]"),
+        ("[1, 2]", "[1, 2]"),
+        ('["a]', '["a]'),
+        ("Na", "Na"),
+        ("None", "None"),
+        ("025", "025"),
+        (25, "25"),
+        (27.0, "27"),
+        (-0.5, "-0.5"),
+        ([" a "], "a"),
+        ([3.0], "3"),
+        (0, "0"),
+    ],
 )
 def test_answers_are_written_as_text(value, text):
     assert answer_text(value, "f") == text

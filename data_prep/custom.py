@@ -1,0 +1,147 @@
+r"""Any data set: ``custom --name NAME`` finds the problem and the gold answer by the names of their fields.
+
+A field of short answers comes before ``solution``, which counts by its last box, and a field of text before
+``messages``; two fields of the same kind are asked about. The assistant's message at the end of a chat is no part of
+the problem: it holds the answer where no field does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from data_prep.chats import without_reply
+from data_prep.dataset import DataSet
+from data_prep.schema import RowError
+from data_prep.shapes import ID_FIELDS, Item, is_verl, present, read_item
+from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_boxed
+
+PROBLEMS = (("problem", "question", "query", "prompt"), ("messages",))
+ANSWERS = (
+    ("answer", "final_answer", "expected_answer", "gold", "ground_truth", "reward_model.ground_truth"),
+    ("solution",),
+)
+"""Names in small letters, the preferred kind first."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
+
+
+def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
+    """The set that the flags of ``custom`` describe.
+
+    Args:
+        arguments: the parsed command line.
+        taken: names that are other sets.
+
+    Raises: ValueError naming flag, value and remedy.
+    """
+    name, hub = arguments.name, arguments.hub or ""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"--name {name}: want up to 64 letters, digits, - and _, as it names the files too")
+    if name in taken:
+        raise ValueError(f"--name {name}: is a known set; run `python -m data_prep {name}`, or pass another name")
+    if hub and not _HUB.fullmatch(hub):
+        raise ValueError(f"--hub {hub}: want OWNER/SET, as the hub names it; pass a file or a folder with --input")
+    return DataSet(
+        name,
+        partial(read, problem_field=arguments.problem_field, answer_field=arguments.answer_field),
+        default_split="train",
+        hub_name=hub,
+        hub_splits={split_of(arguments) or "train": arguments.split or "train"},
+        hub_default=("train", "test"),
+    )
+
+
+def split_of(arguments: argparse.Namespace) -> str | None:
+    """Our split of the one that is asked for: ``test`` for names of test sets, else ``train``; None if none is.
+
+    Args:
+        arguments: the parsed command line; without ``--split`` the hub's ``train`` is read, and a file's name counts.
+    """
+    if arguments.split is None:
+        return "train" if arguments.hub else None
+    return "test" if arguments.split.lower() in _TEST_SPLITS else "train"
+
+
+def read(record: Mapping[str, Any], problem_field: str | None = None, answer_field: str | None = None) -> Item:
+    """What a record says; one in verl's layout is read as such if no field is named.
+
+    Args:
+        record: a record of the source.
+        problem_field: the problem's field, of a nested one the path with dots; None to find it.
+        answer_field: the answer's, likewise.
+
+    Raises: RowError if the problem or the answer is missing, empty or of another type; ValueError if two fields of
+        the record could be one of them.
+    """
+    if problem_field is None and answer_field is None and is_verl(record):
+        item = read_item(record)
+        return replace(item, answer=_final(item.answer, "reward_model.ground_truth", is_worked=False))
+    problem = problem_field or _found(record, PROBLEMS, "problem")
+    chat, reply = without_reply(_at(record, problem))
+    if answer_field is None and not _candidates(record, ANSWERS):
+        record = {**record, **_columns(reply)}
+    answer = answer_field or _found(record, ANSWERS, "answer")
+    ids = {field: record[field] for field in ID_FIELDS if field in record}
+    item = read_item({**ids, problem: chat, answer: _at(record, answer)}, (problem,), (answer,))
+    is_worked = answer_field is None and answer.lower() in ANSWERS[1]
+    return replace(item, answer=_final(item.answer, answer, is_worked))
+
+
+def _candidates(record: Mapping[str, Any], kinds: Sequence[Sequence[str]]) -> list[str]:
+    """The fields of the first kind of which there are any."""
+    paths = [str(name) for name in record]
+    for name in [name for name in paths if isinstance(record.get(name), Mapping)]:
+        paths += [f"{name}.{inner}" for inner in record[name]]
+    return next(filter(None, ([path for path in paths if path.lower() in kind] for kind in kinds)), [])
+
+
+def _found(record: Mapping[str, Any], kinds: Sequence[Sequence[str]], what: str) -> str:
+    found = _candidates(record, kinds)
+    if len(found) > 1:
+        raise ValueError(
+            f"the records have the fields {' and '.join(found)}, each of which could be the {what}; pass one of them "
+            f"with --{what}-field"
+        )
+    return found[0] if found else present(record, [name for kind in kinds for name in kind])
+
+
+def _at(record: Mapping[str, Any], path: str) -> Any:
+    """The value of a field, or of a nested one."""
+    if path in record:
+        return record[path]
+    value: Any = record
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return present(record, [path])
+        value = value[name]
+    return value
+
+
+def _columns(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The assistant's message as fields: Open-Reasoner-Zero's has the gold answer, others a worked solution."""
+    truth = reply.get("ground_truth")
+    if truth is not None:
+        return {"ground_truth": truth.get("value") if isinstance(truth, Mapping) else truth}
+    return {"solution": reply.get("content", reply.get("value"))} if reply else {}
+
+
+def _final(text: str, field: str, is_worked: bool) -> str:
+    r"""The answer in a text: what is in its last box, or behind ``####``; without these the text, if it is short."""
+    answer = extract_boxed(text, max_chars=len(text))
+    if answer is None:
+        answer = text.rpartition("####")[2].strip()
+        if is_worked and "####" not in text:
+            raise RowError(
+                f"no answer in a box in {field}",
+                f"field {field!r} has no closed \\boxed{{}} with an answer; --answer-field {field} takes it whole",
+            )
+    if len(answer) > MAX_ANSWER_CHARS:
+        raise RowError(f"{field} too long", f"field {field!r} has over {MAX_ANSWER_CHARS} characters, want the answer")
+    return answer
