@@ -165,7 +165,7 @@ def _parsed_texts(value: Any) -> Any:
         texts = json.loads(value)
     except (ValueError, RecursionError):
         return value
-    return texts if texts and all(isinstance(text, str) for text in texts) else value
+    return texts if all(isinstance(text, str) for text in texts) else value
 
 
 def boxed(record: Mapping[str, Any], field: str) -> str:

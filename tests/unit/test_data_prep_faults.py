@@ -167,7 +167,7 @@ def test_a_folder_in_the_way_is_seen_before_anything_is_replaced(tmp_path, capsy
 def test_what_dead_processes_left_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for name in (f".a_train.parquet.{dead.pid}.tmp", f".a.json.{dead.pid}.tmp", f".a_train.arrow.{dead.pid}.tmp"):
+    for name in (f".a_train.parquet.{dead.pid}.tmp", f".a.json.{dead.pid}.tmp", f".a-b_train.arrow.{dead.pid}.tmp"):
         (tmp_path / name).write_text("x")
     kept = [f".a.json.{os.getpid()}.tmp", f".notes.txt.{dead.pid}.tmp", ".a.json.x.tmp", "a.json.1.tmp"]
     for name in kept:

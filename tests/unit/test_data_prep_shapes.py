@@ -95,6 +95,7 @@ def test_a_system_message_is_an_instruction():
     [
         ({"problem": "p", "answer": '["1", "2"]'}, "answer no text"),
         ({"problem": "p", "answer": '[""]'}, "answer empty"),
+        ({"problem": "p", "answer": " []"}, "answer empty"),
         ({"problem": "p", "answer": ["NA "]}, "answer says that there is none"),
         (verl("q", '["proof"]'), "reward_model.ground_truth says that there is none"),
         (verl("q", ""), "reward_model.ground_truth empty"),
