@@ -23,6 +23,9 @@ TOKEN_FIELDS = ("prompts", "responses", "input_ids", "position_ids", "response_m
 KEY_PREFIX = "repo"
 """How the keys of rows that RePO adds begin; verl's begin with a hexadecimal uid."""
 
+PAD_LENGTH = 2
+"""Tokens of a padding row."""
+
 OPTIONAL_FIELDS = {"rollout_is_weights": 1.0, "ref_log_prob": 0.0}
 """Fields that fresh rows may have, and what replayed and padding rows hold there: nothing that acts on them."""
 

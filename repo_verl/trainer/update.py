@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transfer_queue import KVBatchMeta
-from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
 from repo_verl.config import RepoConfig
 from repo_verl.trainer import placing
@@ -108,13 +108,23 @@ def plan_step(
     rows = UpdateRows(
         blocks=fresh.blocks,
         replayed_blocks=blocks,
-        lengths=update.lengths,
+        workloads=row_workloads(update.lengths),
         tokens=[*fresh.tokens, *map(int, update.column("counted"))],
         scores=torch.cat((fresh.scores, scores)),
         stock_mini_batches=stock_mini_batches(keys, fresh.keys, shape),
+        pad_workload=row_workloads([placing.PAD_LENGTH])[0],
     )
     plan = plan_update(config, shape, rows, prune, get_seqlen_balanced_partitions)
     return dataclasses.replace(update, plan=plan) if blocks or not all(plan.kept) else update
+
+
+def row_workloads(lengths: Sequence[int]) -> list[int]:
+    """verl's measure of the work of rows, attention included, by which it balances its ranks.
+
+    Args:
+        lengths: (N,) tokens of every row, prompt and response, as in verl's tag ``seq_len``.
+    """
+    return [int(work) for work in calculate_workload(torch.tensor(lengths, dtype=torch.int64)).tolist()]
 
 
 def update_shape(config: Any, batch_rows: int, ranks: int) -> UpdateShape:

@@ -234,6 +234,22 @@ def test_pruned_fresh_rows_alone_keep_verls_mini_batches(model, ranks):
     assert pruned == {key: stock[key] for key in pruned}
 
 
+def test_a_step_that_replays_and_prunes_nothing_is_verls_own_batch(model):
+    """RePO is on, the buffer is empty and no advantage is 0: GRPO's rows, in GRPO's order, on GRPO's ranks."""
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    said = {text: answers([1.0, 0.0], i) for i, text in enumerate(TEXTS)}
+    said[TEXTS[1]].pop()
+    updates = []
+    for cls, name, more in ((PPOTrainerSync, "grpo", []), (None, "repo", ["algorithm.repo.prune=False"])):
+        run = start(model, 2, 4, *more, mini=2, estimator=name, ranks=2, cls=cls)
+        run.end_step(run.step(said)[0])
+        updates.append(run.workers.updates[-1])
+    stock, ours = ([(row["key"][:3], row["responses"].tolist()) for row in one] for one in updates)
+    assert stock == ours and len(stock) == 8
+    assert not any("repo_origin" in row for row in updates[1])
+
+
 @pytest.mark.parametrize("off", ["algorithm.repo.strategy=none", "algorithm.repo.off_policy_coef=0"])
 def test_none_is_grpo_bit_for_bit_where_grpo_rounds(model, off):
     """Scores of 0.45 each, to which GRPO gives what rounding leaves; a group of one, which has its raw score."""

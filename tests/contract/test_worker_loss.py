@@ -103,7 +103,7 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=
         UpdateRows(
             blocks=[row["block"] for row in fresh],
             replayed_blocks=[row["block"] for row in rows if row["origin"] == 1],
-            lengths=[2 + len(row["mask"]) for row in rows],
+            workloads=[2 + len(row["mask"]) for row in rows],
             tokens=[int(row["mask"].sum()) for row in rows],
             scores=torch.tensor([row["score"] for row in rows], dtype=torch.float64),
         ),

@@ -124,7 +124,10 @@ class Workers:
     def update_actor(self, batch: KVBatchMeta) -> TensorDict:
         """Keep the rows of the update, in dispatch order, as the workers fetch them."""
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=batch.fields)
-        columns = {name: data[name].unbind() for name in data.keys() if isinstance(data[name], torch.Tensor)}
+        tensors = {name: data[name] for name in data.keys() if isinstance(data[name], torch.Tensor)}
+        for name, column in tensors.items():  # TransferQueue falls back to another layout where dtypes are mixed
+            assert not column.is_nested or column.layout == torch.jagged, f"{name} is no jagged tensor"
+        columns = {name: column.unbind() for name, column in tensors.items()}
         rows = [{"key": key, **{n: column[i] for n, column in columns.items()}} for i, key in enumerate(batch.keys)]
         self.updates.append(rows)
         steps = len(rows) // batch.extra_info["mini_batch_size"]
