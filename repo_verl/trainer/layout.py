@@ -2,8 +2,8 @@
 
 verl hands an update's rows to the data-parallel ranks in equal, contiguous chunks, and every rank cuts its chunk into
 mini-batches of one size. A layout keeps a prompt's fresh and replayed rows in one mini-batch, gives every mini-batch
-the same number of rows (padding the shorter ones) and every rank about the same number of tokens. Rows that are left
-out of the update (pruned) have no place.
+the same number of rows (padding the shorter ones) and every rank about the same work. Rows that are left out of the
+update (pruned) have no place.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class Layout:
 
 
 def spread_blocks(
-    blocks: Sequence[Block], lengths: Sequence[int], parts: int, partition: Partition
+    blocks: Sequence[Block], workloads: Sequence[int], parts: int, partition: Partition
 ) -> list[tuple[int, ...]]:
-    """Spread prompts over mini-batches: about the same number of prompts and of tokens in each.
+    """Spread prompts over mini-batches: about the same number of prompts and the same work in each.
 
     Args:
-        blocks: the prompts, with row numbers into ``lengths``.
-        lengths: (N,) tokens of every row, prompt and response.
+        blocks: the prompts, with row numbers into ``workloads``.
+        workloads: (N,) work of every row.
         parts: optimizer steps an epoch, those that GRPO would take.
         partition: balances workloads over parts.
 
@@ -79,11 +79,11 @@ def spread_blocks(
         ValueError: if a row number appears twice or not at all.
     """
     numbers = sorted(row for block in blocks for row in block.rows)
-    if numbers != list(range(len(lengths))):
-        raise ValueError(f"blocks hold {len(numbers)} row numbers for {len(lengths)} rows, or hold one twice.")
-    workloads = [sum(lengths[row] for row in block.rows) for block in blocks]
-    workloads += [0] * (-len(blocks) % parts)
-    chosen = [range(len(blocks))] if parts == 1 else partition(workloads, parts, True)
+    if numbers != list(range(len(workloads))):
+        raise ValueError(f"blocks hold {len(numbers)} row numbers for {len(workloads)} rows, or hold one twice.")
+    sums = [sum(workloads[row] for row in block.rows) for block in blocks]
+    sums += [0] * (-len(blocks) % parts)
+    chosen = [range(len(blocks))] if parts == 1 else partition(sums, parts, True)
     return [
         tuple(row for number in sorted(members) if number < len(blocks) for row in blocks[number].rows)
         for members in chosen
@@ -92,24 +92,24 @@ def spread_blocks(
 
 def place_rows(
     mini_batches: Sequence[Sequence[int]],
-    lengths: Sequence[int],
+    workloads: Sequence[int],
     ranks: int,
     micro_batch_rows: int | None,
     partition: Partition,
     padded: bool = False,
-    pad_length: int = 2,
+    pad_workload: int = 0,
 ) -> Layout:
     """Give every mini-batch the same number of rows, and spread each over the ranks.
 
     Args:
         mini_batches: row numbers of every mini-batch; rows that are left out of the update are in none.
-        lengths: (N,) tokens of every row, prompt and response.
+        workloads: (N,) work of every row, which grows with its length.
         ranks: data-parallel size.
         micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
         partition: balances workloads over parts.
         padded: whether a forward pass pads its rows to the longest: a rank's rows are then ordered by falling length,
             and micro-batches chosen that need the fewest padding rows, which cost as much as others there.
-        pad_length: tokens of a padding row.
+        pad_workload: work of a padding row.
 
     Returns:
         a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``.
@@ -119,7 +119,7 @@ def place_rows(
         micro_batch_rows = choose_micro_batch(share, micro_batch_rows, padded)
         share = math.ceil(share / micro_batch_rows) * micro_batch_rows
     size = share * ranks
-    shares = [_spread_rows(rows, lengths, size, ranks, partition, padded, pad_length) for rows in mini_batches]
+    shares = [_spread_rows(rows, workloads, size, ranks, partition, padded, pad_workload) for rows in mini_batches]
     order = tuple(row for rank in range(ranks) for parts in shares for row in parts[rank])
     return Layout(order, len(mini_batches), size, ranks, micro_batch_rows)
 
@@ -141,15 +141,15 @@ def choose_micro_batch(rows: int, most: int, padded: bool) -> int:
 
 def _spread_rows(
     rows: Sequence[int],
-    lengths: Sequence[int],
+    workloads: Sequence[int],
     size: int,
     ranks: int,
     partition: Partition,
     by_length: bool,
-    pad_length: int,
+    pad_workload: int,
 ) -> list[list[int]]:
     filled = [*rows, *[PAD] * (size - len(rows))]
-    workloads = [pad_length if row == PAD else lengths[row] for row in filled]
-    shares = [list(range(size))] if ranks == 1 else partition(workloads, ranks, True)
-    ordered = [sorted(share, key=lambda i: (-workloads[i], i) if by_length else (0, i)) for share in shares]
+    work = [pad_workload if row == PAD else workloads[row] for row in filled]
+    shares = [list(range(size))] if ranks == 1 else partition(work, ranks, True)
+    ordered = [sorted(share, key=lambda i: (-work[i], i) if by_length else (0, i)) for share in shares]
     return [[filled[i] for i in share] for share in ordered]

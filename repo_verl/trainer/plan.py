@@ -47,19 +47,21 @@ class UpdateRows:
     Attributes:
         blocks: (B,) prompt block of every fresh row, numbered from 0.
         replayed_blocks: (N,) prompt block of every replayed row.
-        lengths: (B + N,) tokens of every row, prompt and response.
+        workloads: (B + N,) work of every row in verl's measure, by which mini-batches and ranks are balanced.
         tokens: (B + N,) response tokens that count, of every row.
         scores: (B + N,) float rewards.
         stock_mini_batches: (B,) the mini-batch in which verl would put every fresh row, which is kept where nothing is
             replayed; None to spread prompts.
+        pad_workload: work of a padding row.
     """
 
     blocks: Sequence[int]
     replayed_blocks: Sequence[int]
-    lengths: Sequence[int]
+    workloads: Sequence[int]
     tokens: Sequence[int]
     scores: torch.Tensor
     stock_mini_batches: Sequence[int] | None = None
+    pad_workload: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ def plan_update(
         config, rows.scores[:total], rows.blocks, rows.scores[total:], rows.replayed_blocks, shape.norm_by_std
     )
     members = _mini_batches(rows, shape.num_mini_batches, partition)
-    row_mini_batch = [0] * len(rows.lengths)
+    row_mini_batch = [0] * len(rows.workloads)
     weights = torch.zeros(len(rows.replayed_blocks), dtype=torch.float64)
     scales, fresh_tokens = [], []
     for number, chosen in enumerate(members):
@@ -161,11 +163,12 @@ def plan_update(
     kept = [not prune or value != 0 for value in (*fresh.tolist(), *replayed.tolist())]
     layout = place_rows(
         [[row for row in chosen if kept[row]] for chosen in members],
-        rows.lengths,
+        rows.workloads,
         shape.ranks,
         shape.micro_batch_rows,
         partition,
         shape.padded,
+        rows.pad_workload,
     )
     return UpdatePlan(
         layout, tuple(kept), fresh, replayed, weights, tuple(scales), tuple(fresh_tokens), tuple(row_mini_batch)
@@ -174,7 +177,7 @@ def plan_update(
 
 def _mini_batches(rows: UpdateRows, parts: int, partition: Partition) -> list[tuple[int, ...]]:
     if rows.replayed_blocks or rows.stock_mini_batches is None:
-        return spread_blocks(_blocks(rows.blocks, rows.replayed_blocks), rows.lengths, parts, partition)
+        return spread_blocks(_blocks(rows.blocks, rows.replayed_blocks), rows.workloads, parts, partition)
     chosen: list[list[int]] = [[] for _ in range(parts)]
     for row, number in enumerate(rows.stock_mini_batches):
         chosen[number].append(row)

@@ -56,6 +56,7 @@ class Retrieval:
             they depend on the fresh rows (``mixed``).
         prune: leave out rows whose advantage is exactly 0.
         encode: token ids of a prompt's messages, None where they can't be told.
+        floats: the dtypes of verl's fields.
         partition: TransferQueue partition.
     """
 
@@ -65,10 +66,11 @@ class Retrieval:
         advantages: Callable[[np.ndarray], torch.Tensor] | None,
         prune: bool,
         encode: Callable[[Any], np.ndarray | None],
+        floats: placing.FloatTypes,
         partition: str = "train",
     ) -> None:
         self._buffer, self._advantages, self._prune = buffer, advantages, prune
-        self._encode, self._partition = encode, partition
+        self._encode, self._floats, self._partition = encode, floats, partition
         self._expected: list[tuple[str, Any]] = []
         self._ahead: dict[str, Retrieved] = {}
         self._keys: list[str] = []
@@ -151,7 +153,7 @@ class Retrieval:
         known = [float(v[i]) for v, index in zip(values, wanted, strict=True) if v is not None for i in index]
         for row, advantage in zip(rows, known, strict=False):  # none is known for mixed
             row["advantages"] = row["response_mask"].float() * advantage
-        placed = iter(zip(*placing.put_rows(self._partition, rows), rows, strict=True))
+        placed = iter(zip(*placing.put_rows(self._partition, rows, self._floats), rows, strict=True))
         found = []
         for selection, index in zip(selections, wanted, strict=True):
             size = len(selection.serials)

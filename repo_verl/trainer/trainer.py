@@ -67,6 +67,7 @@ class ReplayTrainer(PPOTrainer):
         self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None
         self.prompt_replay = PromptReplayBuffer.from_config(settings, self._row_store)
         self.effective_steps = 0
+        self._floats = placing.FloatTypes()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
         self._planning: Future[Prepared]
         self._clearing: Future[None] | None = None
@@ -108,7 +109,8 @@ class ReplayTrainer(PPOTrainer):
             logger.warning("RePO: %s", doubt)
         self.actor_rollout_wg.set_loss_fn(self._worker_loss())
         encode = chat_encoder(self.tokenizer, template_values)
-        self._retrieval = Retrieval(self.prompt_replay, self._replay_advantages(), self._prune, encode)
+        advantages = self._replay_advantages()
+        self._retrieval = Retrieval(self.prompt_replay, advantages, self._prune, encode, self._floats)
 
     def _doubts(self, template_values: Any) -> list[str]:
         if not self.repo.active:
@@ -196,7 +198,7 @@ class ReplayTrainer(PPOTrainer):
         ordered: list[Placed] = []
         if update.plan is not None:
             tags = dict(zip(batch.keys, batch.tags, strict=True))
-            ordered = place_update(batch.partition_id, tags, update, self.tokenizer.eos_token_id)
+            ordered = place_update(batch.partition_id, tags, update, self.tokenizer.eos_token_id, self._floats)
         self.timing_raw["repo_place"] += time.perf_counter() - begun
         return Prepared(update, ordered, late)
 
@@ -206,7 +208,8 @@ class ReplayTrainer(PPOTrainer):
             del self._planning
             update = prepared.update
             if update.plan is not None:
-                merged = finish_update(batch, update, prepared.ordered, self.repo.advantage == "mixed")
+                mixed = self.repo.advantage == "mixed"
+                merged = finish_update(batch, update, prepared.ordered, mixed, self._floats)
                 self._retrieval.discard(merged.keys)
             storing = self._background.submit(self._store, update.fresh, batch.partition_id)
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transfer_queue import KVBatchMeta
-from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
 from repo_verl.config import RepoConfig
 from repo_verl.trainer import placing
@@ -18,9 +18,6 @@ from repo_verl.trainer.retrieval import Placed, Retrieved
 from repo_verl.trainer.rows import FreshRows
 
 Tag = dict[str, Any]
-
-OPTIONAL_FIELDS = {"rollout_is_weights": 1.0, "ref_log_prob": 0.0}
-"""Fields that fresh rows may have, and what replayed and padding rows hold there: nothing that acts on them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +108,23 @@ def plan_step(
     rows = UpdateRows(
         blocks=fresh.blocks,
         replayed_blocks=blocks,
-        lengths=update.lengths,
+        workloads=row_workloads(update.lengths),
         tokens=[*fresh.tokens, *map(int, update.column("counted"))],
         scores=torch.cat((fresh.scores, scores)),
         stock_mini_batches=stock_mini_batches(keys, fresh.keys, shape),
+        pad_workload=row_workloads([placing.PAD_LENGTH])[0],
     )
     plan = plan_update(config, shape, rows, prune, get_seqlen_balanced_partitions)
     return dataclasses.replace(update, plan=plan) if blocks or not all(plan.kept) else update
+
+
+def row_workloads(lengths: Sequence[int]) -> list[int]:
+    """verl's measure of the work of rows, attention included, by which it balances its ranks.
+
+    Args:
+        lengths: (N,) tokens of every row, prompt and response, as in verl's tag ``seq_len``.
+    """
+    return [int(work) for work in calculate_workload(torch.tensor(lengths, dtype=torch.int64)).tolist()]
 
 
 def update_shape(config: Any, batch_rows: int, ranks: int) -> UpdateShape:
@@ -150,7 +157,9 @@ def stock_mini_batches(all_keys: Sequence[str], keys: Sequence[str], shape: Upda
     return [place[key] % share // mini_share for key in keys]
 
 
-def place_update(partition: str, tags: Mapping[str, Tag], update: Update, pad_token: int) -> list[Placed]:
+def place_update(
+    partition: str, tags: Mapping[str, Tag], update: Update, pad_token: int, floats: placing.FloatTypes
+) -> list[Placed]:
     """Put padding rows and RePO's own fields of every row into TransferQueue.
 
     Args:
@@ -158,6 +167,7 @@ def place_update(partition: str, tags: Mapping[str, Tag], update: Update, pad_to
         tags: of the fresh rows, by key.
         update: with a plan.
         pad_token: token id of padding rows.
+        floats: the dtypes of verl's fields.
 
     Returns:
         key and tag of every row of the update, in dispatch order.
@@ -166,7 +176,7 @@ def place_update(partition: str, tags: Mapping[str, Tag], update: Update, pad_to
     assert plan is not None
     order, total, replayed = plan.layout.order, len(fresh.keys), update.replayed_rows
     blanks = [placing.padding_row(pad_token) for row in order if row < 0]
-    pads = iter(zip(*placing.put_rows(partition, blanks), strict=True))
+    pads = iter(zip(*placing.put_rows(partition, blanks, floats), strict=True))
     ordered = []
     for row in order:
         if row < 0:
@@ -185,7 +195,9 @@ def place_update(partition: str, tags: Mapping[str, Tag], update: Update, pad_to
     return ordered
 
 
-def finish_update(batch: KVBatchMeta, update: Update, ordered: list[Placed], mixed: bool) -> KVBatchMeta:
+def finish_update(
+    batch: KVBatchMeta, update: Update, ordered: list[Placed], mixed: bool, floats: placing.FloatTypes
+) -> KVBatchMeta:
     """Put what depends on verl's own fields, and give the update's batch.
 
     Args:
@@ -193,24 +205,29 @@ def finish_update(batch: KVBatchMeta, update: Update, ordered: list[Placed], mix
         update: with a plan.
         ordered: from :func:`place_update`.
         mixed: whether advantages depend on fresh and replayed rows together, so that they are put only now.
+        floats: the dtypes of verl's fields.
     """
     assert update.plan is not None
     partition, total, order = batch.partition_id, len(update.fresh.keys), update.plan.layout.order
     replayed, blank = update.replayed_rows, torch.zeros(1)
-    optional = [name for name in OPTIONAL_FIELDS if name in (batch.fields or ())]
+    floats.learn(batch)
+    floats.put_waiting(partition, [key for key, _ in ordered])
+    optional = [name for name in placing.OPTIONAL_FIELDS if name in (batch.fields or ())]
     others = [i for i, row in enumerate(order) if not 0 <= row < total]
     placing.put_values(
         partition,
         [ordered[i][0] for i in others],
         [replayed[order[i]][1] if order[i] >= 0 else blank for i in others],
-        {name: [OPTIONAL_FIELDS[name]] * len(others) for name in optional},
+        {name: [placing.OPTIONAL_FIELDS[name]] * len(others) for name in optional},
+        floats,
     )
     if mixed and replayed:
         values = update.plan.fresh_advantages.tolist()
         both = {"advantages": values, "returns": values}
-        placing.put_values(partition, update.fresh.keys, update.fresh.masks, both)
+        placing.put_values(partition, update.fresh.keys, update.fresh.masks, both, floats)
         again = {"advantages": [float(update.plan.replayed_advantages[row - total]) for row in replayed]}
-        placing.put_values(partition, [at[0] for at, _ in replayed.values()], [m for _, m in replayed.values()], again)
+        keys, masks = [at[0] for at, _ in replayed.values()], [mask for _, mask in replayed.values()]
+        placing.put_values(partition, keys, masks, again, floats)
     return KVBatchMeta(
         partition_id=partition,
         keys=[key for key, _ in ordered],

@@ -127,7 +127,7 @@ def _replay_term(
     index = torch.nonzero(origin == REPLAYED).flatten()
     if index.numel() == 0:
         return log_prob.sum() * 0.0, _empty_replay_report()
-    current, behavior = log_prob[index], rows["old_log_probs"][index]
+    current, behavior = (_precise(one[index]) for one in (log_prob, rows["old_log_probs"]))
     advantages, mask = rows["advantages"][index], rows["response_mask"][index].bool()
     surrogate = clipped_surrogate(current, behavior, advantages, *_clip_range(config), clip_ratio_c)
     objective = weighted_objective(surrogate.value, mask, data[WEIGHT][index])
@@ -147,6 +147,11 @@ def _replay_term(
         "gradient_square_sum": float(gradient.double().square().sum()),
         "loss_replayed": -float(objective.detach()) * data["dp_size"],
     }
+
+
+def _precise(log_prob: torch.Tensor) -> torch.Tensor:
+    """Log-probs of half precision in float32, in which their difference is exact; others as they are."""
+    return log_prob.to(torch.promote_types(log_prob.dtype, torch.float32))
 
 
 def _empty_replay_report() -> dict[str, float]:

@@ -30,7 +30,7 @@ def put(monkeypatch):
 
     stored = {}
 
-    def put_rows(partition, rows):
+    def put_rows(partition, rows, floats):
         keys = [f"repo{len(stored) + i}" for i in range(len(rows))]
         stored.update(zip(keys, rows, strict=True))
         return keys, [{"is_padding": True} for _ in rows]
@@ -41,6 +41,7 @@ def put(monkeypatch):
 
 def make(prune=True, mixed=False, encode=None):
     from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
+    from repo_verl.trainer import placing
     from repo_verl.trainer.retrieval import Retrieval, selection_advantages
 
     buffer = PromptReplayBuffer(capacity=4, min_size=4, num_replay=4)
@@ -48,7 +49,8 @@ def make(prune=True, mixed=False, encode=None):
         rows = [Record.create([i, i + 1], [-0.5, -1.0 - i], score, 1) for i, score in enumerate(scores)]
         buffer.add(prompt_key(PROMPTS[name]), PROMPTS[name], rows)
     alone = None if mixed else partial(selection_advantages, eps=1e-6, norm_by_std=True)
-    return Retrieval(buffer, alone, prune, encode or (lambda message: PROMPTS[message])), buffer
+    encode = encode or (lambda message: PROMPTS[message])
+    return Retrieval(buffer, alone, prune, encode, placing.FloatTypes()), buffer
 
 
 def batch_of(*names):
@@ -83,6 +85,16 @@ def test_rows_of_zero_advantage_are_not_even_read(put):
     retrieval.ahead(step=2)
     found, _ = retrieval.take(batch_of("a", "b"), 2)
     assert len(put) == 4 and found[1].placed == [None] * 4 and found[1].selection.scores.tolist() == [1.0] * 4
+
+
+def test_a_row_of_the_smallest_advantage_is_read_all_the_same(put):
+    from repo_verl.trainer.retrieval import selection_advantages
+
+    retrieval, _ = make(prune=True)
+    tiny = 2.0**-40
+    values = selection_advantages(np.array([0.0, tiny, tiny / 2]), eps=1e-6, norm_by_std=False)
+    assert values.tolist() == [-tiny / 2, tiny / 2, 0.0]
+    assert retrieval._wanted(values, 3) == [0, 1], "only 0 itself is left out"
 
 
 def test_advantages_of_mixed_wait_for_the_fresh_rows(put):

@@ -76,10 +76,11 @@ def oracle(rows, mode, normalize, advantage, coef, dual):
     return -objective / PROMPTS
 
 
-def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=False):
+def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=False, reported=None):
     """The same through plan_update, verl's micro-batches and repo_loss; the mean over ranks of sums over micro-batches.
 
-    Returns the loss, and the gradient with respect to every row's log-probs.
+    Returns the loss, and the gradient with respect to every row's log-probs; ``reported`` is filled with the metrics of
+    all ranks, as verl aggregates them.
     """
     from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
     from verl.workers.config import FSDPActorConfig
@@ -102,7 +103,7 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=
         UpdateRows(
             blocks=[row["block"] for row in fresh],
             replayed_blocks=[row["block"] for row in rows if row["origin"] == 1],
-            lengths=[2 + len(row["mask"]) for row in rows],
+            workloads=[2 + len(row["mask"]) for row in rows],
             tokens=[int(row["mask"].sum()) for row in rows],
             scores=torch.tensor([row["score"] for row in rows], dtype=torch.float64),
         ),
@@ -114,8 +115,8 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=
     pad = {
         "origin": 2,
         "mask": torch.zeros(1, dtype=torch.int64),
-        "old": torch.zeros(1).double(),
-        "new": torch.zeros(1).double(),
+        "old": torch.zeros(1, dtype=rows[0]["old"].dtype),
+        "new": torch.zeros(1, dtype=rows[0]["new"].dtype),
     }
     placed = [
         (
@@ -126,20 +127,24 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=
         for i in plan.layout.order
     ]
     leaves = [row["new"].clone().requires_grad_(True) for row in placed]
-    share = len(placed) // ranks
+    share, metrics = len(placed) // ranks, []
     losses = [
         rank_loss(actor, dual, placed[r * share : (r + 1) * share], leaves[r * share : (r + 1) * share],
-                  plan, ranks, sum(int(row["mask"].sum()) for row in placed if row["origin"] == 0), dynamic)
+                  plan, ranks, sum(int(row["mask"].sum()) for row in placed if row["origin"] == 0), dynamic, metrics)
         for r in range(ranks)
     ]  # fmt: skip
+    if reported is not None:
+        reported.update(
+            {key: type(one).aggregate_dp([found[key] for found in metrics]) for key, one in metrics[0].items()}
+        )
     loss = sum(losses) / ranks
     loss.backward()
     gradients = {i: leaf.grad for i, leaf in zip(plan.layout.order, leaves, strict=True) if i >= 0}
     return loss.item(), [gradients.get(i) for i in range(len(rows))]
 
 
-def rank_loss(actor, dual, placed, leaves, plan, ranks, fresh_tokens, dynamic):
-    """Sum of the micro-batches' losses of one rank, cut by verl."""
+def rank_loss(actor, dual, placed, leaves, plan, ranks, fresh_tokens, dynamic, reported):
+    """Sum of the micro-batches' losses of one rank, cut by verl; their metrics are appended to ``reported``."""
     from tensordict import TensorDict
     from verl.utils import tensordict_utils as tu
     from verl.workers.engine.utils import prepare_micro_batches
@@ -172,16 +177,20 @@ def rank_loss(actor, dual, placed, leaves, plan, ranks, fresh_tokens, dynamic):
         batch_num_tokens=fresh_tokens, global_batch_size=PROMPTS * N,
     )  # fmt: skip
     micro_batches, _ = prepare_micro_batches(data)
-    total, keys = torch.zeros((), dtype=torch.float64), set()
+    total, metrics = torch.zeros((), dtype=torch.float64), []
     for micro in micro_batches:
         # the model's output has a log-prob a position; the one before a token is the token's
-        output = nested(
-            torch.cat((torch.zeros(1).double(), leaves[i], torch.zeros(1).double())) for i in micro["number"].tolist()
-        )
-        loss, metrics = repo_loss(actor, dual, {"log_probs": output}, micro)
+        edge = torch.zeros(1, dtype=leaves[0].dtype)
+        output = nested(torch.cat((edge, leaves[i], edge)) for i in micro["number"].tolist())
+        loss, found = repo_loss(actor, dual, {"log_probs": output}, micro)
         total = total + loss
-        keys.add(frozenset(metrics))
-    assert len(keys) == 1, "every micro-batch reports the same keys"
+        metrics.append(found)
+    assert len(set(map(frozenset, metrics))) == 1, "every micro-batch reports the same keys"
+    whole = {key: one.init_list() for key, one in metrics[0].items()}
+    for found in metrics:
+        for key, one in found.items():
+            whole[key].extend(one)
+    reported.append(whole)
     return total
 
 
@@ -243,3 +252,83 @@ def test_pruned_rows_change_neither_loss_nor_gradient(normalize, mode, ranks, dy
             assert other is None or torch.allclose(one, other, rtol=1e-12, atol=1e-18)
         if len(flat) < 4:
             assert any(gradient is not None and gradient.any() for gradient in pruned)
+
+
+CUTS = [(1, False), (2, False), (1, True)]  # ranks, and whether micro-batches are cut by tokens
+
+
+@pytest.mark.parametrize(("ranks", "dynamic"), CUTS)
+@pytest.mark.parametrize("prune", [False, True], ids=["whole", "pruned"])
+def test_token_means_are_over_the_kept_rows_or_over_all_rows(ranks, dynamic, prune):
+    """The KL estimate is a mean over the kept fresh tokens, the clip fractions are shares of all fresh tokens."""
+    rows = make_rows(SIZES["mixed"], seed=11)
+    for row in rows:
+        if row["origin"] == 0:
+            row["score"] = 0.5 if row["block"] in (0, 2) else float(len(row["mask"]) % 2)
+    negative = next(row for row in rows if row["block"] == 1 and row["score"] == 0)
+    negative["new"] = negative["old"] + 1.5  # a ratio of 4.5, which the dual clip cuts
+    fresh = [row for row in rows if row["origin"] == 0]
+    kept = [row for row in fresh if not prune or row["block"] in (1, 3)]
+    assert 0 < len(kept) < len(fresh) or not prune
+
+    def tokens(chosen):
+        return [
+            (old - new, row)
+            for row in chosen
+            for old, new, counts in zip(row["old"].tolist(), row["new"].tolist(), row["mask"].tolist(), strict=True)
+            if counts
+        ]
+
+    advantage = {
+        id(row): value
+        for block in range(PROMPTS)
+        for members in [[row for row in fresh if row["block"] == block]]
+        for row, value in zip(members, group_advantages([row["score"] for row in members], 1e-6), strict=True)
+    }
+    reported = {}
+    package(rows, "token-mean", "group", "split", 1.0, None, ranks, dynamic, prune, reported)
+    apart = [value for value, _ in tokens(kept)]
+    assert reported["actor/ppo_kl"] == pytest.approx(math.fsum(apart) / len(apart), rel=1e-9)
+    cut = low = 0
+    for value, row in tokens(fresh):
+        ratio, given = math.exp(-value), advantage[id(row)]
+        cut += max(-given * ratio, -given * min(max(ratio, 1 - LOW), 1 + HIGH)) > -given * ratio
+        low += given < 0 and ratio > FRESH_DUAL
+    assert cut > 5 and low > 0
+    assert reported["actor/pg_clipfrac"] == pytest.approx(cut / len(tokens(fresh)), rel=1e-6)
+    assert reported["actor/pg_clipfrac_lower"] == pytest.approx(low / len(tokens(fresh)), rel=1e-6)
+    assert reported["repo/fresh_tokens"] * ranks == len(apart)
+
+
+@pytest.mark.parametrize(("ranks", "dynamic"), CUTS)
+def test_effective_sample_size_is_of_the_product_of_a_rows_ratios(ranks, dynamic):
+    """w = exp(sum of the log-ratios of a row's unmasked tokens): rows of several lengths, by hand."""
+    from repo_verl.metrics import worker_metrics
+
+    rows = make_rows(SIZES["mixed"], seed=2)
+    weights = []
+    for row in (one for one in rows if one["origin"] == 1):
+        gap = zip(row["new"].tolist(), row["old"].tolist(), row["mask"].tolist(), strict=True)
+        weights.append(math.exp(math.fsum(new - old for new, old, counts in gap if counts)))
+    reported = {}
+    package(rows, "seq-mean-token-mean", "group", "split", 1.0, None, ranks, dynamic, reported=reported)
+    sums = {key.removeprefix("repo/"): value for key, value in reported.items() if key.startswith("repo/")}
+    assert sums["weight_sum"] * ranks == pytest.approx(math.fsum(weights), rel=1e-9)
+    expected = math.fsum(weights) ** 2 / (len(weights) * math.fsum(weight**2 for weight in weights))
+    assert worker_metrics([sums], ranks)["ess_replayed"] == pytest.approx(expected, rel=1e-9)
+    assert 0.2 < expected < 0.9
+
+
+def test_log_probs_of_half_precision_are_subtracted_exactly():
+    """The replay term of rows in bfloat16 is that of the very numbers, to float32's rounding and not bfloat16's."""
+    rows = make_rows(SIZES["mixed"], seed=6)
+    for row in rows:
+        row["old"] = row["old"].bfloat16()
+        row["new"] = (row["old"] + 0.1 * row["new"]).bfloat16()
+    mode, reported = "seq-mean-token-mean", {}
+    package(rows, mode, "group", "split", 1.0, None, 1, False, reported=reported)
+    for row in rows:
+        row["old"], row["new"] = row["old"].double(), row["new"].double()
+    whole, fresh = (oracle(rows, mode, "group", "split", coef, None) for coef in (1.0, 0.0))
+    assert abs(whole - fresh) > 1e-3
+    assert reported["repo/loss_replayed"] == pytest.approx(whole - fresh, rel=1e-5)

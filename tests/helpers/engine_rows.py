@@ -114,6 +114,7 @@ def make_plan(case: Case, rows: list[dict[str, Any]], ranks: int, prune: bool, n
 
     from repo_verl.config import RepoConfig
     from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
+    from repo_verl.trainer.update import row_workloads
 
     fresh = [row for row in rows if row["origin"] == 0]
     per_step = len(fresh) // case.mini_batches
@@ -124,7 +125,7 @@ def make_plan(case: Case, rows: list[dict[str, Any]], ranks: int, prune: bool, n
     update = UpdateRows(
         blocks=[row["block"] for row in fresh],
         replayed_blocks=[row["block"] for row in rows if row["origin"] == 1],
-        lengths=[len(row["prompt"]) + len(row["tokens"]) for row in rows],
+        workloads=row_workloads([len(row["prompt"]) + len(row["tokens"]) for row in rows]),
         tokens=[int(row["mask"].sum()) for row in rows],
         scores=torch.tensor([row["score"] for row in rows]),
         stock_mini_batches=[i // per_step for i in range(len(fresh))],

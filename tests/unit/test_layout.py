@@ -167,6 +167,20 @@ def test_pruning_leaves_rows_out_and_everything_else_as_it_was(normalize, mode, 
     assert sorted(row for row in pruned.layout.order if row != PAD) == [i for i, kept in enumerate(pruned.kept) if kept]
 
 
+@pytest.mark.parametrize("advantage", ["split", "mixed"])
+def test_only_an_advantage_of_exactly_zero_is_pruned(advantage):
+    """Without division by the std an advantage is as small as its score: here 2**-41 at least, and never 0."""
+    tiny = 2.0**-40
+    shape = UpdateShape(**{**SHAPE.__dict__, "prompts": 3, "num_mini_batches": 1, "norm_by_std": False})
+    scores = torch.tensor([0.0, tiny, 0.5, 0.5, 1.0, 0.0, 0.0, tiny, 0.0, 0.0], dtype=torch.float64)
+    rows = UpdateRows([0, 0, 1, 1, 2, 2], [0, 0, 2, 2], [5] * 10, [3] * 10, scores)
+    got = plan_update(RepoConfig(advantage=advantage), shape, rows, True, greedy)
+    flat = {"split": [2, 3, 8, 9], "mixed": [2, 3]}[advantage]
+    assert [row for row, kept in enumerate(got.kept) if not kept] == flat
+    assert got.fresh_advantages[:2].tolist() == [-tiny / 2, tiny / 2]
+    assert sorted(row for row in got.layout.order if row != PAD) == [row for row in range(10) if row not in flat]
+
+
 def test_fresh_rows_alone_stay_in_verls_own_mini_batches():
     rows = UpdateRows(
         [0] * 4 + [1] * 4, [], [5] * 8, [3] * 8, torch.tensor([1.0, 1, 1, 1, 1, 0, 0, 0]),
