@@ -74,7 +74,10 @@ ALLOWED = {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
         "repo_verl.trainer.limits", "repo_verl.trainer.tracker",
     },
-    "repo_verl.trainer.identity": {"omegaconf", "verl", "repo_verl.config", "repo_verl.secrets"},
+    "repo_verl.trainer.identity": {
+        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets", "repo_verl.trainer.content",
+    },
+    "repo_verl.trainer.content": set(),
     "repo_verl.trainer.tracker": {"repo_verl.step_folders"},
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
