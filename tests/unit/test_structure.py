@@ -66,7 +66,10 @@ ALLOWED = {
     "repo_verl.trainer.fields": set(),
     "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.custom", "repo_verl.trainer.engines"},
     "repo_verl.trainer.engines": {"repo_verl.config"},
-    "repo_verl.trainer.golds": {"pyarrow", "repo_verl.config", "repo_verl.rewards"},
+    "repo_verl.trainer.golds": {
+        "pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.shared_prompts",
+    },
+    "repo_verl.trainer.shared_prompts": {"numpy", "pyarrow", "repo_verl.config"},
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
