@@ -44,6 +44,9 @@ class RepoConfig:
         start_step: training steps without replay at the start of the run.
         max_age: rows older than this many steps are not replayed; null for no limit.
         max_uses: rows replayed this often are not replayed again; null for no limit.
+        max_tokens: response tokens that the buffer holds at most, over all prompts (``repo/buffer_tokens``): beyond
+            them the prompts visited longest ago go, whole. Prompt tokens, kept once a prompt, do not count. null for
+            no limit.
         advantage: ``split`` normalises fresh and replayed rows apart (the paper), ``mixed`` together.
         normalize: ``group`` weighs the terms 1 : off_policy_coef (the paper), ``rows`` gives every row of the
             mini-batch the same weight (the authors' code).
@@ -70,6 +73,7 @@ class RepoConfig:
     start_step: int = 0
     max_age: int | None = None
     max_uses: int | None = None
+    max_tokens: int | None = None
     advantage: str = "split"
     normalize: str = "group"
     off_policy_coef: float = 1.0
@@ -96,7 +100,7 @@ class RepoConfig:
             _check_bool(name, getattr(self, name))
         for name, least in (("num_replay", 1), ("capacity", 1), ("min_size", 1), ("start_step", 0), ("seed", 0)):
             _check_int(name, getattr(self, name), least)
-        for name in ("max_age", "max_uses"):
+        for name in ("max_age", "max_uses", "max_tokens"):
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), 1, "; leave it null for no limit")
         if self.storage_processes is not None:

@@ -141,6 +141,7 @@ def _buffer(config: Config, s: Settings, prompts: int) -> float:
     if not is_replaying(config):
         return 0.0
     rows = prompts * int(lookup(config, "algorithm.repo.capacity", 16))
+    rows = min(rows, int(lookup(config, "algorithm.repo.max_tokens", rows * s.response_tokens)) // s.response_tokens)
     token = 6 if lookup(config, "algorithm.repo.log_prob_dtype", "float32") == "bfloat16" else 8
     return eq.buffer_bytes(rows, s.response_tokens, token)
 

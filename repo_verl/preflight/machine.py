@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from repo_verl import host_memory
 from repo_verl.config import lookup
 from repo_verl.preflight.settings import Config
 from repo_verl.step_folders import folder_of, steps_in
@@ -90,51 +91,24 @@ def has_cluster(config: Config, environment: Mapping[str, str] = os.environ) -> 
 
 
 def available_memory(
-    meminfo: Path = Path("/proc/meminfo"),
-    cgroup: Path = Path("/sys/fs/cgroup"),
-    own: Path = Path("/proc/self/cgroup"),
+    meminfo: Path = host_memory.MEMINFO,
+    cgroup: Path = host_memory.CGROUP,
+    own: Path = host_memory.OWN,
     most: str | None = None,
 ) -> float:
-    """Bytes that a new run may use: the least of the kernel's MemAvailable, limits of this process and ``most`` GiB.
+    """Bytes that a new run may use: what is left of this machine's memory (``host_memory``), at most ``most`` GiB.
 
     Args:
-        meminfo: the kernel's table.
-        cgroup: where version 2 of the control groups is mounted; a container's own group is its root.
-        own: this process's group, a line ``0::PATH``: a job of Slurm or systemd has its limit there or above.
+        meminfo: as for :func:`repo_verl.host_memory.available_memory`.
+        cgroup: likewise.
+        own: likewise.
         most: GiB.
 
     Raises:
         ValueError: if ``most`` is no number.
     """
-    bounds = [
-        float(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")
-    ]
-    bounds += [left for folder in _groups(cgroup, own) if (left := _left_in_group(folder)) is not None]
-    if most:
-        bounds.append(gibibytes("HOST_GIB", most))
-    return min(bounds)
-
-
-def _groups(cgroup: Path, own: Path) -> list[Path]:
-    """Folders of this process's control group and of those above it, up to the mount's root."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return [cgroup]
-    path = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
-    inside = [cgroup / path, *(cgroup / path).parents]
-    return [folder for folder in inside if folder == cgroup or cgroup in folder.parents]
-
-
-def _left_in_group(folder: Path) -> float | None:
-    """Bytes that a group's limit leaves, what can be dropped from its file cache included; None without a limit."""
-    try:
-        limit, used = (folder / "memory.max").read_text().strip(), (folder / "memory.current").read_text().strip()
-        lines = (folder / "memory.stat").read_text().splitlines()
-        cache = sum(float(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-        return None if limit == "max" else float(limit) - float(used) + cache
-    except (OSError, ValueError):  # the root group has no limit; the first version of control groups other files
-        return None
+    left = host_memory.available_memory(meminfo, cgroup, own)
+    return min(left, gibibytes("HOST_GIB", most)) if most else left
 
 
 def gibibytes(name: str, text: str) -> float:

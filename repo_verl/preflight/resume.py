@@ -38,7 +38,8 @@ KEYS = (
 FREE = tuple(
     f"algorithm.repo.{name}"
     for name in (
-        "storage", "storage_processes", "persist", "prune", "log_prob_dtype", "on_nonfinite", "warn_ratio", "warn_ess",
+        "storage", "storage_processes", "max_tokens", "persist", "prune", "log_prob_dtype", "on_nonfinite",
+        "warn_ratio", "warn_ess",
     )
 )  # fmt: skip
 """Where and how, not what is trained, and what a run that stopped is asked to change."""

@@ -10,24 +10,27 @@ import numpy as np
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import checks, packing, restore, state
 from repo_verl.replay.custom import picker
+from repo_verl.replay.eviction import hold_at_most
 from repo_verl.replay.index import Index
 from repo_verl.replay.record import Record
-from repo_verl.replay.selection import Selection, choose, locate
+from repo_verl.replay.selection import Pending, Selection, choose, locate, places_of
 from repo_verl.replay.store import BlobStore, HostStore
 
+Arrays = Mapping[str, np.ndarray]
+
 SETTINGS = (
-    "capacity", "min_size", "num_replay", "strategy", "start_step", "max_age", "max_uses", "seed", "log_prob_dtype",
+    "capacity", "min_size", "num_replay", "strategy", "start_step", "max_age", "max_uses", "max_tokens", "seed",
+    "log_prob_dtype",
 )  # fmt: skip
 
 
 class PromptReplayBuffer:
     """Keeps the last ``capacity`` responses of every prompt and picks some of them for replay.
 
-    First in, first out a prompt; nothing is consumed by being replayed. The buffer holds, a strategy picks
-    (:mod:`repo_verl.replay.strategies`). Scores, steps and use counts are numpy columns
-    (:mod:`repo_verl.replay.index`); tokens are in a store, one blob a prompt and visit. Insertion and eviction take
-    constant time a row, and what a prompt's retrieval takes does not depend on how many others are held. Parts of
-    scores are kept in float32, NaN for absent. Not thread-safe: the trainer's driver process owns it.
+    First in, first out a prompt; nothing is consumed by being replayed. The buffer holds, a strategy picks. Scores,
+    steps and use counts are numpy columns (:mod:`repo_verl.replay.index`); tokens are in a store, one blob a prompt and
+    visit. Insertion and eviction take constant time a row, and what a prompt's retrieval takes does not depend on how
+    many others are held. Scores' parts are float32, NaN for absent. Not thread-safe: the trainer's driver owns it.
 
     Args:
         capacity: rows kept a prompt.
@@ -37,6 +40,8 @@ class PromptReplayBuffer:
         start_step: no replay in steps up to and including this one.
         max_age: steps; older rows are held but not replayed. None for no limit.
         max_uses: rows replayed this often are held but not replayed. None for no limit.
+        max_tokens: response tokens held of all prompts together: beyond them the prompts visited longest ago go, with
+            all their rows. Prompt tokens are not counted: they are kept once a prompt. None for no limit.
         seed: seeds the generator that the strategy draws from.
         log_prob_dtype: ``float32``, or ``bfloat16``, which rounds the log-probs; rows always come back in float32.
         store: where tokens and prompt ids are kept, this process holding none; None to keep them here. A store other
@@ -62,19 +67,21 @@ class PromptReplayBuffer:
         start_step: int = 0,
         max_age: int | None = None,
         max_uses: int | None = None,
+        max_tokens: int | None = None,
         seed: int = 42,
         log_prob_dtype: str = "float32",
         store: BlobStore | None = None,
     ) -> None:
         self._config = RepoConfig(
             strategy=strategy, num_replay=num_replay, capacity=capacity, min_size=min_size, start_step=start_step,
-            max_age=max_age, max_uses=max_uses, seed=seed, log_prob_dtype=log_prob_dtype,
+            max_age=max_age, max_uses=max_uses, max_tokens=max_tokens, seed=seed, log_prob_dtype=log_prob_dtype,
         )  # fmt: skip
         self._narrow = log_prob_dtype == "bfloat16"
         self._store: BlobStore = HostStore() if store is None else store
         self._index = Index(capacity)
         self._rng = np.random.default_rng(seed)
         self._pick = picker(strategy)
+        self._pending = Pending()
 
     @classmethod
     def from_config(cls, config: RepoConfig, store: BlobStore | None = None) -> PromptReplayBuffer:
@@ -111,34 +118,28 @@ class PromptReplayBuffer:
         """
         self.add_batch([(key, np.asarray(prompt_ids, dtype=np.int32), list(rows))])
 
-    def add_batch(self, items: Iterable[tuple[str, np.ndarray, Sequence[Record]]]) -> None:
-        """:meth:`add` for every (key, prompt ids, rows), in order, with one call of the store to put and one to drop.
+    def add_batch(self, items: Iterable[tuple[str, np.ndarray, Sequence[Record]]]) -> int:
+        """:meth:`add` for every (key, prompt ids, rows), in order, with one call of the store to put the rows.
+
+        All keys count as visited now, in the order of the keys, which does not depend on when responses finished. Then
+        ``max_tokens`` holds: prompts of earlier visits go first, then of these, if they alone are over it.
+
+        Returns:
+            prompts evicted for ``max_tokens``.
 
         Raises:
             ValueError: if a key is held, or comes twice, with other token ids; nothing is added then.
         """
-        index, merged = self._index, packing.by_key(items)
-        new = [key for key, (ids, _) in merged.items() if not index.check(key, ids)]
-        visits = {key: rows[-index.capacity :] for key, (_, rows) in merged.items() if rows}
-        blobs = [merged[key][0].view(np.uint8) for key in new]
-        blobs += [packing.blob_of(rows, self._narrow) for rows in visits.values()]
-        if not blobs:
-            return
-        values = packing.columns_of(list(visits.values())) if visits else {}
-        handles = self._store.put(blobs)
-        index.register(new, [merged[key][0] for key in new], handles[: len(new)])
-        if visits:
-            slots = np.array([index.slots[key] for key in visits], dtype=np.int64)
-            counts = np.array([len(rows) for rows in visits.values()], dtype=np.int64)
-            values["handle"] = np.repeat(np.array(handles[len(new) :], dtype=np.int64), counts)
-            packing.release(self._store, index.insert(slots, counts, values), self._narrow)
+        self._index.visit(sorted(packing.insert(items, self._index, self._store, self._narrow)))
+        return hold_at_most(self._index, self._store, self._config.max_tokens)[0]
 
     def select_batch(self, keys: Sequence[str], step: int) -> list[Selection]:
         """Choose the rows to replay in a training step, one selection a key, in order; reads no tokens.
 
         A selection is empty until the prompt holds ``min_size`` rows of earlier steps and ``step`` is past
-        ``start_step``. Rows of this step, rows over ``max_age`` and rows over ``max_uses`` are never picked. Nothing
-        changes but the generator; a key that comes twice is chosen for twice, each time within ``max_uses``.
+        ``start_step``. Rows of this step, rows over ``max_age`` and rows over ``max_uses`` are never picked. A key that
+        comes twice is chosen for twice. A selected row's use is pending until :meth:`mark_used` counts it or
+        :meth:`release` gives it back; pending uses count for ``max_uses``, and are no part of a saved state.
 
         Args:
             keys: prompts.
@@ -147,7 +148,7 @@ class PromptReplayBuffer:
         Raises:
             StrategyError: if a function of the user's fails.
         """
-        return choose(self._index, self._config, self._pick, self._rng, keys, step)
+        return choose(self._index, self._config, self._pick, self._rng, self._pending, keys, step)
 
     def fetch(self, selections: Sequence[Selection]) -> list[list[Record]]:
         """The rows of selections with their tokens, the oldest first, by one call of the store.
@@ -157,26 +158,22 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if a row was evicted since it was selected.
         """
-        slots, serials, held = locate(self._index, selections)
-        if not held.all():
-            lost = int(np.argmin(held))
-            ends = np.cumsum([len(selection) for selection in selections])
-            key = selections[int(np.searchsorted(ends, lost, side="right"))].key
-            raise ValueError(
-                f"row {serials[lost]} of prompt {key!r} was evicted after it was selected: fetch before adding rows."
-            )
-        records = iter(packing.read_records(self._index, self._store, self._index.places(slots, serials), self._narrow))
+        places = places_of(self._index, selections)
+        records = iter(packing.read_records(self._index, self._store, places, self._narrow))
         return [[next(records) for _ in range(len(selection))] for selection in selections]
 
     def mark_used(self, selections: Sequence[Selection]) -> None:
-        """Count one use of each selected row; rows evicted meanwhile are passed over."""
+        """Count one use of each selected row, no longer pending; rows evicted meanwhile are passed over."""
+        self.release(selections)
         slots, serials, held = locate(self._index, selections)
         np.add.at(self._index.rows["uses"], self._index.places(slots[held], serials[held]), 1)
 
-    def sample(self, key: str, step: int) -> list[Record]:
-        """The rows of a prompt to replay in a training step, the oldest first; their use counts go up.
+    def release(self, selections: Sequence[Selection]) -> None:
+        """Give back the pending uses of rows that were selected and are not replayed."""
+        self._pending.settle(selections)
 
-        :meth:`select_batch`, :meth:`mark_used` and :meth:`fetch` of one prompt.
+    def sample(self, key: str, step: int) -> list[Record]:
+        """:meth:`select_batch`, :meth:`mark_used` and :meth:`fetch` of one prompt: its rows, the oldest first.
 
         Args:
             key: the prompt.
@@ -189,7 +186,7 @@ class PromptReplayBuffer:
     def stats(self) -> dict[str, int]:
         """``prompts``, ``rows``, response ``tokens`` and ``bytes``, in constant time.
 
-        ``bytes`` are those of the rows held, wherever their tokens are: ids, log-probs, masks, prompt ids, columns.
+        ``bytes`` are those of all rows, wherever their tokens are: ids, log-probs, masks, prompt ids, columns.
         """
         index = self._index
         tokens = index.tokens * (6 if self._narrow else 8) + (index.mask_tokens + 7) // 8
@@ -222,25 +219,31 @@ class PromptReplayBuffer:
         return {name: getattr(self._config, name) for name in SETTINGS}
 
     def shards(self, most_bytes: int) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
-        """All bytes, and the arrays of :meth:`state_dict` by ranges of prompts; see ``replay.state.shards``."""
+        """All bytes, and the arrays of :meth:`state_dict` by ranges of prompts."""
         return state.shards(self._index, self._store, self._narrow, most_bytes)
 
     def meta(self) -> dict[str, Any]:
-        """:meth:`state_dict`'s JSON-ready values."""
+        """The JSON-ready values of :meth:`state_dict`."""
         return state.meta_of(self._index, self._narrow, self._rng.bit_generator.state)
 
-    def replace(self, shards: Iterable[Mapping[str, np.ndarray]], meta: Mapping[str, Any]) -> None:
+    def replace(self, shards: Iterable[Arrays], meta: Mapping[str, Any], in_order: bool = True) -> tuple[int, int]:
         """Replace all rows and the generator by shards of columns that were checked; nothing changes if that fails.
 
         Args:
             shards: each as :func:`repo_verl.replay.checks.check_columns` wants it.
             meta: as :func:`repo_verl.replay.checks.check_meta` wants it.
+            in_order: whether prompts are as they were visited; otherwise the step of their newest row decides.
+
+        Returns:
+            prompts and rows left out for ``max_tokens``.
 
         Raises:
             DamagedStateError: if a prompt is in two shards.
         """
         rng, index = checks.generator(meta["rng"]), Index(self._config.capacity, self._index.inserted)
-        restore.fill(shards, meta["part_names"], index, self._store, self._narrow)
-        held, self._index, self._rng = self._index.handles(), index, rng
+        bound = self._config.max_tokens
+        evicted = restore.fill(shards, meta["part_names"], index, self._store, self._narrow, bound, in_order)
+        held, self._index, self._rng, self._pending = self._index.handles(), index, rng, Pending()
         if held:
             self._store.drop(held)
+        return evicted

@@ -14,7 +14,10 @@ from repo_verl.replay.buffer import SETTINGS
 from repo_verl.replay.checks import DamagedStateError, check_meta
 from repo_verl.replay.disk import BufferFilesError, printable, read_file, refusal
 
-META, FORMAT, VERSION = "meta.json", "repo-verl buffer", 3
+META, FORMAT, VERSION = "meta.json", "repo-verl buffer", 4
+READ = (3, VERSION)
+"""Versions that are read. In version 3 prompts lie as they were first inserted and ``max_tokens`` was no setting."""
+
 MOST_META_BYTES = 16 << 20
 MOST_COUNT = 1 << 63
 
@@ -59,6 +62,11 @@ class BufferMeta:
     settings: dict[str, Any]
     max_token_id: int
     extra: dict[str, Any]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether prompts lie as they were visited."""
+        return "max_tokens" in self.settings
 
     @property
     def prompts(self) -> int:
@@ -146,10 +154,11 @@ def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
         version = fields.get("version")
     else:
         raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
-    if version != VERSION or isinstance(version, bool | float):
+    if isinstance(version, bool | float) or version not in READ:
         raise BufferFilesError(
-            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads version "
-            f"{VERSION}: resume with the package that wrote it, or delete that folder to start with an empty buffer."
+            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads versions "
+            f"{READ[0]} and {READ[1]}: resume with the package that wrote it, or delete that folder to start with an "
+            "empty buffer."
         )
 
 
@@ -160,7 +169,8 @@ def _checked(fields: dict[str, Any]) -> BufferMeta:
         _need(isinstance(fields[name], kind), f"{name} is no {kind.__name__}")
     check_meta(fields)
     settings = fields["settings"]
-    _need(set(settings) == set(SETTINGS), f"settings are {', '.join(settings)}, not {', '.join(SETTINGS)}")
+    known = [name for name in SETTINGS if name != "max_tokens" or fields["version"] > READ[0]]
+    _need(set(settings) == set(known), f"settings are {', '.join(settings)}, not {', '.join(known)}")
     _need(settings.get("log_prob_dtype") == fields["log_prob_dtype"], "log_prob_dtype is there with two values")
     RepoConfig(**settings)
     _need(_is_int(fields["max_token_id"], -1), f"max_token_id={fields['max_token_id']!r}")

@@ -26,8 +26,10 @@ from repo_verl.replay.buffer import PromptReplayBuffer
 from repo_verl.replay.checks import DamagedStateError, check_columns
 from repo_verl.replay.disk import BufferFilesError, refusal
 from repo_verl.replay.file_meta import BufferMeta, Shard
+from repo_verl.replay.fitting import RowLimits, fitting
 
 SHARD_BYTES = 32 << 20
+NO_LIMITS = RowLimits()
 WRITERS = 2
 """Threads that write a shard each while the next is packed: one waits for the disk as the other hashes."""
 
@@ -41,10 +43,20 @@ class LoadedBuffer:
     Attributes:
         meta: of the folder: ``extra``, ``settings``, ``rows`` saved.
         rows: rows that the buffer now holds.
+        too_long: rows left out by the limits: for their prompt, their response, and both together.
+        evicted_prompts, evicted_rows: left out for ``max_tokens``.
     """
 
     meta: BufferMeta
     rows: int
+    too_long: tuple[int, ...] = (0, 0, 0)
+    evicted_prompts: int = 0
+    evicted_rows: int = 0
+
+    @property
+    def over_capacity(self) -> int:
+        """Rows left out for ``capacity``."""
+        return self.meta.rows - self.rows - sum(self.too_long) - self.evicted_rows
 
 
 def save_buffer(
@@ -167,22 +179,27 @@ def place_of(folder: str | os.PathLike[str]) -> Path:
     return place
 
 
-def load_buffer(folder: str | os.PathLike[str], buffer: PromptReplayBuffer) -> LoadedBuffer:
+def load_buffer(
+    folder: str | os.PathLike[str], buffer: PromptReplayBuffer, limits: RowLimits = NO_LIMITS
+) -> LoadedBuffer:
     """Replace the rows and the generator of a buffer by saved ones, shard by shard; its settings stay.
 
-    A smaller ``capacity`` keeps the newest rows; log-probs are converted. Memory: what the buffer held before stays
-    until all is loaded, and about three shards.
+    Rows over ``limits`` are left out first; of the others a smaller ``capacity`` keeps the newest, and a smaller
+    ``max_tokens`` the prompts visited last. Log-probs are converted. Memory: what the buffer held before stays until
+    all is loaded, and about three shards.
 
     Raises:
         BufferFilesError: if a file is missing, damaged or of another version; the buffer is unchanged then.
     """
     place = place_of(folder)
     meta = file_meta.read(place)
+    too_long = np.zeros(3, dtype=np.int64)
+    shards = fitting(read_shards(place, meta), limits, too_long)
     try:
-        buffer.replace(read_shards(place, meta), {"part_names": meta.part_names, "rng": meta.rng})
+        prompts, rows = buffer.replace(shards, {"part_names": meta.part_names, "rng": meta.rng}, meta.in_order)
     except DamagedStateError as error:
         raise refusal(place, str(error).rstrip(".")) from error
-    return LoadedBuffer(meta, len(buffer))
+    return LoadedBuffer(meta, len(buffer), tuple(too_long.tolist()), prompts, rows)
 
 
 def read_shards(folder: Path, meta: BufferMeta) -> Iterator[dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Index:
         first_serial: serial of the first row of every prompt, rounded up to a multiple of ``capacity``.
 
     Attributes:
-        slots: slot of every prompt key, in order of insertion from 0.
+        slots: slot of every prompt key, the prompt that was visited longest ago first.
         tokens, mask_tokens, prompt_tokens: response tokens of rows held, those in visits with masks, prompt tokens.
         inserted: above every serial given out.
     """
@@ -81,6 +81,8 @@ class Index:
         )  # fmt: skip
         self._first_serial = -(-first_serial // capacity) * capacity
         self._used = 0
+        self._ended = 0  # above every slot given out
+        self._free: list[int] = []  # slots without a prompt, which keep their rings
         self.held = 0
         self.tokens = self.mask_tokens = self.prompt_tokens = 0
         self.inserted = self._first_serial
@@ -107,18 +109,39 @@ class Index:
         """Give prompts that are new, with their token ids and the blobs of these, slots."""
         if not keys:
             return
-        first = len(self.slots)
-        self.prompts.reserve(first + len(keys))
+        new = self._take_slots(len(keys))
         self.prompts.widen("handle", max(handles))
-        new = slice(first, first + len(keys))
-        self.slots.update(zip(keys, range(first, first + len(keys)), strict=True))
+        self.slots.update(zip(keys, new.tolist(), strict=True))
         self.prompts["first"][new] = self._first_serial
         self.prompts["count"][new] = 0
         self.prompts["handle"][new] = handles
         self.prompts["length"][new] = [piece.size for piece in ids]
         self.prompts["checksum"][new] = np.array([checksum(piece) for piece in ids], dtype=np.uint64)
-        self.prompts["extents"][new] = -1
         self.prompt_tokens += sum(piece.size for piece in ids)
+
+    def _take_slots(self, count: int) -> np.ndarray:
+        again = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        start, self._ended = self._ended, self._ended + count - len(again)
+        self.prompts.reserve(self._ended)
+        self.prompts["extents"][start : self._ended] = -1
+        return np.array([*again, *range(start, self._ended)], dtype=np.int64)
+
+    def visit(self, keys: Iterable[str]) -> None:
+        """Have prompts that are held be those that were visited last, in this order."""
+        for key in keys:
+            self.slots[key] = self.slots.pop(key)
+
+    def remove(self, keys: Sequence[str]) -> list[int]:
+        """Forget prompts with all their rows; returns the blobs that they had."""
+        slots = np.array([self.slots.pop(key) for key in keys], dtype=np.int64)
+        places, _ = self.all_of(slots)
+        handles = [*self.prompts["handle"][slots].tolist(), *set(self.rows["handle"][places].tolist())]
+        self._count(places, -1)
+        self.prompt_tokens -= int(self.prompts["length"][slots].sum(dtype=np.int64))
+        self.prompts["count"][slots] = 0
+        self._free += slots.tolist()
+        self._first_serial = -(-self.inserted // self.capacity) * self.capacity  # no serial twice for a key
+        return handles
 
     def insert(self, slots: np.ndarray, counts: np.ndarray, values: Mapping[str, np.ndarray]) -> Evicted:
         """Append rows to prompts, the oldest beyond ``capacity`` go.
@@ -201,8 +224,12 @@ class Index:
 
     def handles(self) -> list[int]:
         """All blobs in use."""
-        slots = np.arange(len(self.slots))
+        slots = self.slots_of(self.slots)
         return [*self.prompts["handle"][slots].tolist(), *set(self.rows["handle"][self.all_of(slots)[0]].tolist())]
+
+    def slots_of(self, keys: Iterable[str]) -> np.ndarray:
+        """(P,) int64, the slots of prompts that are held."""
+        return np.array([self.slots[key] for key in keys], dtype=np.int64)
 
 
 def _extent_starts(capacity: int) -> np.ndarray:

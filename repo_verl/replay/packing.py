@@ -30,6 +30,38 @@ def by_key(items: Iterable[tuple[str, np.ndarray, Sequence[Record]]]) -> Visits:
     return visits
 
 
+def insert(
+    items: Iterable[tuple[str, np.ndarray, Sequence[Record]]], index: Index, store: BlobStore, narrow: bool
+) -> list[str]:
+    """Put rows of prompts into an index and a store, each by one call; the oldest beyond ``capacity`` go.
+
+    Args:
+        items: key, token ids and rows of each prompt.
+        index: prompts and rows.
+        store: their tokens.
+        narrow: whether log-probs are kept in bfloat16.
+
+    Returns:
+        the keys.
+
+    Raises:
+        ValueError: if a key is held, or comes twice, with other token ids; nothing is added then.
+    """
+    merged = by_key(items)
+    new = [key for key, (ids, _) in merged.items() if not index.check(key, ids)]
+    visits = {key: rows[-index.capacity :] for key, (_, rows) in merged.items() if rows}
+    blobs = [merged[key][0].view(np.uint8) for key in new]
+    blobs += [blob_of(rows, narrow) for rows in visits.values()]
+    values = columns_of(list(visits.values())) if visits else {}
+    handles = store.put(blobs) if blobs else []
+    index.register(new, [merged[key][0] for key in new], handles[: len(new)])
+    if visits:
+        counts = np.array([len(rows) for rows in visits.values()], dtype=np.int64)
+        values["handle"] = np.repeat(np.array(handles[len(new) :], dtype=np.int64), counts)
+        release(store, index.insert(index.slots_of(visits), counts, values), narrow)
+    return list(merged)
+
+
 def blob_of(rows: Sequence[Record], narrow: bool) -> np.ndarray:
     """The blob of a visit, (n,) uint8; ``narrow`` for log-probs in bfloat16."""
     log_probs = [row.log_probs for row in rows]

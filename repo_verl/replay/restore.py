@@ -8,6 +8,7 @@ import numpy as np
 
 from repo_verl.replay.blob import convert, encode
 from repo_verl.replay.checks import DamagedStateError
+from repo_verl.replay.eviction import hold_at_most, order_by_newest_row
 from repo_verl.replay.index import PART, UNMASKED, Index, spans
 from repo_verl.replay.packing import starts_within
 from repo_verl.replay.state import batches, hidden_tokens, mask_offsets, offsets_of, run_starts, unpack_rows
@@ -17,40 +18,84 @@ Put = Callable[[Sequence[np.ndarray]], list[int]]
 Arrays = Mapping[str, np.ndarray]
 
 
-def fill(shards: Iterable[Arrays], part_names: Sequence[str], index: Index, store: BlobStore, narrow: bool) -> None:
+def fill(
+    shards: Iterable[Arrays],
+    part_names: Sequence[str],
+    index: Index,
+    store: BlobStore,
+    narrow: bool,
+    max_tokens: int | None = None,
+    in_order: bool = True,
+) -> tuple[int, int]:
     """Fill an empty index with states of some prompts each; if that fails, what was put into the store is dropped.
+
+    Args:
+        shards: columns of some prompts each.
+        part_names: names of the parts of scores.
+        index: is filled.
+        store: for their tokens.
+        narrow: whether log-probs are kept in bfloat16.
+        max_tokens: bound on response tokens, which holds after every shard; None for none.
+        in_order: whether prompts are as they were visited; otherwise the step of their newest row decides.
+
+    Returns:
+        prompts and rows evicted for ``max_tokens``.
 
     Raises:
         DamagedStateError: if a prompt is in two of them.
     """
-    given: list[int] = []
-
-    def put(blobs: Sequence[np.ndarray]) -> list[int]:
-        handles = store.put(blobs)
-        given.extend(handles)
-        return handles
-
+    noted = _Noted(store)
+    seen: set[bytes] = set()
+    prompts = rows = 0
     try:
         for arrays in shards:
-            unpack(arrays, part_names, index, put, narrow)
+            _refuse_twice(arrays["prompt_key"], seen)
+            unpack(arrays, part_names, index, noted.put, narrow)
+            if not in_order:
+                order_by_newest_row(index)
+            gone = hold_at_most(index, noted, max_tokens)
+            prompts, rows = prompts + gone[0], rows + gone[1]
     except BaseException:
-        if given:
-            store.drop(given)
+        if noted.given:
+            store.drop(list(noted.given))
         raise
+    return prompts, rows
+
+
+class _Noted:
+    """A store that knows which blobs it has been given and not told to drop."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self.given: dict[int, None] = {}
+
+    def put(self, blobs: Sequence[np.ndarray]) -> list[int]:
+        handles = self._store.put(blobs)
+        self.given.update(dict.fromkeys(handles))
+        return handles
+
+    def drop(self, handles: Sequence[int]) -> None:
+        for handle in handles:
+            del self.given[handle]
+        self._store.drop(handles)
+
+
+def _refuse_twice(keys: np.ndarray, seen: set[bytes]) -> None:
+    """Note (P, 16) uint8 prompt keys; raise where one was noted before: it may have been evicted since."""
+    for key in map(bytes, keys):
+        if key in seen:
+            raise DamagedStateError(f"prompt key {key.hex()} is there twice.")
+        seen.add(key)
 
 
 def unpack(arrays: Arrays, part_names: Sequence[str], index: Index, put: Put, narrow: bool) -> None:
     """The inverse of ``state.columns``, after its check: add new prompts to an index and put their tokens into a store.
 
     Rows of one step become one visit; rows beyond the index's capacity, the oldest, are left out.
-
-    Raises:
-        DamagedStateError: if a prompt is in the index already.
     """
-    first = len(index.slots)
     counts = np.minimum(arrays["prompt_rows"], index.capacity)
     kept = spans(np.cumsum(arrays["prompt_rows"]) - counts, counts)
-    _put_prompts(arrays, index, put)
+    slots = _put_prompts(arrays, index, put)
     if not kept.size:
         return
     prompt, step = np.repeat(np.arange(counts.size), counts), arrays["step"][kept]
@@ -70,18 +115,17 @@ def unpack(arrays: Arrays, part_names: Sequence[str], index: Index, put: Put, na
         masks = mask_offsets(arrays)
     handles = _put_visits(arrays, kept[firsts], sizes, masks, put, narrow)
     values["handle"] = np.repeat(np.array(handles, dtype=np.int64), sizes)
-    index.insert(np.arange(first, first + counts.size), counts, values)
+    index.insert(slots, counts, values)
 
 
-def _put_prompts(arrays: Arrays, index: Index, put: Put) -> None:
+def _put_prompts(arrays: Arrays, index: Index, put: Put) -> np.ndarray:
+    """Register the prompts of a state; (P,) their slots."""
     keys = [row.tobytes().hex() for row in arrays["prompt_key"]]
-    for key in keys:
-        if key in index.slots:
-            raise DamagedStateError(f"prompt key {key} is there twice.")
     offsets = arrays["prompt_offsets"]
     for start, stop in batches(offsets):
         ids = [arrays["prompt_ids"][offsets[i] : offsets[i + 1]] for i in range(start, stop)]
         index.register(keys[start:stop], ids, put([piece.view(np.uint8) for piece in ids]))
+    return index.slots_of(keys)
 
 
 def _put_visits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -45,8 +45,37 @@ class Selection:
         return cls(key, none, np.empty(0), none, none, none, none)
 
 
+class Pending:
+    """Uses of rows that are selected and neither counted nor given back yet; no part of a saved state."""
+
+    def __init__(self) -> None:
+        self._uses: Counter[tuple[str, int]] = Counter()
+
+    def of(self, key: str, serials: np.ndarray) -> np.ndarray:
+        """(k,) int64, the pending uses of the rows of a prompt with these serials, (k,) int."""
+        return np.array([self._uses[key, serial] for serial in serials.tolist()], dtype=np.int64)
+
+    def add(self, selection: Selection) -> None:
+        """One use more of each row."""
+        self._uses.update((selection.key, serial) for serial in selection.serials.tolist())
+
+    def settle(self, selections: Iterable[Selection]) -> None:
+        """One use less of each row; nothing for rows that have none."""
+        for selection in selections:
+            for serial in selection.serials.tolist():
+                left = self._uses.pop((selection.key, serial), 0) - 1
+                if left > 0:
+                    self._uses[selection.key, serial] = left
+
+
 def choose(
-    index: Index, config: RepoConfig, pick: Picker, rng: np.random.Generator, keys: Sequence[str], step: int
+    index: Index,
+    config: RepoConfig,
+    pick: Picker,
+    rng: np.random.Generator,
+    pending: Pending,
+    keys: Sequence[str],
+    step: int,
 ) -> list[Selection]:
     """One selection a key, in order; see :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`."""
     chosen = [Selection.nothing(key) for key in keys]
@@ -62,20 +91,19 @@ def choose(
     if config.max_age is not None:
         allowed &= step - steps <= config.max_age
     stop = 0
-    pending: Counter[int] = Counter()  # uses by choices of this call, which a prompt that comes twice has to respect
     for number, first, count in zip(known, firsts, counts.tolist(), strict=True):
         start, stop = stop, stop + count
         free = np.flatnonzero(allowed[start:stop])
         if config.max_uses is not None:
-            rows = places[start + free]
-            waiting = np.array([pending[place] for place in rows.tolist()], dtype=np.int64)
-            free = free[index.rows["uses"][rows] + waiting < config.max_uses]
+            uses = index.rows["uses"][places[start + free]] + pending.of(keys[number], first + free)
+            free = free[uses < config.max_uses]
         if free.size and np.count_nonzero(earlier[start:stop]) >= config.min_size:
             at = places[start + free]
             ages = step - steps[start + free]
             picked = pick(keys[number], index.rows["score"][at], ages, config.num_replay, rng)
-            pending.update(at[picked].tolist())
             chosen[number] = _selection(index, keys[number], first + free[picked], at[picked])
+            if config.max_uses is not None:
+                pending.add(chosen[number])
     return chosen
 
 
@@ -91,6 +119,23 @@ def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray) 
         lengths=lengths,
         counted=lengths - np.maximum(rows["hidden"][places], 0) if "hidden" in rows else lengths,
     )
+
+
+def places_of(index: Index, selections: Sequence[Selection]) -> np.ndarray:
+    """Where all selected rows are in the row columns: (N,) int64.
+
+    Raises:
+        ValueError: if a row was evicted since it was selected.
+    """
+    slots, serials, held = locate(index, selections)
+    if not held.all():
+        lost = int(np.argmin(held))
+        ends = np.cumsum([len(selection) for selection in selections])
+        key = selections[int(np.searchsorted(ends, lost, side="right"))].key
+        raise ValueError(
+            f"row {serials[lost]} of prompt {key!r} was evicted after it was selected: fetch before adding rows."
+        )
+    return index.places(slots, serials)
 
 
 def locate(index: Index, selections: Sequence[Selection]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

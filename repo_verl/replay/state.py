@@ -9,8 +9,8 @@ Columns (N rows of P prompts, T response tokens, L prompt tokens in all, K names
     masked (N,) bool · mask_bits (M,) uint8, the packed masks of masked rows, one after the other
     parts (N, K) float32, NaN where a row lacks the part named in meta["part_names"]
 
-Rows lie prompt by prompt, the oldest first. Version 1 had ``step`` and ``uses`` in int64, ``parts`` in float64 and
-float32 log-probs alone.
+Rows lie prompt by prompt, the oldest first; prompts as they were visited, the one visited longest ago first. Version 1
+had ``step`` and ``uses`` in int64, ``parts`` in float64 and float32 log-probs alone.
 """
 
 from __future__ import annotations
@@ -46,26 +46,23 @@ def shards(
     """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more."""
     keys, offsets = list(index.slots), offsets_of(prompt_bytes(index, narrow))
     ranges = batches(offsets, most_bytes)
-    return int(offsets[-1]), (columns(index, store, narrow, keys[start:stop], start) for start, stop in ranges)
+    return int(offsets[-1]), (columns(index, store, narrow, keys[start:stop]) for start, stop in ranges)
 
 
-def columns(
-    index: Index, store: BlobStore, narrow: bool, keys: Sequence[str] | None = None, first: int = 0
-) -> dict[str, np.ndarray]:
+def columns(index: Index, store: BlobStore, narrow: bool, keys: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Columns, copied.
 
     Args:
         index: prompts and rows.
         store: their tokens.
         narrow: whether log-probs are bfloat16.
-        keys: prompts, which have the slots from ``first`` on; None for all.
-        first: slot of the first of them.
+        keys: prompts; None for all.
 
     Raises:
         ValueError: for a prompt key that is not 32 hexadecimal digits.
     """
     keys = list(index.slots) if keys is None else keys
-    prompts, rows, names = np.arange(first, first + len(keys)), index.rows, index.part_names
+    prompts, rows, names = index.slots_of(keys), index.rows, index.part_names
     places, counts = index.all_of(prompts)
     hidden = rows["hidden"][places] if "hidden" in rows else np.full(places.size, UNMASKED, dtype=np.int32)
     arrays = {
@@ -86,13 +83,14 @@ def columns(
 
 def prompt_bytes(index: Index, narrow: bool) -> np.ndarray:
     """(P,) int64, the bytes that each prompt takes in the columns."""
-    rows, places = index.rows, index.all_of(np.arange(len(index.slots)))
+    slots = index.slots_of(index.slots)
+    rows, places = index.rows, index.all_of(slots)
     lengths = rows["length"][places[0]].astype(np.int64)
     sizes = lengths * (6 if narrow else 8) + ROW_BYTES + 4 * len(index.part_names)
     if "hidden" in rows:
         sizes += (lengths + 7) // 8 * (rows["hidden"][places[0]] > 0)
     ends = offsets_of(sizes)[offsets_of(places[1])]
-    return np.diff(ends) + 4 * index.prompts["length"][: len(index.slots)].astype(np.int64) + PROMPT_BYTES
+    return np.diff(ends) + 4 * index.prompts["length"][slots].astype(np.int64) + PROMPT_BYTES
 
 
 def _key_bytes(keys: Sequence[str]) -> np.ndarray:

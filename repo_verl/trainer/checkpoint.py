@@ -17,10 +17,20 @@ from typing import Any
 
 from repo_verl.config import PREFIX, RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.replay.files import LoadedBuffer, has_buffer, load_buffer, read_meta, remove_buffer, save_buffer
+from repo_verl.replay.files import (
+    NO_LIMITS,
+    LoadedBuffer,
+    has_buffer,
+    load_buffer,
+    read_meta,
+    remove_buffer,
+    save_buffer,
+)
+from repo_verl.replay.fitting import RowLimits
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
 from repo_verl.trainer import tracker
 from repo_verl.trainer.identity import refuse_other_settings
+from repo_verl.trainer.limits import describe_left_out
 from repo_verl.trainer.tracker import CheckpointError, Marker
 
 logger = logging.getLogger(__name__)
@@ -41,16 +51,22 @@ class CheckpointKeeper:
         fixed: what stored rows depend on; a buffer saved under other values is refused.
         sampling: how the responses are sampled that verl's queue holds; None where verl saves no queue. A queue that
             was saved under other values is refused where its rows would enter the buffer.
+        limits: the longest rows that this run trains on; longer ones are not restored.
     """
 
     def __init__(
-        self, trainer: Any, repo: RepoConfig, fixed: Mapping[str, Any], sampling: Mapping[str, Any] | None = None
+        self,
+        trainer: Any,
+        repo: RepoConfig,
+        fixed: Mapping[str, Any],
+        sampling: Mapping[str, Any] | None = None,
+        limits: RowLimits = NO_LIMITS,
     ) -> None:
         self._trainer, self._fixed = trainer, as_read_back(fixed)
         self._sampling = None if sampling is None else as_read_back(sampling)
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
-        self._repo = repo
+        self._repo, self._limits = repo, limits
         self._last: int | None = None  # step that was saved or resumed from, in this folder
         self._saved: int | None = None  # step that was saved by this run
 
@@ -186,7 +202,10 @@ class CheckpointKeeper:
         elif self._keeps_buffer and not has_buffer(path):
             logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
         elif self._keeps_buffer:
-            for line in _restored(load_buffer(path, buffer), self._repo, folder):
+            loaded = load_buffer(path, buffer, self._limits)
+            if any(loaded.too_long):
+                logger.warning("RePO: %s", describe_left_out(self._limits, loaded.too_long))
+            for line in _restored(loaded, self._repo, folder):
                 logger.info("RePO: %s", line)
         marker = tracker.read_marker(folder)
         effective_steps = marker.effective_steps if marker else 0
@@ -211,11 +230,15 @@ def as_read_back(fixed: Mapping[str, Any]) -> dict[str, Any]:
 
 def _restored(loaded: LoadedBuffer, repo: RepoConfig, folder: str) -> Iterator[str]:
     """Sentences on what was restored, and on what was changed on the way."""
-    saved = loaded.meta.settings
-    held = loaded.meta.rows
+    saved, over = loaded.meta.settings, loaded.over_capacity
     yield f"restored {loaded.rows} rows from {folder}"
+    if loaded.evicted_prompts:
+        yield (
+            f"{PREFIX}max_tokens={repo.max_tokens}, where {loaded.meta.tokens} response tokens were saved: "
+            f"{loaded.evicted_prompts} prompts with {loaded.evicted_rows} rows, visited longest ago, are left out"
+        )
     if saved["capacity"] != repo.capacity:
-        left = f"the {held - loaded.rows} oldest rows are left out" if loaded.rows < held else "all rows are kept"
+        left = f"the {over} oldest rows are left out" if over else "all rows are kept"
         yield f"{PREFIX}capacity={repo.capacity}, where the buffer was saved with {saved['capacity']}: {left}"
     if saved["log_prob_dtype"] != repo.log_prob_dtype:
         yield (

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from repo_verl.config import RepoConfigError, lookup
+from repo_verl.trainer.shared_prompts import find_shared_prompts
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 OUR_REWARDS = "pkg://repo_verl.rewards"
 SAMPLE = 128
@@ -14,10 +20,10 @@ SAMPLE = 128
 
 
 def check_golds(config: Any) -> None:
-    """Stop a run that is graded by ``repo_verl.rewards`` and whose gold answers mostly can't be parsed.
+    """Look at the gold answers in local parquet files of ``data.train_files``; other files are left to verl.
 
-    Looks at local parquet files of ``data.train_files``. Other files, and runs with another reward function or data
-    set class, are left to verl.
+    Stops a run that is graded by ``repo_verl.rewards`` and whose gold answers mostly can't be parsed. Warns where RePO
+    replays and prompts occur with different gold answers, whichever the reward function.
 
     Args:
         config: verl's whole configuration.
@@ -25,6 +31,12 @@ def check_golds(config: Any) -> None:
     Raises:
         RepoConfigError: naming the file, the share, and three of the answers.
     """
+    _check_verifiable(config)
+    for line in find_shared_prompts(config):
+        logger.warning("RePO: %s", line)
+
+
+def _check_verifiable(config: Any) -> None:
     path = str(lookup(config, "reward.custom_reward_function.path", "")).removesuffix(".math_score")
     if path != OUR_REWARDS or lookup(config, "data.custom_cls.path") is not None:
         return

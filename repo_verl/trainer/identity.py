@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
 from repo_verl.secrets import fingerprint, redact, without_credentials
+from repo_verl.trainer.content import FILE, PACKAGE, content_of
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 TOKENIZER, VOCABULARY, DATA = "the tokenizer", "the model's vocabulary", "the content of data.train_files"
+CONTENT = "the content of "
+"""How the keys of what paths of the reward setting name begin; version 0.1.0 did not record them."""
 
 
 def fixed_settings(config: Any) -> dict[str, Any]:
@@ -31,6 +38,33 @@ def fixed_settings(config: Any) -> dict[str, Any]:
         **{f"reward.reward_model.{key}": model.get(key) for key in ("enable", "model_path")},
     }
     return redact(without_credentials(known), fingerprint)
+
+
+def reward_contents(config: Any) -> dict[str, str]:
+    """What the paths of the reward setting name: code of the reward function and manager, files of a reward model.
+
+    Keys are ``the content of reward.PATH``; a path under which nothing is found here is left out.
+
+    Args:
+        config: verl's whole configuration.
+    """
+    reward = OmegaConf.to_container(config.reward, resolve=True)
+    model = reward.pop("reward_model", None) or {}
+    paths = dict(_paths(reward, "reward"))
+    if model.get("enable") and model.get("model_path"):
+        paths["reward.reward_model.model_path"] = model["model_path"]
+    found = {f"{CONTENT}{key}": content_of(path) for key, path in sorted(paths.items())}
+    return {key: content for key, content in found.items() if content is not None}
+
+
+def _paths(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
+    """Keys and values of all settings that name a file or a module, at any depth."""
+    for name, value in values.items():
+        key = f"{above}.{name}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, key)
+        elif isinstance(value, str) and (str(name).endswith("path") or value.startswith((PACKAGE, FILE))):
+            yield key, value
 
 
 SAMPLING = ("temperature", "top_p", "top_k", "logprobs_mode", "calculate_log_probs")
@@ -52,6 +86,7 @@ def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
     """
     return {
         **fixed_settings(config),
+        **reward_contents(config),
         TOKENIZER: tokenizer_fingerprint(tokenizer),
         VOCABULARY: vocabulary_size(config.actor_rollout_ref.model),
         DATA: data_fingerprint(dataset),
@@ -92,6 +127,8 @@ def data_fingerprint(dataset: Any) -> str:
 def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:
     """Refuse to resume where stored log-probs or scores would mean something else.
 
+    What paths name is not compared where the checkpoint did not record it; one line says so.
+
     Args:
         saved: of the checkpoint.
         current: of the run.
@@ -100,9 +137,12 @@ def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], 
     Raises:
         RepoConfigError: naming the first key that differs and both values.
     """
+    unknown = [key for key in current if key.startswith(f"{CONTENT}reward.") and key not in saved]
+    if unknown:
+        logger.info("RePO: %s did not record %s, which is taken to be the same", folder, ", ".join(unknown))
     for key, value in current.items():
-        if saved.get(key) != value:
+        if saved.get(key) != value and key not in unknown:
             raise RepoConfigError(
                 f"{key}={value!r} differs from {saved.get(key)!r} in {folder}, so stored rows would mean other things: "
-                f"resume with the saved value, or set algorithm.repo.persist=false to start with an empty buffer."
+                f"resume with the saved one, or set algorithm.repo.persist=false to start with an empty buffer."
             )

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class Retrieval:
 
     def ahead(self, step: int) -> None:
         """Retrieve for the noted prompts; called while they are generated."""
-        guesses = [(uid, self._encode(messages)) for uid, messages in self._expected]
+        guesses = [(uid, self._encode(messages)) for uid, messages in dict(self._expected).items()]
         self._expected = []
         known = [(uid, ids) for uid, ids in guesses if ids is not None]
         found = self._retrieve([prompt_key(ids) for _, ids in known], [ids for _, ids in known], step)
@@ -92,16 +92,19 @@ class Retrieval:
     def take(self, fresh: FreshRows, step: int) -> tuple[list[Retrieved], int]:
         """What every prompt block of a batch replays, and how many of its rows had to be retrieved only now.
 
-        Use counts of all rows go up.
+        Use counts of all rows go up. What was selected ahead for another prompt than the agent loop wrote, or for one
+        that has no row in the batch, is given back before the rest is retrieved.
         """
         found: dict[int, Retrieved] = {}
-        wrong = False
+        wrong: list[Retrieved] = []
         for block, (uid, key) in enumerate(zip(fresh.uids, fresh.prompt_keys, strict=True)):
             one = self._ahead.pop(uid, None)
             if one is not None and one.selection.key == key:
                 found[block] = one
             elif one is not None:
-                wrong = True
+                wrong.append(one)
+        self._give_back([*wrong, *self._ahead.values()])
+        self._ahead = {}
         late = [block for block in range(len(fresh.uids)) if block not in found]
         now = self._retrieve([fresh.prompt_keys[b] for b in late], [fresh.prompt_ids[b] for b in late], step)
         found.update(zip(late, now, strict=True))
@@ -118,8 +121,12 @@ class Retrieval:
 
     def drain(self) -> list[str]:
         """Keys of all rows that were put since the last call; they are to be cleared."""
+        self._give_back(self._ahead.values())
         keys, self._keys, self._ahead, self._expected = self._keys, [], {}, []
         return keys
+
+    def _give_back(self, unused: Iterable[Retrieved]) -> None:
+        self._buffer.release([one.selection for one in unused])
 
     def discard(self, keys: Sequence[str]) -> None:
         """Have the padding rows among ``keys`` cleared with them."""

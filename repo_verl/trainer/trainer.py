@@ -28,9 +28,11 @@ from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
 from repo_verl.trainer import estimator, guards, identity, outlook, placing, rows, texts
+from repo_verl.trainer.buffer_watch import BufferWatch
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
 from repo_verl.trainer.engines import MEGATRON_NOTICE
+from repo_verl.trainer.limits import row_limits
 from repo_verl.trainer.logs import log_as_verl
 from repo_verl.trainer.polling import poll_adaptively
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
@@ -72,7 +74,7 @@ class ReplayTrainer(PPOTrainer):
         self._planning: Future[Prepared]
         self._clearing: Future[None] | None = None
         self._watch: Watch | None = None
-        self._stored, self._prompts = False, 0
+        self._stored, self._prompts, self._evicted = False, 0, 0
         estimator.serving = True
         super().__init__(config)
         logger.info(describe_objective(config, self.repo))
@@ -108,6 +110,7 @@ class ReplayTrainer(PPOTrainer):
         for doubt in self._doubts(template_values):
             logger.warning("RePO: %s", doubt)
         self.actor_rollout_wg.set_loss_fn(self._worker_loss())
+        self._buffer_watch = BufferWatch(self.repo, self.steps_per_epoch * self.config.data.train_batch_size)
         encode = chat_encoder(self.tokenizer, template_values)
         advantages = self._replay_advantages()
         self._retrieval = Retrieval(self.prompt_replay, advantages, self._prune, encode, self._floats)
@@ -167,7 +170,7 @@ class ReplayTrainer(PPOTrainer):
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         for name in TIMERS:
             timing_raw.setdefault(name, 0.0)
-        self._stored, self._prompts = False, sample_batch_size
+        self._stored, self._prompts, self._evicted = False, sample_batch_size, 0
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         with self._exposed():
             if self.repo.active and not self._stored:  # verl's critic warm-up: no update
@@ -175,7 +178,10 @@ class ReplayTrainer(PPOTrainer):
             self._clearing = self._background.submit(placing.clear_rows, batch.partition_id, self._retrieval.drain())
             for name, seconds in self._retrieval.drain_seconds().items():
                 timing_raw[f"repo_{name}"] += seconds
-            metrics.update({f"repo/buffer_{k}": v for k, v in self.prompt_replay.stats().items() if k != "prompts"})
+            stats = self.prompt_replay.stats()
+            self._buffer_watch.look(stats, self._evicted)
+            metrics.update({f"repo/buffer_{k}": v for k, v in stats.items() if k != "prompts"})
+            metrics["repo/evicted_prompts"] = self._evicted
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -232,7 +238,8 @@ class ReplayTrainer(PPOTrainer):
             kept, written = texts.read_texts(partition, fresh.keys), None
         if self.repo.active:
             skip = self.repo.on_nonfinite == "skip"
-            self.prompt_replay.add_batch(texts.to_records(fresh, kept, self.global_steps, skip, written))
+            rows_by_prompt = texts.to_records(fresh, kept, self.global_steps, skip, written)
+            self._evicted = self.prompt_replay.add_batch(rows_by_prompt)
         self._stored = True
         self.timing_raw["repo_insert"] += time.perf_counter() - begun
         return kept.statuses
@@ -296,7 +303,8 @@ class ReplayTrainer(PPOTrainer):
         saved = self.repo.active and self.repo.persist
         known = identity.of_run(self.config, self.tokenizer, self.train_dataset) if saved else {}
         sampling = identity.sampling_settings(self.config) if self.asynchronous else None
-        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known, sampling)
+        limits = row_limits(self.config)
+        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known, sampling, limits)
         folder = self._keeper.find()
         super()._load_checkpoint()
         if folder is not None:

@@ -129,6 +129,71 @@ def test_one_prompt_twice_replays_twice_and_respects_its_caps(put):
     assert first.scores.tolist() == [2.0, 3.0] and second.scores.tolist() == [0.0, 1.0] and third.scores.size == 0
 
 
+def capped(put, guesses, max_uses=1, num_replay=2):
+    """A retrieval whose guess of each message is ``guesses[message]``, and its buffer of one prompt's four rows."""
+    from repo_verl.replay import PromptReplayBuffer, Record
+    from repo_verl.trainer.retrieval import Retrieval
+
+    buffer = PromptReplayBuffer(capacity=4, min_size=2, num_replay=num_replay, max_uses=max_uses)
+    buffer.add(_key("a"), PROMPTS["a"], [Record.create([i], [-1.0], float(i), 1) for i in range(4)])
+    return Retrieval(buffer, None, False, guesses.get), buffer
+
+
+def uses(buffer):
+    return [row.uses for row in buffer.rows(_key("a"))]
+
+
+def test_a_prompt_retrieved_ahead_and_late_in_one_step_stays_within_max_uses(put):
+    retrieval, buffer = capped(put, {"known": PROMPTS["a"]})
+    retrieval.expect(["u0", "u1", "u2"], ["known", "unknown", "unknown"])
+    retrieval.ahead(step=2)
+    found, late = retrieval.take(batch_of("a", "a", "a"), 2)
+    assert [one.selection.scores.tolist() for one in found] == [[2.0, 3.0], [0.0, 1.0], []] and late == 2
+    assert uses(buffer) == [1, 1, 1, 1]
+
+
+def test_rows_selected_ahead_that_are_not_used_are_given_back_before_the_late_ones(put):
+    retrieval, buffer = capped(put, {"known": PROMPTS["a"]}, num_replay=4)
+    retrieval.expect(["gone", "u0"], ["known", "unknown"])  # no response to the first one arrives
+    retrieval.ahead(step=2)
+    found, _ = retrieval.take(batch_of("a"), 2)
+    assert found[0].selection.scores.tolist() == [0.0, 1.0, 2.0, 3.0] and uses(buffer) == [1, 1, 1, 1]
+    wrong, buffer = capped(put, {"a new one": PROMPTS["a"]}, num_replay=4)
+    wrong.expect(["u0", "u1"], ["a new one", "not known"])  # the agent loop wrote another prompt than was expected
+    wrong.ahead(step=2)
+    found, _ = wrong.take(batch_of("new", "a"), 2)
+    assert [len(one.selection) for one in found] == [0, 4] and uses(buffer) == [1, 1, 1, 1]
+
+
+def test_an_abandoned_step_leaves_no_pending_use(put):
+    retrieval, buffer = capped(put, {"known": PROMPTS["a"]}, num_replay=4)
+    retrieval.expect(["u0", "u0"], ["known", "known"])  # sent twice
+    retrieval.ahead(step=2)
+    retrieval.drain()
+    assert uses(buffer) == [0, 0, 0, 0]
+    retrieval.expect(["u0"], ["known"])
+    retrieval.ahead(step=3)
+    found, late = retrieval.take(batch_of("a"), 3)
+    assert len(found[0].selection) == 4 and late == 0 and uses(buffer) == [1, 1, 1, 1]
+
+
+def test_a_checkpoint_between_retrieval_and_use_is_that_of_a_run_that_has_not_begun_the_step(put):
+    from repo_verl.replay import PromptReplayBuffer
+
+    retrieval, buffer = capped(put, {"known": PROMPTS["a"]})
+    before = buffer.state_dict()
+    retrieval.expect(["u0"], ["known"])
+    retrieval.ahead(step=2)
+    saved = buffer.state_dict()
+    assert saved["meta"] == before["meta"]
+    assert all(saved["arrays"][name].tolist() == array.tolist() for name, array in before["arrays"].items())
+    resumed = PromptReplayBuffer(capacity=4, min_size=2, num_replay=2, max_uses=1)
+    resumed.load_state_dict(saved)
+    retrieval.take(batch_of("a"), 2)
+    resumed.mark_used(resumed.select_batch([_key("a")], 2))
+    assert uses(resumed) == uses(buffer) == [0, 0, 1, 1]
+
+
 def test_long_retrievals_go_in_groups(put, monkeypatch):
     from repo_verl.trainer import retrieval as module
 

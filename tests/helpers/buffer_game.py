@@ -12,6 +12,7 @@ from plain_buffer import FakeStore, PlainBuffer
 
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, load_buffer, read_meta, save_buffer
+from repo_verl.replay.fitting import RowLimits
 
 OWN = ["own_strategies:a_few", "own_strategies:lowest_of_old"]
 STRATEGIES = ["recency", "reward", "variance", "full", "random", "none", *OWN]
@@ -53,6 +54,7 @@ class Game:
 
     def __init__(self, rng):
         self.rng, self.step, self.saved, self.filed = rng, 1, None, None
+        self.open = []  # selections whose uses are pending
         self.start()
         self.masks = rng.random() < 0.5
         self.ids = [[i] * i for i in range(4)]
@@ -60,7 +62,7 @@ class Game:
 
     def start(self):
         """An empty buffer with random settings, and its model."""
-        rng, self.selections = self.rng, []
+        rng, self.selections, self.open = self.rng, [], []
         capacity = rng.choice([1, 2, 3, 5, 8, 9, 17])
         self.settings = {
             "capacity": capacity,
@@ -71,6 +73,7 @@ class Game:
             "start_step": rng.choice([0, 0, 3]),
             "max_age": rng.choice([None, None, 2]),
             "max_uses": rng.choice([None, None, 1, 2]),
+            "max_tokens": rng.choice([None, None, 1, 30, 60, 150]),
             "seed": rng.randrange(99),
             "log_prob_dtype": rng.choice(["float32", "bfloat16"]),
         }
@@ -85,14 +88,13 @@ class Game:
             items.append(
                 (which, [make_row(rng, self.step, self.masks) for _ in range(rng.choice([0, 1, 2, 3, 6, 20]))])
             )
-        self.buffer.add_batch(
+        evicted = self.buffer.add_batch(
             [(self.keys[w], np.array(self.ids[w], dtype=np.int32), list(map(record, r))) for w, r in items]
         )
         merged = {}
         for which, rows in items:
             merged.setdefault(which, []).extend(rows)
-        for which, rows in merged.items():
-            self.model.add(self.keys[which], self.ids[which], rows)
+        assert evicted == self.model.add_batch([(self.keys[w], self.ids[w], rows) for w, rows in merged.items()])
 
     def select(self):
         keys = [self.rng.choice([*self.keys, "ff" * 16]) for _ in range(self.rng.randint(0, 4))]
@@ -105,6 +107,13 @@ class Game:
             assert selection.lengths.tolist() == [len(row["ids"]) for row in rows]
             assert selection.counted.tolist() == [sum(row["mask"]) for row in rows]
             self.selections.append((selection, rows))
+            self.open.append((selection, rows))
+
+    def settle(self):
+        """Some selections whose uses are pending; they are not pending any more."""
+        chosen = self.rng.sample(self.open, self.rng.randint(0, min(4, len(self.open))))
+        self.open = [one for one in self.open if not any(one is other for other in chosen)]
+        return chosen
 
     def some(self):
         return self.rng.sample(self.selections, self.rng.randint(0, min(4, len(self.selections))))
@@ -121,14 +130,20 @@ class Game:
                 self.buffer.fetch(selections)
 
     def mark(self):
-        chosen = self.some()
+        chosen = self.settle()
         self.buffer.mark_used([selection for selection, _ in chosen])
         for _, rows in chosen:
             self.model.mark(rows)
 
+    def release(self):
+        chosen = self.settle()
+        self.buffer.release([selection for selection, _ in chosen])
+        for _, rows in chosen:
+            self.model.release(rows)
+
     def sample(self):
         key = self.rng.choice(self.keys)
-        rows = self.model.select(key, self.step)
+        (rows,) = self.model.select_batch([key], self.step)
         self.model.mark(rows)
         for made, row in zip(self.buffer.sample(key, self.step), rows, strict=True):
             same(made, row)
@@ -161,14 +176,26 @@ class Game:
         if self.rng.random() < 0.7:
             self.start()
         folder, saved, meta = self.filed
-        loaded = load_buffer(folder, self.buffer)
-        self.model.load(saved)
+        limits = [self.rng.choice([None, None, 0, 2, 8, 20]) for _ in range(3)]
+        loaded = load_buffer(folder, self.buffer, RowLimits(*limits))
+        left_out, prompts, rows = self.model.load(saved, limits)
+        assert [*loaded.too_long] == left_out and (loaded.evicted_prompts, loaded.evicted_rows) == (prompts, rows)
+        held = sum(max(0, count - self.model.capacity) for count in self.counts(saved, limits))
+        assert loaded.over_capacity == held
         assert loaded.meta == meta == read_meta(folder) and loaded.rows == len(self.buffer)
         held = [(ids, rows) for ids, rows in saved[0].values()]
         tokens = [token for ids, rows in held for row in [{"ids": ids}, *rows] for token in row["ids"]]
         assert meta.max_token_id == max(tokens, default=-1)
         assert (meta.prompts, meta.rows) == (len(held), sum(len(rows) for _, rows in held))
         assert meta.tokens == sum(len(row["ids"]) for _, rows in held for row in rows)
+
+    @staticmethod
+    def counts(saved, limits):
+        """Rows that fit of every saved prompt."""
+        prompt, response, both = (float("inf") if limit is None else limit for limit in limits)
+        for ids, rows in saved[0].values():
+            lengths = [len(row["ids"]) for row in rows if len(ids) <= prompt]
+            yield sum(length <= response and len(ids) + length <= both for length in lengths)
 
     def damage(self):
         """One bit of one file flips: loading fails and changes nothing."""
@@ -192,6 +219,8 @@ class Game:
                 same(made, row)
             assert (key in self.buffer) == (key in self.model.prompts)
         assert self.buffer.stats() == self.model.stats() and len(self.buffer) == self.model.stats()["rows"]
+        order = self.buffer.state_dict()["arrays"]["prompt_key"]
+        assert [key.tobytes().hex() for key in order] == list(self.model.prompts)
         held = len(self.store) if isinstance(self.store, HostStore) else len(self.store.blobs)
         assert held == self.model.blobs()
 

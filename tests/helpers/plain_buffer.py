@@ -65,14 +65,30 @@ class PlainBuffer:
     """A dictionary of lists of rows; a row is a dictionary."""
 
     def __init__(
-        self, *, capacity, min_size, num_replay, strategy, start_step, max_age, max_uses, seed, log_prob_dtype
-    ):
+        self, *, capacity, min_size, num_replay, strategy, start_step, max_age, max_uses, max_tokens, seed,
+        log_prob_dtype,
+    ):  # fmt: skip
         self.capacity, self.min_size, self.k, self.strategy = capacity, min_size, num_replay, strategy
-        self.start_step, self.max_age, self.max_uses = start_step, max_age, max_uses
+        self.start_step, self.max_age, self.max_uses, self.max_tokens = start_step, max_age, max_uses, max_tokens
         self.narrow = log_prob_dtype == "bfloat16"
         self.rng = np.random.default_rng(seed)
         self.prompts, self.visits = {}, 0
         self.names, self.any_mask, self.handle_bytes = set(), False, 4
+
+    def add_batch(self, items):
+        """Items are key, prompt ids and rows, no key twice; returns how many prompts were evicted."""
+        for key, prompt_ids, rows in items:
+            self.add(key, prompt_ids, rows)
+        for key in sorted(key for key, _, _ in items):
+            self.prompts[key] = self.prompts.pop(key)
+        return self.evict()
+
+    def evict(self):
+        """While there are too many tokens, the prompt that was visited longest ago goes."""
+        before = len(self.prompts)
+        while self.max_tokens is not None and self.stats()["tokens"] > self.max_tokens:
+            del self.prompts[next(iter(self.prompts))]
+        return before - len(self.prompts)
 
     def add(self, key, prompt_ids, rows):
         """Rows are dictionaries with ids, log_probs, mask (list or None), score, step, parts."""
@@ -84,22 +100,19 @@ class PlainBuffer:
             row = copy.deepcopy(row)
             mask = [1] * len(row["ids"]) if row["mask"] is None else row["mask"]
             values = [bfloat16(v) if self.narrow and np.isfinite(v) else v for v in row["log_probs"]]
-            row.update(log_probs=values, mask=mask, uses=0, visit=self.visits, mask_kept=masked)
+            row.update(log_probs=values, mask=mask, uses=0, pending=0, visit=self.visits, mask_kept=masked)
             held.append(row)
             self.names |= set(row["parts"])
         self.any_mask |= masked
         del held[: max(0, len(held) - self.capacity)]
 
     def select_batch(self, keys, step):
-        """The rows of every key; a choice counts as a use for the choices after it."""
+        """The rows of every key; a choice is a pending use for the choices after it."""
         chosen = []
         for key in keys:
             chosen.append(self.select(key, step))
             for row in chosen[-1]:
-                row["uses"] += 1
-        for rows in chosen:
-            for row in rows:
-                row["uses"] -= 1
+                row["pending"] += 1
         return chosen
 
     def select(self, key, step):
@@ -110,7 +123,7 @@ class PlainBuffer:
         if len(earlier) < self.min_size:
             return []
         rows = [row for row in earlier if self.max_age is None or step - row["step"] <= self.max_age]
-        rows = [row for row in rows if self.max_uses is None or row["uses"] < self.max_uses]
+        rows = [row for row in rows if self.max_uses is None or row["uses"] + row["pending"] < self.max_uses]
         if self.strategy == "none" or not rows:
             return []
         if ":" in self.strategy:
@@ -139,22 +152,34 @@ class PlainBuffer:
         return any(row is held for _, rows in self.prompts.values() for held in rows)
 
     def mark(self, rows):
+        """Count the uses of selected rows."""
         for row in rows:
+            row["pending"] -= 1
             if self.holds(row):
                 row["uses"] += 1
+
+    def release(self, rows):
+        """Give the uses of selected rows back."""
+        for row in rows:
+            row["pending"] -= 1
 
     def save(self):
         return copy.deepcopy((self.prompts, self.rng.bit_generator.state, self.names))
 
-    def load(self, saved):
-        """Rows of one step that lie together become one visit."""
+    def load(self, saved, limits=(None, None, None)):
+        """Rows of one step that lie together become one visit; ``limits`` are those of prompt, response and both.
+
+        Returns rows left out for each limit, and prompts and rows for ``max_tokens``.
+        """
         self.prompts, self.rng.bit_generator.state, self.names = copy.deepcopy(saved)
+        left_out = self.leave_out(*(float("inf") if limit is None else limit for limit in limits))
         for _, rows in self.prompts.values():
             for row in rows if self.narrow else []:
                 row["log_probs"] = [bfloat16(v) if np.isfinite(v) else v for v in row["log_probs"]]
             del rows[: max(0, len(rows) - self.capacity)]
             before = None
             for row in rows:
+                row["pending"] = 0
                 self.visits += before is None or before["step"] != row["step"]
                 row["visit"], before = self.visits, row
         rows = [row for _, rows in self.prompts.values() for row in rows]
@@ -164,6 +189,22 @@ class PlainBuffer:
         self.any_mask = bool(masked)
         if not rows:
             self.names = set()
+        count = self.stats()["rows"]
+        prompts = self.evict()
+        return left_out, prompts, count - self.stats()["rows"]
+
+    def leave_out(self, prompt, response, both):
+        """Drop rows that are too long, and prompts that are; returns how many rows for each limit."""
+        left_out = [0, 0, 0]
+        for key, (ids, rows) in list(self.prompts.items()):
+            for row in list(rows):
+                over = [len(ids) > prompt, len(row["ids"]) > response, len(ids) + len(row["ids"]) > both]
+                if any(over):
+                    left_out[over.index(True)] += 1
+                    rows[:] = [other for other in rows if other is not row]
+            if len(ids) > prompt:
+                del self.prompts[key]
+        return left_out
 
     def blobs(self):
         """How many blobs a store holds: one a prompt, one a visit that has rows."""

@@ -85,7 +85,7 @@ def test_what_is_on_disk_is_what_the_document_says(folder):
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     assert digest == hashlib.sha256(text.encode()).hexdigest()
     assert {**fields, "shards": None, "rng": None} == {
-        "format": "repo-verl buffer", "version": 3, "shards": None, "part_names": ["acc", "format"],
+        "format": "repo-verl buffer", "version": 4, "shards": None, "part_names": ["acc", "format"],
         "log_prob_dtype": "float32", "rng": None, "settings": {**buffer.settings, "capacity": 4}, "max_token_id": 99,
         "extra": {"effective_steps": 7},
     }  # fmt: skip
@@ -383,7 +383,7 @@ def test_other_versions_are_refused(folder):
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps({"state": {"version": 2, "part_names": []}, "extra": {}}))
     save_file({"score": np.zeros(1)}, folder / "arrays.safetensors")
-    refused(folder, "has version 2, this package reads version 3: resume with the package that wrote it")
+    refused(folder, "has version 2, this package reads versions 3 and 4: resume with the package that wrote it")
     shutil.rmtree(folder)
     save_buffer(folder, filled(), {})
     for version in (1, 4, 3.0, True, "3", None, [3]):

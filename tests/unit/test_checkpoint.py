@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, has_buffer
+from repo_verl.replay.fitting import RowLimits
 from repo_verl.step_folders import BUFFER as FOLDER
 from repo_verl.trainer import tracker
 from repo_verl.trainer.checkpoint import CheckpointKeeper
@@ -83,6 +84,35 @@ def test_a_smaller_capacity_keeps_the_newest_and_says_so(tmp_path, caplog):
     assert [row.score for row in fresh.rows(prompt_key([1, 2]))] == [2, 3, 4, 5]
     assert "capacity=4, where the buffer was saved with 16: the 2 oldest rows are left out" in caplog.text
     assert "log_prob_dtype=bfloat16, where the buffer was saved with float32" in caplog.text
+
+
+def test_rows_that_are_too_long_now_are_left_out_in_one_sentence(tmp_path, caplog):
+    buffer = filled(2)
+    buffer.add(prompt_key([1, 2]), [1, 2], [Record.create([3] * 9, [-0.5] * 9, 9.0, 3)])
+    save(keeper(tmp_path), tmp_path, 3, buffer=buffer)
+    repo = RepoConfig(**{**SETTINGS, "capacity": 16})
+    kept = CheckpointKeeper(trainer(tmp_path), repo, {"a": 1}, limits=RowLimits(None, 8, None))
+    fresh = PromptReplayBuffer(**{**SETTINGS, "capacity": 16})
+    with caplog.at_level(logging.INFO):
+        kept.restore(kept.find(), fresh)
+    assert [row.score for row in fresh.rows(prompt_key([1, 2]))] == [0, 1]
+    assert caplog.text.count("1 saved rows are left out") == 1 and "1 over data.max_response_length=8" in caplog.text
+    assert "restored 2 rows from" in caplog.text and "oldest" not in caplog.text
+    caplog.clear()
+    keeper(tmp_path, capacity=16).restore(str(tmp_path / "global_step_3"), fresh)
+    assert len(fresh) == 3 and "left out" not in caplog.text
+
+
+def test_a_smaller_bound_says_what_it_leaves_out(tmp_path, caplog):
+    buffer = filled(2)
+    buffer.add(prompt_key([3]), [3], [Record.create([3, 4], [-0.5, -0.25], 9.0, 3)])
+    save(keeper(tmp_path), tmp_path, 3, buffer=buffer)
+    settings = {**SETTINGS, "capacity": 16, "max_tokens": 5}
+    fresh, kept = PromptReplayBuffer(**settings), keeper(tmp_path, capacity=16, max_tokens=5)
+    with caplog.at_level(logging.INFO):
+        kept.restore(kept.find(), fresh)
+    assert len(fresh) == 1 and prompt_key([3]) in fresh
+    assert "max_tokens=5, where 6 response tokens were saved: 1 prompts with 2 rows, visited longest" in caplog.text
 
 
 def test_another_identity_is_refused_before_verl_loads(tmp_path):

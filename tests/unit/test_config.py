@@ -13,7 +13,7 @@ def test_defaults_are_the_design():
     config = RepoConfig()
     assert (config.strategy, config.num_replay, config.capacity, config.min_size) == ("recency", 8, 16, 16)
     assert (config.advantage, config.normalize, config.off_policy_coef, config.start_step) == ("split", "group", 1.0, 0)
-    assert config.max_age is config.max_uses is config.clip_ratio_c is None
+    assert config.max_age is config.max_uses is config.max_tokens is config.clip_ratio_c is None
     assert config.active and config.prune
     assert (config.storage, config.storage_processes, config.log_prob_dtype) == ("host", None, "float32")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -39,6 +39,9 @@ def test_none_and_a_zero_coefficient_switch_replay_off():
         ({"capacity": "16"}, r"capacity='16' must be an integer"),
         ({"start_step": -1}, r"start_step=-1 must be an integer of at least 0"),
         ({"max_age": 0}, r"max_age=0 must be an integer of at least 1; leave it null"),
+        ({"max_tokens": 0}, r"repo.max_tokens=0 must be an integer of at least 1; leave it null for no limit"),
+        ({"max_tokens": 1e6}, r"repo.max_tokens=1000000.0 must be an integer of at least 1"),
+        ({"max_tokens": True}, r"repo.max_tokens=True must be an integer of at least 1"),
         ({"off_policy_coef": -0.5}, r"off_policy_coef=-0.5 must be a finite number at least 0"),
         ({"off_policy_coef": float("nan")}, r"off_policy_coef=nan must be a finite number"),
         ({"clip_ratio_c": 1.0}, r"clip_ratio_c=1.0 must be a finite number greater than 1"),

@@ -19,6 +19,7 @@ ALLOWED = {
     "repo_verl.metrics": {"torch"},
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
+    "repo_verl.host_memory": set(),
     "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
@@ -30,7 +31,9 @@ ALLOWED = {
     },
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.machine": {"repo_verl.config", "repo_verl.preflight", "repo_verl.step_folders"},
+    "repo_verl.preflight.machine": {
+        "repo_verl.config", "repo_verl.host_memory", "repo_verl.preflight", "repo_verl.step_folders",
+    },
     "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.resume": {
@@ -58,18 +61,26 @@ ALLOWED = {
         "repo_verl.step_folders",
     },
     "repo_verl.trainer.layout": set(),
+    "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
+    "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
     "repo_verl.trainer.fields": set(),
     "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.custom", "repo_verl.trainer.engines"},
     "repo_verl.trainer.engines": {"repo_verl.config"},
-    "repo_verl.trainer.golds": {"pyarrow", "repo_verl.config", "repo_verl.rewards"},
+    "repo_verl.trainer.golds": {
+        "pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.shared_prompts",
+    },
+    "repo_verl.trainer.shared_prompts": {"numpy", "pyarrow", "repo_verl.config"},
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
-        "repo_verl.trainer.tracker",
+        "repo_verl.trainer.limits", "repo_verl.trainer.tracker",
     },
-    "repo_verl.trainer.identity": {"omegaconf", "verl", "repo_verl.config", "repo_verl.secrets"},
+    "repo_verl.trainer.identity": {
+        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets", "repo_verl.trainer.content",
+    },
+    "repo_verl.trainer.content": set(),
     "repo_verl.trainer.tracker": {"repo_verl.step_folders"},
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
