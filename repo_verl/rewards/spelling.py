@@ -6,27 +6,84 @@ Pure functions on strings, standard library only, linear in the length of their 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import unicodedata
 from collections.abc import Callable
 
-_UNICODE = str.maketrans(
+TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|normal)?|math(?:rm|bf|it|sf)|emph|mbox|hbox|rm|bf)"
+
+_SIGNS = str.maketrans(
     {
-        "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
+        "−": "-", "–": "-", "‐": "-", "×": r"\times ", "·": r"\cdot ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
         "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "±": r"\pm ", "∅": r"\emptyset ",
-        "，": ",", "（": "(", "）": ")", "％": "%", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+        "∠": r"\angle ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "′": "'", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     }
+    | {chr(code): f"\\{unicodedata.name(chr(code)).split()[-1].lower()} " for code in range(0x3B1, 0x3CA)}
+    | {"λ": r"\lambda ", "ο": "o", "ς": r"\sigma "}
 )  # fmt: skip
+_ROOT_SIGN = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?))")
+_SQUARE_METERS = re.compile(r"(?<=[0-9])\s+m(?=[²³]\s*\.?\s*$)")
+_CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
+_AMOUNT = r"([+-]?[0-9](?:[0-9.,]|\\!|\{,\})*)"
+_CURRENCY = re.compile(rf"\\pounds(?![A-Za-z])|(?:{TEXT_COMMAND}\s*\{{\s*|\b)Rs\b\.?\s*\}}?(?=\s*[0-9])")
+_SIGN = r"(?:\\\$|[€£¥₹])"
+_MONEY = re.compile(rf"\$?\s*(?:{_SIGN}\s*{_AMOUNT}|{_AMOUNT}\s*{_SIGN})\s*\$?|\$\s*{_AMOUNT}|{_AMOUNT}\s*\$")
 
 _END = r"(?![A-Za-z])"
+_TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
+_WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with)(?![A-Za-z]))?"
+_INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
+_BALANCED = r"[^{}]*(?:\{[^{}]*\}[^{}]*)*"
+_STYLE = r"(?:\\(?:textcolor|color)\s*\{[^{}]*\}|\\(?:boldsymbol|bm|pmb|underline)(?![A-Za-z]))\s*(?:\{([^{}]*)\})?"
+
+
+def _brace(match: re.Match[str]) -> str:
+    r"""``\sqrt2`` and the first argument of ``\frac12`` in braces, as TeX reads them."""
+    if match[1] == "frac" and match[3] is None:
+        return match[0]
+    return rf"\{match[1]}{{{match[2]}}}"
+
+
+def _cardinal(match: re.Match[str]) -> str:
+    """The number of an ordinal: 12 of 12th, 3 of 3^{rd}; ``5st`` is a product."""
+    extra = match[4].count("}") - match[2].count("{")
+    right = {"st": "1", "nd": "2", "rd": "3"}.get(match[3], match[1]) == match[1]
+    return match[1] + "}" * extra if right and extra >= 0 else match[0]
+
+
+def _mixed_number(match: re.Match[str]) -> str:
+    """``3 1/4`` as LaTeX; 4 10/3 is no mixed number."""
+    return rf"{match[1]}\frac{{{match[2]}}}{{{match[3]}}}" if 0 < int(match[2]) < int(match[3]) else match[0]
+
+
+def _repeating(match: re.Match[str]) -> str:
+    r"""``0.1\overline{6}`` as a fraction."""
+    whole, once, period = match[1] or "0", match[2], match[3] or match[4]
+    upper = int(whole + once + period) - int(whole + once)
+    return rf"\frac{{{upper}}}{{{(10 ** len(period) - 1) * 10 ** len(once)}}}"
+
+
+def _said(match: re.Match[str]) -> str:
+    r"""What is left of ``\text{The answer is } `` before the answer."""
+    return match[1] if match[1] and not match[2] else ""
+
+
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<!\\)((?:\\\\)*)\\\s*$", r"\1"),  # what is left of a space at the end
-        (r"(?<!\\)(?:\\\$|\$|\\[()]|\\\[|\\\])", ""),
+        (r"(?<!\\)(?:\\\$|[$€£¥₹]|\\[()]|\\\[|\\\])", ""),
+        (r"^\s*\*\*([^*]+)\*\*[\s.]*$", r"\1"),  # Markdown's bold
+        (r"\*\*\s*(-?[0-9]+)|\*\*", lambda match: f"^{{{match[1]}}}" if match[1] else "^"),
+        (_STYLE, lambda match: match[1] or ""),
+        (rf"\{{\s*\\(?:bf|rm|it|sf|tt|em|bfseries|itshape){_END}\s*([^{{}}\\]*)\}}", r"\\text{\1}"),
         (rf"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?){_END}\s*", ""),
         (r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda match: "'" * match[1].count("prime")),
         (r",\s*(?<!\\)\\!\s*", ","),
         (rf"\\[dtc]frac{_END}", r"\\frac"),
+        (rf"\\(frac|sqrt\s*\[[^\[\]]*\]|sqrt)\s*({_TOKEN})(?=(\s*(?:\{{|{_TOKEN}(?![0-9])))?)", _brace),
+        (rf"(\\frac\{{{_BALANCED}\}})\s*({_TOKEN})(?![0-9])", r"\1{\2}"),
         (r"(?<!\\)\\!", ""),
         (rf"(?<!\\)\\[,;: ]|~|\\q?quad{_END}|\\(?:displaystyle|limits|textstyle){_END}", " "),
         (r"\{,\}", ","),
@@ -43,12 +100,31 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (rf"\\varnothing{_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?|\\degrees?{_END}", r"^\\circ "),
         (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
+        (rf"(?<![A-Za-z\\])(?<!name\{{)(pi|ln|log|exp|sin|cos|tan|cot){_END}", r"\\\1 "),
+        (
+            rf"([0-9])(\s*(?:\^\s*\{{?\s*)?(?:{TEXT_COMMAND}\s*\{{?\s*)?)(st|nd|rd|th){_END}((?:\s*\}}){{0,2}})",
+            _cardinal,
+        ),
         (r"\s+", " "),
+        (r"(?<![0-9./}^_])([0-9]+) ([0-9]{1,9})/([0-9]{1,9})(?![0-9.])", _mixed_number),
+        (
+            r"(?<![0-9,])([0-9]{0,40})\.([0-9]{0,40})\\(?:overline\s*\{([0-9]{1,40})\}|dot\s*\{?([0-9])\}?)(?![0-9\\])",
+            _repeating,
+        ),
+        (r"([ap])\.\s?m\.?", r"\1m"),
+        (rf"^({TEXT_COMMAND}\s*\{{)?\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*(?(1)(\}}?))", _said),
+        (rf"(?<=[0-9])\s*{TEXT_COMMAND}\s*\{{\s*([A-Za-z]+),? and\s*\}}\s*(?=[0-9])", r"\\text{ \1}, "),
+        (rf"{TEXT_COMMAND}\s*\{{\s*(?!not)([A-Za-z]+):\s*\}}\s*([0-9]+)", r"\2\\text{ \1}"),
+        (rf"(?<=\S){_WHERE}(?:[ ,(]|(?<=\}}))(?<![A-Za-z\\])[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*\)?$", ""),
+        (
+            rf"^((?:(?!\\[lgn]e|[<>]).)*[^ ,(]){_WHERE}(?:[ (]*[kmnl] ?\\in ?\\mathbb ?\{{?Z\}}? ?\)?|{_INTEGERS})$",
+            r"\1",
+        ),
+        (r"^([A-Za-z])\s*\\in\s*\\mathbb\s*\{?R\}?\s*,\s*(?=\1\s*(?:\\(?:ne|le|ge)|<|>))", ""),
         (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}).*", ""),
     )
 )
 
-TEXT_COMMAND = r"\\(?:textbf|textit|textrm|textsf|text|mathrm|mathbf|mathit|mathsf|mbox|hbox|rm|bf)"
 _TEXT_GROUP = re.compile(TEXT_COMMAND + r"\s*\{([^{}]*)\}")
 _ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
 _CONNECTIVE = re.compile(
@@ -65,7 +141,6 @@ _CHOICE_WITH_CONTENT = re.compile(
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
-_SHORT_FRACTION = re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)")
 
 
 def clean(answer: str) -> str:
@@ -80,11 +155,39 @@ def clean(answer: str) -> str:
         >>> clean(r"$\left( \dfrac{1}{2},\, 3 \right)$.")
         '( \\frac{1}{2}, 3 )'
     """
-    text = answer.translate(_UNICODE)
+    if answer.isascii() and answer.isdigit():
+        return answer
+    text = answer if answer.isascii() else _latex(answer)
+    text = _CURRENCY.sub(lambda match: "£" if "pounds" in match[0] else "₹", text)
+    money = _MONEY.fullmatch(text.strip())
+    if money:
+        sign = next((sign for sign in _CURRENCIES if sign != "$" and sign in text), "$")
+        text = rf"{next(filter(None, money.groups()))}\text{{ {_CURRENCIES[sign]}}}"
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     text = _CONNECTIVE.sub(", ", text).strip()
     return text.rstrip(".").strip() if not text.endswith("..") else text
+
+
+def _latex(text: str) -> str:
+    """Unicode as LaTeX: NFKC, save for what it would take the meaning from, as superscripts and fractions."""
+    text = _SQUARE_METERS.sub(r"\\text{ m}", text)
+    text = _ROOT_SIGN.sub(lambda match: match[1].translate(_SIGNS).strip() + f"{{{match[2] or match[3]}}}", text)
+    parts = []
+    for tag, run in itertools.groupby(
+        text.translate(_SIGNS), lambda char: unicodedata.decomposition(char).split(" ")[0]
+    ):
+        plain = [unicodedata.normalize("NFKC", char).translate(_SIGNS) for char in run]
+        if tag == "<fraction>":
+            parts += [r"\frac{{{}}}{{{}}}".format(*number.split("⁄")) for number in plain]
+        elif tag == "<circle>":
+            parts.append(", ".join(f"({number})" for number in plain))
+        elif tag in ("<super>", "<sub>"):
+            joined = "".join(plain)
+            parts.append(r"^\circ " if joined == "o" else f"{'^' if tag == '<super>' else '_'}{{{joined}}}")
+        else:
+            parts += plain
+    return "".join(parts)
 
 
 def unwrap(text: str) -> str:
@@ -104,8 +207,7 @@ def compact(text: str) -> str:
     Args:
         text: a cleaned text.
     """
-    text = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", unwrap(text))
-    text = _LIST_COMMA.sub(";", text)
+    text = _LIST_COMMA.sub(";", unwrap(text))
     return _SINGLE_GROUP.sub(r"\1\2", text).replace(" ", "")
 
 
