@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from repo_verl.rewards.sets import solution_set
+
 TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|normal)?|math(?:rm|bf|it|sf)|emph|mbox|hbox|rm|bf)"
 
 _SIGNS = str.maketrans(
@@ -132,12 +134,15 @@ _CONNECTIVE = re.compile(
 )
 _PLAIN_WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+){0,4}|[A-Za-z]{2,}(?:[ -][A-Za-z]+){1,4}")
 TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
-_SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne"})
+_SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne", "one", "two", "six", "ten"})
 _TEXT_WORDS = re.compile(r"[A-Za-z][A-Za-z'-]+(?: [A-Za-z'-]+){0,4}")
-_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")
+_CHOICE = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?([A-Z])\)?[.:]?")
 _CHOICE_WITH_CONTENT = re.compile(
-    rf"(?:{TEXT_COMMAND}\s*\{{)?\s*\(([A-Z])\)\s*[:.]?\s*\}}?(?!\s*[-+*/^_=(,])(.*)", re.DOTALL
+    rf"(?:{TEXT_COMMAND}\s*\{{)?\s*(?:\(([A-Z])\)\s*[:.]?|([A-Z])\s*[):])\s*\}}?(?!\s*[-+*/^_=(,])(.*)", re.DOTALL
 )
+_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_DEFINED = re.compile(r"[A-Za-z]'*\s*\(\s*([A-Za-z])\s*\)\s*=")
+_CONSTANT = re.compile(r"[a-z].*\+ ?[CK]$")
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
@@ -165,7 +170,7 @@ def clean(answer: str) -> str:
         text = rf"{next(filter(None, money.groups()))}\text{{ {_CURRENCIES[sign]}}}"
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
-    text = _CONNECTIVE.sub(", ", text).strip()
+    text = _CONNECTIVE.sub(", ", solution_set(text)).strip()
     return text.rstrip(".").strip() if not text.endswith("..") else text
 
 
@@ -188,6 +193,41 @@ def _latex(text: str) -> str:
         else:
             parts += plain
     return "".join(parts)
+
+
+def letters(text: str) -> set[str]:
+    r"""The letters of a cleaned text that are variables, or products of them: none of ``\pi``'s.
+
+    Args:
+        text: a cleaned text.
+    """
+    return {found for found in _LETTER.findall(text) if len(found) == 1}
+
+
+def renamed(answer: str, gold: str) -> str:
+    r"""The answer with a letter that is free to choose named as in the gold answer.
+
+    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, an integer beside ``\pi``, or
+    C and K as constants of integration.
+
+    Args:
+        answer: a cleaned text.
+        gold: a cleaned text.
+
+    Example:
+        >>> renamed(r"x = n\pi", r"x = k\pi"), renamed("2n", "2k")
+        ('x = k\\pi', '2n')
+    """
+    heads = [_DEFINED.match(text) for text in (gold, answer)]
+    bodies = [text[head.end() :] if head else text for text, head in zip((gold, answer), heads, strict=True)]
+    old, new = letters(bodies[1]) - letters(bodies[0]), letters(bodies[0]) - letters(bodies[1])
+    if len(old) != 1 or len(new) != 1:
+        return answer
+    pair = old | new
+    free = any(head and head[1] in pair for head in heads) and pair <= set("xyztusnmk")
+    free = free or (pair <= set("klmn") and all(r"\pi" in body for body in bodies))
+    free = free or (pair == {"C", "K"} and all(_CONSTANT.search(body) for body in bodies))
+    return _LETTER.sub(lambda match: new.copy().pop() if match[0] in old else match[0], answer) if free else answer
 
 
 def unwrap(text: str) -> str:
@@ -240,8 +280,10 @@ def choice(text: str, with_content: bool = False) -> str | None:
         with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and alone.
     """
     match = _CHOICE.fullmatch(unwrap(text).strip())
-    if match is None and with_content:
+    if match:
+        return match[1]
+    if with_content:
         match = _CHOICE_WITH_CONTENT.fullmatch(text)
-        if match and _LONE_CAPITAL.search(unwrap(match[2])):
+        if match and _LONE_CAPITAL.search(unwrap(match[3])):
             return None
-    return match.group(1) if match else None
+    return (match[1] or match[2]) if match else None

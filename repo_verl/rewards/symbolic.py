@@ -26,6 +26,11 @@ _EXTRACTION = math_verify.LatexExtractionConfig(try_extract_without_anchor=False
 _EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.normalization_config, units=False))
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
 _PRIMES = re.compile(r"([A-Za-z])('+)")
+_NO_SYMBOL = re.compile(
+    r"(?<![A-Za-z\\])([EeIi])_\s*\{?(\w+)\}?|\\gamma(?![A-Za-z]|\s*(?:_|\\left|\())"
+)  # as it reads them
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"([0-9.]+|[A-Za-z])\s*\^\s*\{?\\circ\s*\}?")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _CASELESS = frozenset("cC")
 _DIGITS = 30
@@ -63,7 +68,8 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
         gold_expressions, answer_expressions, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True
     ):
         return True
-    return _equal_complex(gold_expressions[-1], answer_expressions[-1])
+    sides = gold_expressions[-1], answer_expressions[-1]
+    return _equal_complex(*sides) or _equal_roots(*sides)
 
 
 def _says_nothing(expression: Expression) -> bool:
@@ -88,19 +94,44 @@ def _equal_complex(gold: Expression, answer: Expression) -> bool:
     Compared at three points, where other symbols have arbitrary positive values.
     """
     sides = [side for side in (gold, answer) if isinstance(side, sympy.Expr)]
-    symbols = sorted(set().union(*(side.free_symbols for side in sides)), key=str)
-    if len(sides) < 2 or "i" not in {str(symbol) for symbol in symbols}:
+    symbols = set().union(*(side.free_symbols for side in sides))
+    names = sorted({str(symbol) for symbol in symbols})
+    if len(sides) < 2 or "i" not in names:
         return False
     difference, size = sides[0] - sides[1], abs(sides[0]) + 1
     for number in range(3):
         values = {
-            symbol: sympy.I if str(symbol) == "i" else sympy.Rational(17 + 31 * place + 7 * number, 23 + 5 * place)
-            for place, symbol in enumerate(symbols)
+            symbol: sympy.I
+            if place == names.index("i")
+            else sympy.Rational(17 + 31 * place + 7 * number, 23 + 5 * place)
+            for symbol, place in ((symbol, names.index(str(symbol))) for symbol in symbols)
         }
         apart = (abs(difference) / size).subs(values).evalf(_DIGITS, chop=True)
         if not apart.is_number or not apart.is_finite or apart > sympy.Float("1e-12"):
             return False
     return True
+
+
+def _equal_roots(gold: Expression, answer: Expression) -> bool:
+    r"""Whether two expressions are equal once a root of a product is the product of roots, as for positive factors.
+
+    ``\sqrt{x^2}`` stays: no power of one factor is taken apart.
+    """
+    if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
+        return False
+    split = [side.replace(_is_root, _split_root) for side in (gold, answer)]
+    return split != [gold, answer] and sympy.simplify(split[0] - split[1]) == 0
+
+
+def _is_root(node: sympy.Basic) -> bool:
+    if not isinstance(node, sympy.Pow) or not node.exp.is_Rational or node.exp.is_Integer or not node.free_symbols:
+        return False
+    return isinstance(node.base, sympy.Mul) or (isinstance(node.base, sympy.Pow) and bool(node.base.exp.is_negative))
+
+
+def _split_root(root: sympy.Pow) -> sympy.Expr:
+    factors = (factor.as_base_exp() for factor in sympy.Mul.make_args(root.base))
+    return sympy.Mul(*((b**-e) ** -root.exp if e.is_negative else (b**e) ** root.exp for b, e in factors))
 
 
 def parse_gold(gold: str) -> list[Expression]:
@@ -133,6 +164,9 @@ def parse(text: str) -> list[Expression]:
     if reason:
         raise Refused(reason)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
+    text = _NO_SYMBOL.sub(lambda found: rf"\mathrm{{{found[1] or 'g'}}}_{{{found[2] or 'gamma'}}}", text)
+    if _TRIGONOMETRIC.search(text):
+        text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     if "'" in text:
         raise Refused("a prime behind something other than a letter")
     match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))

@@ -64,6 +64,7 @@ _PLAIN_UNIT = re.compile(
     r"(?P<body>[+-]?[\d.,]*\d\.?|[+-]?\d+/\d+|[+-]?\\frac\{\d+\}\{\d+\})\s*(?P<unit>[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})"
     + _POWER
 )
+_NOT_AN_ANGLE = re.compile(r"\\circ|degree|,|\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _UNIT_WORDS = re.compile(r"[A-Za-z./ -]*")
 _BODY_END = re.compile(r"[0-9)}\]a-z]\s*")
 _VALUE = re.compile(r"\d|\\pi|\\sqrt")
@@ -85,7 +86,7 @@ def split_unit(text: str) -> tuple[str, str]:
         (('15', 'cm^2'), ('5m', ''))
     """
     match = _DEGREES.fullmatch(text)
-    if match and _VALUE.search(match["body"]) and not re.search(r"\\circ|degree|,", match["body"]):
+    if match and _VALUE.search(match["body"]) and not _NOT_AN_ANGLE.search(match["body"]):
         return match["body"], "degree"
     start = _unit_start(text)
     body = text[:start].strip()
@@ -117,6 +118,16 @@ def _unit_start(text: str) -> int:
             break
         start = part.start()
     return start
+
+
+def radians(body: str, unit: str) -> tuple[str, str]:
+    """An angle without its unit, in radians.
+
+    Args:
+        body: the number.
+        unit: ``degree``, ``radian`` or none.
+    """
+    return (rf"\frac{{{body}\pi}}{{180}}" if unit == "degree" else body), ""
 
 
 @functools.lru_cache(maxsize=1 << 14)
