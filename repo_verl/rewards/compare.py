@@ -27,7 +27,7 @@ MAX_WORDS = 4
 _ANY_WORD = re.compile(r"[A-Za-z]+")
 _OPERATOR = re.compile(r".[+-]|/|\\(?:frac|cdot|times)(?![A-Za-z])")
 _NAME = re.compile(r"\\[A-Za-z]+|([A-Za-z](?:_\w|_\{\w+\})?)")
-_TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -108,7 +108,8 @@ def _truth(answer: str) -> str | None:
 
 
 def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
-    gold, answer = _stated(gold, answer, r"[xyz](?!_)"), _stated(answer, gold)
+    if isinstance(gold, Chain) or isinstance(answer, Chain):
+        gold, answer = _stated(gold, answer, r"[xyz](?!_)"), _stated(answer, gold)
     if isinstance(gold, Chain) or (isinstance(answer, Chain) and isinstance(gold, Equation)):
         # a relation between expressions, of which no side is the answer
         return _ask(gold, answer, None, symbolic) if isinstance(answer, Chain | Equation) else False
@@ -230,7 +231,11 @@ def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Sym
 
 def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
-    if {gold_unit, answer_unit} in ({"degree", ""}, {"degree", "radian"}) and (r"\pi" in gold) != (r"\pi" in answer):
+    if (
+        "degree" in (gold_unit, answer_unit)
+        and {gold_unit, answer_unit} <= {"degree", "radian", ""}
+        and (r"\pi" in gold) != (r"\pi" in answer)
+    ):
         gold, gold_unit = radians(gold, gold_unit)
         answer, answer_unit = radians(answer, answer_unit)
     if gold_unit and answer_unit and gold_unit != answer_unit:

@@ -102,11 +102,15 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (rf"\\varnothing{_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?|\\degrees?{_END}", r"^\\circ "),
         (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
-        (rf"(?<![A-Za-z\\])(?<!name\{{)(pi|ln|log|exp|sin|cos|tan|cot){_END}", r"\\\1 "),
+        (
+            rf"(?<![A-Za-z\\])(?<!name\{{)(pi{_END}|(?:ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z]))",
+            r"\\\1 ",
+        ),
         (
             rf"([0-9])(\s*(?:\^\s*\{{?\s*)?(?:{TEXT_COMMAND}\s*\{{?\s*)?)(st|nd|rd|th){_END}((?:\s*\}}){{0,2}})",
             _cardinal,
         ),
+        (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
         (r"(?<![0-9./}^_])([0-9]+) ([0-9]{1,9})/([0-9]{1,9})(?![0-9.])", _mixed_number),
         (

@@ -168,7 +168,7 @@ def _bracketed(text: str, depth: int) -> Node | None:
 
 def _congruence(text: str, depth: int) -> Node | None:
     r"""``n \equiv 7, 11 \pmod 6`` as its left side, its least residues and its modulus."""
-    left, sign, right = text.partition(r"\equiv")
+    left, sign, right = unwrap(text).partition(r"\equiv")
     match = _MODULUS.search(right)
     if not sign or not match or match.end() < len(right):
         return None

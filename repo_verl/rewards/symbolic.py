@@ -27,7 +27,7 @@ _EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.norm
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
 _PRIMES = re.compile(r"([A-Za-z])('+)")
 _NO_SYMBOL = re.compile(
-    r"(?<![A-Za-z\\])([EeIi])_\s*\{?(\w+)\}?|\\gamma(?![A-Za-z]|\s*(?:_|\\left|\())"
+    r"(?:(?<![A-Za-z\\])([EeIi])(?=_)|\\gamma(?![A-Za-z]|\s*(?:\\left|\()))(?:_\s*\{?(\w+)\}?)?"
 )  # as it reads them
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"([0-9.]+|[A-Za-z])\s*\^\s*\{?\\circ\s*\}?")
@@ -98,16 +98,13 @@ def _equal_complex(gold: Expression, answer: Expression) -> bool:
     names = sorted({str(symbol) for symbol in symbols})
     if len(sides) < 2 or "i" not in names:
         return False
-    difference, size = sides[0] - sides[1], abs(sides[0]) + 1
     for number in range(3):
-        values = {
-            symbol: sympy.I
-            if place == names.index("i")
-            else sympy.Rational(17 + 31 * place + 7 * number, 23 + 5 * place)
-            for symbol, place in ((symbol, names.index(str(symbol))) for symbol in symbols)
-        }
-        apart = (abs(difference) / size).subs(values).evalf(_DIGITS, chop=True)
-        if not apart.is_number or not apart.is_finite or apart > sympy.Float("1e-12"):
+        values = {one: sympy.Rational(17 + 31 * names.index(str(one)) + 7 * number, 23) for one in symbols}
+        values |= {one: sympy.I for one in symbols if str(one) == "i"}
+        found = [side.subs(values).evalf(_DIGITS) for side in sides]
+        if not all(value.is_number and value.is_finite for value in found):
+            return False
+        if (abs(found[0] - found[1]) / (abs(found[0]) + 1)).evalf() > sympy.Float("1e-12"):
             return False
     return True
 
@@ -164,7 +161,9 @@ def parse(text: str) -> list[Expression]:
     if reason:
         raise Refused(reason)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
-    text = _NO_SYMBOL.sub(lambda found: rf"\mathrm{{{found[1] or 'g'}}}_{{{found[2] or 'gamma'}}}", text)
+    text = _NO_SYMBOL.sub(
+        lambda found: rf"\mathrm{{{found[1] or 'g'}}}_{{{'' if found[1] else 'gamma'}{found[2] or ''}}}", text
+    )
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     if "'" in text:
