@@ -157,7 +157,7 @@ def _stated(node: Node, other: Node, unknowns: str = r"(?!)") -> Node:
     compound = (
         isinstance(left, Scalar) and _OPERATOR.search(left.text) and len(set(_NAME.findall(left.text)) - {""}) > 1
     )
-    known = not any(letters(leaf.text) for leaf in leaves(value))
+    known = not any(letters(leaf.text) or leaf.text == "0" for leaf in leaves(value))  # x + y - 3 = 0 is a line
     return value if known and (ratio or compound) and not re.search(unknowns, node.text) else node
 
 
@@ -212,7 +212,7 @@ def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Sym
     if not isinstance(group, Group) or not isinstance(other, Scalar):
         return False
     entries = vector(other.text)
-    if entries is not None and group.brackets and len(entries) == len(group.items):
+    if entries is not None and group.brackets not in ("", ":", "≡") and len(entries) == len(group.items):
         sides = (group.items, entries) if group is gold else (entries, group.items)
         return _all(_same(one, another, tolerance, symbolic) for one, another in zip(*sides, strict=True))
     ratio = quotients(group)

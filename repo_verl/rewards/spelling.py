@@ -228,7 +228,7 @@ def renamed(answer: str, gold: str) -> str:
     if len(old) != 1 or len(new) != 1:
         return answer
     pair = old | new
-    free = any(head and head[1] in pair for head in heads) and pair <= set("xyztusnmk")
+    free = any(head and head[1] in pair for head in heads) and pair <= set("xyztus")
     free = free or (pair <= set("klmn") and all(r"\pi" in body for body in bodies))
     free = free or (pair == {"C", "K"} and all(_CONSTANT.search(body) for body in bodies))
     return _LETTER.sub(lambda match: new.copy().pop() if match[0] in old else match[0], answer) if free else answer

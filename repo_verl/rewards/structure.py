@@ -226,7 +226,7 @@ def _ratio(text: str, depth: int) -> Node | None:
 def quotients(node: Group) -> tuple[str, ...]:
     """The quotients of neighbours in a ratio of plain expressions; none for everything else."""
     if node.brackets != ":" or not all(
-        isinstance(item, Scalar) and not re.search(r"%|\\text|[0-9] *[A-Za-z]{2}", item.text) for item in node.items
+        isinstance(item, Scalar) and not re.search(r"[%'&]|\\text|[0-9] *[A-Za-z]{2}", item.text) for item in node.items
     ):
         return ()
     return tuple(rf"\frac{{{upper.text}}}{{{lower.text}}}" for upper, lower in itertools.pairwise(node.items))
