@@ -28,35 +28,24 @@ _ROOT_SIGN = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?))")
 _SQUARE_METERS = re.compile(r"(?<=[0-9])\s+m(?=[²³]\s*\.?\s*$)")
 _CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 _AMOUNT = r"([+-]?[0-9](?:[0-9.,]|\\!|\{,\})*)"
-_CURRENCY = re.compile(rf"\\pounds(?![A-Za-z])|(?:{TEXT_COMMAND}\s*\{{\s*|\b)Rs\b\.?\s*\}}?(?=\s*[0-9])")
+_RUPEES = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{\s*|\b)Rs\b\.?\s*\}}?(?=\s*[0-9])")
 _SIGN = r"(?:\\\$|[€£¥₹])"
 _MONEY = re.compile(rf"\$?\s*(?:{_SIGN}\s*{_AMOUNT}|{_AMOUNT}\s*{_SIGN})\s*\$?|\$\s*{_AMOUNT}|{_AMOUNT}\s*\$")
 
 _END = r"(?![A-Za-z])"
+_MACROS = {
+    "langle": "⟨", "rangle": "⟩", "lbrace": r"\{", "rbrace": r"\}", "lt": "<", "less": "<", "gt": ">",
+    "varnothing": r"\emptyset ", "neq": r"\ne ", "ne": r"\ne ", "degree": r"^\circ ", "degrees": r"^\circ ",
+    **dict.fromkeys(("geqslant", "geq", "ge"), r"\ge "), **dict.fromkeys(("leqslant", "leq", "le"), r"\le "),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"), **dict.fromkeys(("left", "right", "middle"), ""),
+    **dict.fromkeys(("quad", "qquad", "displaystyle", "limits", "textstyle"), " "),
+    **{f"{b}ig{g}{j}": "" for b in "bB" for g in ("", "g") for j in ("", "l", "r", "m")},
+}  # fmt: skip
 _TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
-_WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with)(?![A-Za-z]))?"
+_ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
+_ORDINAL = r"(?:st|nd|rd|th)"
+_WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
 _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
-_BALANCED = r"[^{}]*(?:\{[^{}]*\}[^{}]*)*"
-_STYLE = r"(?:\\(?:textcolor|color)\s*\{[^{}]*\}|\\(?:boldsymbol|bm|pmb|underline)(?![A-Za-z]))\s*(?:\{([^{}]*)\})?"
-
-
-def _brace(match: re.Match[str]) -> str:
-    r"""``\sqrt2`` and the first argument of ``\frac12`` in braces, as TeX reads them."""
-    if match[1] == "frac" and match[3] is None:
-        return match[0]
-    return rf"\{match[1]}{{{match[2]}}}"
-
-
-def _cardinal(match: re.Match[str]) -> str:
-    """The number of an ordinal: 12 of 12th, 3 of 3^{rd}; ``5st`` is a product."""
-    extra = match[4].count("}") - match[2].count("{")
-    right = {"st": "1", "nd": "2", "rd": "3"}.get(match[3], match[1]) == match[1]
-    return match[1] + "}" * extra if right and extra >= 0 else match[0]
-
-
-def _mixed_number(match: re.Match[str]) -> str:
-    """``3 1/4`` as LaTeX; 4 10/3 is no mixed number."""
-    return rf"{match[1]}\frac{{{match[2]}}}{{{match[3]}}}" if 0 < int(match[2]) < int(match[3]) else match[0]
 
 
 def _repeating(match: re.Match[str]) -> str:
@@ -66,59 +55,49 @@ def _repeating(match: re.Match[str]) -> str:
     return rf"\frac{{{upper}}}{{{(10 ** len(period) - 1) * 10 ** len(once)}}}"
 
 
-def _said(match: re.Match[str]) -> str:
-    r"""What is left of ``\text{The answer is } `` before the answer."""
-    return match[1] if match[1] and not match[2] else ""
-
-
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<!\\)((?:\\\\)*)\\\s*$", r"\1"),  # what is left of a space at the end
         (r"(?<!\\)(?:\\\$|[$€£¥₹]|\\[()]|\\\[|\\\])", ""),
         (r"^\s*\*\*([^*]+)\*\*[\s.]*$", r"\1"),  # Markdown's bold
-        (r"\*\*\s*(-?[0-9]+)|\*\*", lambda match: f"^{{{match[1]}}}" if match[1] else "^"),
-        (_STYLE, lambda match: match[1] or ""),
+        (r"\*\*\s*(?:(-?[0-9]+|[A-Za-z])|(?=\())", lambda match: f"^{{{match[1]}}}" if match[1] else "^"),
+        (rf"\\(?:textcolor|color)\s*\{{[^{{}}]*\}}|\\(?:boldsymbol|bm|pmb|underline){_END}", "¤"),
+        (r"¤\s*(?:\{([^{}]*)\})?", r"\1"),
         (rf"\{{\s*\\(?:bf|rm|it|sf|tt|em|bfseries|itshape){_END}\s*([^{{}}\\]*)\}}", r"\\text{\1}"),
-        (rf"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?){_END}\s*", ""),
+        (r"\\(?:left|right)\s*\.", ""),
+        (r"\\([A-Za-z]+)", lambda match: _MACROS.get(match[1], match[0])),
         (r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda match: "'" * match[1].count("prime")),
         (r",\s*(?<!\\)\\!\s*", ","),
-        (rf"\\[dtc]frac{_END}", r"\\frac"),
-        (rf"\\(frac|sqrt\s*\[[^\[\]]*\]|sqrt)\s*({_TOKEN})(?=(\s*(?:\{{|{_TOKEN}(?![0-9])))?)", _brace),
-        (rf"(\\frac\{{{_BALANCED}\}})\s*({_TOKEN})(?![0-9])", r"\1{\2}"),
+        (rf"\\(sqrt(?:\s*\[[^\[\]]*\])?)\s*({_TOKEN})", r"\\\1{\2}"),
+        (rf"\\frac\s*({_TOKEN})(?=\s*(?:\{{|(?:{_TOKEN})(?![0-9])))", r"\\frac{\1}"),
+        (rf"(\\frac\{{[^{{}}]*(?:\{{[^{{}}]*\}}[^{{}}]*)*\}})\s*({_TOKEN})(?![0-9])", r"\1{\2}"),
         (r"(?<!\\)\\!", ""),
-        (rf"(?<!\\)\\[,;: ]|~|\\q?quad{_END}|\\(?:displaystyle|limits|textstyle){_END}", " "),
+        (r"(?<!\\)\\[,;: ]|~", " "),
         (r"\{,\}", ","),
         (r"\\%|\bpercent\b", "%"),
-        (rf"\\langle{_END}\s*", "⟨"),
-        (rf"\\rangle{_END}", "⟩"),
-        (rf"\\lbrace{_END}", r"\\{"),
-        (rf"\\rbrace{_END}", r"\\}"),
-        (rf"\\(?:geqslant|geq|ge){_END}", r"\\ge "),
-        (rf"\\(?:leqslant|leq|le){_END}", r"\\le "),
-        (rf"\\(?:neq|ne){_END}", r"\\ne "),
-        (rf"\\(?:lt|less){_END}", "<"),
-        (rf"\\gt{_END}", ">"),
-        (rf"\\varnothing{_END}|\\\{{\s*\\\}}", r"\\emptyset "),
-        (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?|\\degrees?{_END}", r"^\\circ "),
+        (r"\\\{\s*\\\}", r"\\emptyset "),
+        (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?", r"^\\circ "),
         (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
-        (
-            rf"(?<![A-Za-z\\])(?<!name\{{)(pi{_END}|(?:ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z]))",
-            r"\\\1 ",
-        ),
-        (
-            rf"([0-9])(\s*(?:\^\s*\{{?\s*)?(?:{TEXT_COMMAND}\s*\{{?\s*)?)(st|nd|rd|th){_END}((?:\s*\}}){{0,2}})",
-            _cardinal,
-        ),
+        (rf"(?<![A-Za-z\\])(pi){_END}", r"\\\1 "),
+        (rf"(?<![A-Za-z\\])(?<!name\{{)(ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z])", r"\\\1 "),
+        (rf"(?<=[0-9])\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", ""),
+        (rf"(?<=[0-9])\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", ""),
+        (rf"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}", ""),
         (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
-        (r"(?<![0-9./}^_])([0-9]+) ([0-9]{1,9})/([0-9]{1,9})(?![0-9.])", _mixed_number),
         (
-            r"(?<![0-9,])([0-9]{0,40})\.([0-9]{0,40})\\(?:overline\s*\{([0-9]{1,40})\}|dot\s*\{?([0-9])\}?)(?![0-9\\])",
+            r"(?<![0-9./}^_])([0-9]+) ([0-9]{1,9})/([0-9]{1,9})(?![0-9.])",  # 3 1/4; 4 10/3 is no mixed number
+            lambda match: (
+                rf"{match[1]}\frac{{{match[2]}}}{{{match[3]}}}" if int(match[2]) < int(match[3]) else match[0]
+            ),
+        ),
+        (
+            r"(?<![0-9,])([0-9]{0,40})\.([0-9]{0,40})\\(?:overline ?\{([0-9]{1,40})\}|dot ?\{?([0-9])\}?)(?![0-9\\])",
             _repeating,
         ),
         (r"([ap])\.\s?m\.?", r"\1m"),
-        (rf"^({TEXT_COMMAND}\s*\{{)?\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*(?(1)(\}}?))", _said),
+        (rf"^(?:{TEXT_COMMAND}\s*\{{{_ANSWER}\}}|({TEXT_COMMAND}\s*\{{)?{_ANSWER})", r"\1"),
         (rf"(?<=[0-9])\s*{TEXT_COMMAND}\s*\{{\s*([A-Za-z]+),? and\s*\}}\s*(?=[0-9])", r"\\text{ \1}, "),
         (rf"{TEXT_COMMAND}\s*\{{\s*(?!not)([A-Za-z]+):\s*\}}\s*([0-9]+)", r"\2\\text{ \1}"),
         (rf"(?<=\S){_WHERE}(?:[ ,(]|(?<=\}}))(?<![A-Za-z\\])[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*\)?$", ""),
@@ -167,7 +146,7 @@ def clean(answer: str) -> str:
     if answer.isascii() and answer.isdigit():
         return answer
     text = answer if answer.isascii() else _latex(answer)
-    text = _CURRENCY.sub(lambda match: "£" if "pounds" in match[0] else "₹", text)
+    text = _RUPEES.sub("₹", text.replace(r"\pounds", "£"))
     money = _MONEY.fullmatch(text.strip())
     if money:
         sign = next((sign for sign in _CURRENCIES if sign != "$" and sign in text), "$")
@@ -200,27 +179,15 @@ def _latex(text: str) -> str:
 
 
 def letters(text: str) -> set[str]:
-    r"""The letters of a cleaned text that are variables, or products of them: none of ``\pi``'s.
-
-    Args:
-        text: a cleaned text.
-    """
+    r"""The letters of a cleaned text, none of ``\pi``'s."""
     return {found for found in _LETTER.findall(text) if len(found) == 1}
 
 
 def renamed(answer: str, gold: str) -> str:
     r"""The answer with a letter that is free to choose named as in the gold answer.
 
-    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, an integer beside ``\pi``, or
-    C and K as constants of integration.
-
-    Args:
-        answer: a cleaned text.
-        gold: a cleaned text.
-
-    Example:
-        >>> renamed(r"x = n\pi", r"x = k\pi"), renamed("2n", "2k")
-        ('x = k\\pi', '2n')
+    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, an integer beside ``\pi``, C
+    and K as constants of integration. Both texts are cleaned.
     """
     heads = [_DEFINED.match(text) for text in (gold, answer)]
     bodies = [text[head.end() :] if head else text for text, head in zip((gold, answer), heads, strict=True)]

@@ -7,50 +7,14 @@ import re
 
 from repo_verl.rewards.spelling import TEXT_COMMAND, unwrap
 
-_ALIASES = {
-    "cm": "cm centimeter centimetre",
-    "mm": "mm millimeter millimetre",
-    "km": "km kilometer kilometre",
-    "m": "m meter metre",
-    "in": "in inch inche",
-    "ft": "ft foot feet",
-    "yd": "yd yard",
-    "mi": "mi mile",
-    "kg": "kg kilogram",
-    "mg": "mg milligram",
-    "g": "g gram",
-    "lb": "lb pound",
-    "oz": "oz ounce",
-    "l": "l liter litre L",
-    "ml": "ml mL milliliter millilitre",
-    "s": "s sec second",
-    "min": "min minute",
-    "h": "h hr hour",
-    "day": "day",
-    "week": "week",
-    "month": "month",
-    "euro": "euro EUR",
-    "rupee": "rupee INR",
-    "yen": "yen yuan JPY CNY RMB",
-    "am": "am AM",
-    "pm": "pm PM",
-    "year": "year yr",
-    "mph": "mph",
-    "kph": "kph",
-    "dollar": "dollar USD",
-    "cent": "cent",
-    "degree": "degree deg",
-    "radian": "radian rad",
-    "hz": "Hz hertz",
-    "n": "N newton",
-    "j": "J joule",
-    "w": "W watt",
-    "k": "K kelvin",
-    "pa": "Pa pascal",
-    "ev": "eV",
-    "mol": "mol mole",
-}
-_CANONICAL = {spelling: unit for unit, spellings in _ALIASES.items() for spelling in spellings.split()}
+_UNITS = (
+    "cm centimeter centimetre, mm millimeter millimetre, km kilometer kilometre, m meter metre, in inch inche, ft "
+    "foot feet, yd yard, mi mile, kg kilogram, mg milligram, g gram, lb pound, oz ounce, l liter litre L, ml mL "
+    "milliliter millilitre, s sec second, min minute, h hr hour, day, week, month, euro EUR, rupee INR, yen yuan JPY "
+    "CNY RMB, am AM, pm PM, year yr, mph, kph, dollar USD, cent, degree deg, radian rad, Hz hertz, N newton, J "
+    "joule, W watt, K kelvin, Pa pascal, eV, mol mole"
+)
+_CANONICAL = {name: names.split()[0].casefold() for names in _UNITS.split(", ") for name in names.split()}
 _MEANINGLESS = frozenset({"", "unit", "square unit", "cubic unit", "sq unit"})
 
 _POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
