@@ -100,7 +100,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (rf"^(?:{TEXT_COMMAND}\s*\{{{_ANSWER}\}}|({TEXT_COMMAND}\s*\{{)?{_ANSWER})", r"\1"),
         (rf"(?<=[0-9])\s*{TEXT_COMMAND}\s*\{{\s*([A-Za-z]+),? and\s*\}}\s*(?=[0-9])", r"\\text{ \1}, "),
         (rf"{TEXT_COMMAND}\s*\{{\s*(?!not)([A-Za-z]+):\s*\}}\s*([0-9]+)", r"\2\\text{ \1}"),
-        (rf"(?<=\S){_WHERE}(?:[ ,(]|(?<=\}}))(?<![A-Za-z\\])[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*\)?$", ""),
+        (rf"(?<=[^ ,]){_WHERE}(?:[ ,(]|(?<=\}}))(?<![A-Za-z\\])[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*\)?$", ""),
         (
             rf"^((?:(?!\\[lgn]e|[<>]).)*[^ ,(]){_WHERE}(?:[ (]*[kmnl] ?\\in ?\\mathbb ?\{{?Z\}}? ?\)?|{_INTEGERS})$",
             r"\1",
