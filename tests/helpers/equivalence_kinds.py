@@ -169,9 +169,10 @@ KINDS: list[Pair] = [
         ],
         different=[
             (r"1-\gamma", r"1+\gamma"), (r"\gamma", "g"), ("E_1+E_2", "E_1"), ("E_1", "E_2"), ("e^{it}", "e^{-it}"),
-            ("e^{it}", r"\cos t"), ("|x|", "x"), (r"\sqrt{x^2}", "x"), (r"\sqrt{xy}", r"\sqrt x+\sqrt y"),
-            (r"\sqrt{x+y}", r"\sqrt x\sqrt y"), (r"\sqrt{\frac ab}", r"\frac{\sqrt b}{\sqrt a}"),
-            (r"\sqrt{x^2y}", r"x\sqrt y"), ("E_1", "e_1"), (r"\gamma_0+1", "1"), ("I_1+2", "i+2"),
+            ("The maximum value of x is 4", "8"), ("e^{it}", r"\cos t"), ("|x|", "x"), (r"\sqrt{x^2}", "x"),
+            (r"\sqrt{xy}", r"\sqrt x+\sqrt y"), (r"\sqrt{x+y}", r"\sqrt x\sqrt y"),
+            (r"\sqrt{\frac ab}", r"\frac{\sqrt b}{\sqrt a}"), (r"\sqrt{x^2y}", r"x\sqrt y"), ("E_1", "e_1"),
+            (r"\gamma_0+1", "1"), ("I_1+2", "i+2"),
         ],
     ),
     *_pairs(
