@@ -1,7 +1,7 @@
 """How many gold answers each convention of the grader concerns: golds of the seven test sets and of DeepMath's sample.
 
-A convention is what the grader asks though a reader might not: a decimal as the six-place rounding, no decimal comma, no
-conversion of units, prose by its letters. It costs a right answer in the other form, or refuses the gold answer.
+A convention is what the grader asks though a reader might not: a decimal as the six-place rounding, no decimal comma,
+no conversion of units, prose by its letters. It costs a right answer in the other form, or refuses the gold answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILES: dict[str, Callable[[dict], object]] = {
 }
 CONVENTIONS: dict[str, Callable[[str], bool]] = {
     "decimal of one to five places": lambda gold: bool(re.fullmatch(r"-?[0-9]*\.[0-9]{1,5}", gold)),
-    "comma between digits, read as a list": lambda gold: bool(re.search(r"(?<![0-9,])[0-9]+,[0-9]{1,2}(?![0-9,])", gold)) and "(" not in gold,
+    "comma between digits": lambda gold: "(" not in gold and bool(re.search(r"(?<![0-9,])\d+,\d{1,2}(?![0-9,])", gold)),
     "unit": lambda gold: split_unit(gold)[1] not in ("", "degree"),
     "prose of more than four words": lambda gold: judgeable_without_engine(gold) is False,
     "seconds of arc": lambda gold: bool(re.search(r"[0-9]''", gold)),
