@@ -134,7 +134,8 @@ _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
 def clean(answer: str) -> str:
     r"""The answer with one spelling for signs, spaces, brackets and relations; still LaTeX, with the same meaning.
 
-    Dollar signs go, as math delimiters and as currency. ``and`` and ``or`` between answers become commas.
+    Dollar signs go, an amount of money gets a unit. ``and`` and ``or`` between answers become commas, ``or`` between
+    inequalities a union.
 
     Args:
         answer: a gold answer, or the content of a box.
@@ -213,7 +214,7 @@ def only_text(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1 << 14)
 def compact(text: str) -> str:
-    r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``, ``\frac12`` in braces.
+    r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``.
 
     Args:
         text: a cleaned text.
