@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number
-from repo_verl.rewards.spelling import TRUTH_WORDS, choice, clean, compact, unwrap, word
-from repo_verl.rewards.structure import Chain, Equation, Group, Node, Scalar, Words, leaves, read, vector
-from repo_verl.rewards.units import split_unit
+from repo_verl.rewards.spelling import TRUTH_WORDS, choice, clean, compact, letters, renamed, unwrap, word
+from repo_verl.rewards.structure import Chain, Equation, Group, Node, Scalar, Words, leaves, quotients, read, vector
+from repo_verl.rewards.units import radians, split_unit
 
 Symbolic = Callable[[str, str, float | None], bool]
 """``(gold, answer, tolerance)`` as LaTeX, units removed -> equal."""
@@ -24,8 +25,14 @@ MAX_WORDS = 4
 """A gold answer of more words is prose, which no rule can judge but by its letters."""
 
 _ANY_WORD = re.compile(r"[A-Za-z]+")
+_OPERATOR = re.compile(r".[+-]|/|\\(?:frac|cdot|times)(?![A-Za-z])")
+_NAME = re.compile(r"\\[A-Za-z]+|([A-Za-z](?:_\w|_\{\w+\})?)")
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_SAID = r"[A-Za-z]{2,}[ ,]+(?:[0-9]+ ?)?[A-Za-z]{2,}"
+_PROSE = re.compile(rf"(?<![\\A-Za-z])(?={_SAID})[A-Za-z ,0-9]*[A-Za-z]{{3}}")
 
 
 def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Symbolic | None = None) -> bool | None:
@@ -43,12 +50,17 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
         >>> verdict("2, 1", "1, 2"), verdict("(2,1)", "(1,2)"), verdict("x+1", "1+x")
         (True, False, None)
     """
-    cleaned_gold, cleaned_answer = clean(gold), clean(answer)
+    cleaned_gold = clean(gold)
+    cleaned_answer = renamed(clean(answer), cleaned_gold)
     if compact(cleaned_gold) == compact(cleaned_answer):
         return True
     gold_word = word(cleaned_gold)
     if gold_word in TRUTH_WORDS:
         return _truth(cleaned_answer) == gold_word
+    if re.fullmatch("[A-F]{2,6}", cleaned_gold) and "," in cleaned_answer:
+        picks = [choice(part) for part in cleaned_answer.split(",")]
+        if None not in picks and len(set(cleaned_gold)) == len(cleaned_gold):
+            return sorted(filter(None, picks)) == sorted(cleaned_gold)
     letter = choice(cleaned_gold)
     if letter is not None:
         picked = choice(cleaned_answer, with_content=True)
@@ -98,6 +110,8 @@ def _truth(answer: str) -> str | None:
 
 
 def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
+    if isinstance(gold, Chain) or isinstance(answer, Chain):
+        gold, answer = _stated(gold, answer, r"[xyz](?!_)"), _stated(answer, gold)
     if isinstance(gold, Chain) or (isinstance(answer, Chain) and isinstance(gold, Equation)):
         # a relation between expressions, of which no side is the answer
         return _ask(gold, answer, None, symbolic) if isinstance(answer, Chain | Equation) else False
@@ -114,19 +128,52 @@ def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic 
     if isinstance(gold, Words) or isinstance(answer, Words):
         return gold == answer
     if isinstance(gold, Group) and isinstance(answer, Group):
+        if gold.brackets == answer.brackets == ":" and not (
+            _TIME.fullmatch(gold.text) and _TIME.fullmatch(answer.text)
+        ):
+            sides = quotients(gold), quotients(answer)
+            if sides[0] and sides[1] and len(sides[0]) == len(sides[1]):
+                return _all(_same_scalar(*pair, tolerance, symbolic) for pair in zip(*sides, strict=True))
         if gold.brackets == answer.brackets:
             return (_same_order if gold.brackets else _same_set)(gold, answer, tolerance, symbolic)
         if {gold.brackets, answer.brackets} == {"()", ""} and _names(gold) + _names(answer) == len(gold.items) > 1:
-            return _same_order(gold, answer, tolerance, symbolic)  # (2, 4) and x = 2, y = 4
+            return _same_order(_by_name(gold), _by_name(answer), tolerance, symbolic)  # (2, 4) and x = 2, y = 4
         return False
     if isinstance(gold, Group) or isinstance(answer, Group):
         return _same_mixed(gold, answer, tolerance, symbolic)
     return _same_scalar(gold.text, answer.text, tolerance, symbolic)
 
 
+def _stated(node: Node, other: Node, unknowns: str = r"(?!)") -> Node:
+    r"""The value of ``a + b = 5`` where the other side says none of what is on the left.
+
+    Args:
+        node: any node.
+        other: what it is compared with.
+        unknowns: letters that make it the equation of a curve.
+    """
+    if not isinstance(node, Chain) or len(node.items) != 2 or isinstance(other, Chain | Equation):
+        return node
+    left, value = node.items
+    ratio = isinstance(left, Group) and left.brackets == ":"
+    compound = (
+        isinstance(left, Scalar) and _OPERATOR.search(left.text) and len(set(_NAME.findall(left.text)) - {""}) > 1
+    )
+    known = not any(letters(leaf.text) or leaf.text == "0" for leaf in leaves(value))  # x + y - 3 = 0 is a line
+    return value if known and (ratio or compound) and not re.search(unknowns, node.text) else node
+
+
 def _names(group: Group) -> int:
     """How many names the elements of a set have."""
     return 0 if group.brackets else len({item.name for item in group.items if isinstance(item, Equation)})
+
+
+def _by_name(group: Group) -> Group:
+    """A set of named values in the order of the alphabet, where the names are letters in a row, as x, y and z."""
+    names = sorted(item.name for item in group.items if isinstance(item, Equation))
+    if len(names) == len(group.items) and "".join(names) in _ALPHABET:
+        return replace(group, items=tuple(sorted(group.items, key=lambda item: getattr(item, "name", ""))))
+    return group
 
 
 def _value(node: Node) -> Node:
@@ -153,7 +200,7 @@ def _same_set(gold: Group, answer: Group, tolerance: float | None, symbolic: Sym
     """Every element of each is in the other; values of different names, where only one side names them, keep order."""
     names = _names(gold), _names(answer)
     if (names[0] > 1 and not names[1]) or (names[1] > 1 and not names[0]):
-        return _same_order(gold, answer, tolerance, symbolic)
+        return _same_order(_by_name(gold), _by_name(answer), tolerance, symbolic)
     golds, answers = tuple(dict.fromkeys(gold.items)), tuple(dict.fromkeys(answer.items))
     if symbolic is None and len(golds) * len(answers) > MAX_PAIRS:
         return None
@@ -167,10 +214,14 @@ def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Sym
     if not isinstance(group, Group) or not isinstance(other, Scalar):
         return False
     entries = vector(other.text)
-    if entries is not None and group.brackets and len(entries) == len(group.items):
+    if entries is not None and group.brackets not in ("", ":", "≡") and len(entries) == len(group.items):
         sides = (group.items, entries) if group is gold else (entries, group.items)
         return _all(_same(one, another, tolerance, symbolic) for one, another in zip(*sides, strict=True))
-    if group.brackets == ":":
+    ratio = quotients(group)
+    if ratio and len(ratio) == 1:
+        pair = (ratio[0], other.text) if group is gold else (other.text, ratio[0])
+        return _same_scalar(*pair, tolerance, symbolic)
+    if group.brackets in (":", "≡"):
         return False
     if exact_number(split_unit(other.text)[0]) is None:
         return _ask(gold, answer, tolerance, symbolic)
@@ -182,6 +233,13 @@ def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Sym
 
 def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
+    if (
+        "degree" in (gold_unit, answer_unit)
+        and {gold_unit, answer_unit} <= {"degree", "radian", ""}
+        and (r"\pi" in gold) != (r"\pi" in answer)
+    ):
+        gold, gold_unit = radians(gold, gold_unit)
+        answer, answer_unit = radians(answer, answer_unit)
     if gold_unit and answer_unit and gold_unit != answer_unit:
         return False
     percents = gold.endswith("%"), answer.endswith("%")
@@ -189,6 +247,8 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
         return False
     if compact(gold) == compact(answer):
         return True
+    if _is_prose(unwrap(gold)) or _is_prose(unwrap(answer)):
+        return unwrap(gold).casefold().split() == unwrap(answer).casefold().split()
     if gold.isalpha() and answer.isalpha() and gold.casefold() == answer.casefold():
         return False  # A and a are two variables; Math-Verify reads both in lower case
     gold_number, answer_number = exact_number(gold), exact_number(answer)
@@ -207,6 +267,11 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
     if percents == (False, True):
         return symbolic(gold, rf"\frac{{{answer}}}{{100}}", tolerance)
     return False
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text is a sentence, or a part of one: an engine would read its words as products of letters."""
+    return _PROSE.search(text) is not None
 
 
 def _same_based(gold: str, answer: str) -> bool:

@@ -6,49 +6,115 @@ Pure functions on strings, standard library only, linear in the length of their 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import unicodedata
 from collections.abc import Callable
 
-_UNICODE = str.maketrans(
+from repo_verl.rewards.sets import solution_set
+
+TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|normal)?|math(?:rm|bf|it|sf)|emph|mbox|hbox|rm|bf)"
+
+_SIGNS = str.maketrans(
     {
-        "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
+        "−": "-", "–": "-", "‐": "-", "×": r"\times ", "·": r"\cdot ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
         "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "±": r"\pm ", "∅": r"\emptyset ",
-        "，": ",", "（": "(", "）": ")", "％": "%", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+        "∠": r"\angle ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "′": "'", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     }
+    | {chr(code): f"\\{unicodedata.name(chr(code)).split()[-1].lower()} " for code in range(0x3B1, 0x3CA)}
+    | {"λ": r"\lambda ", "ο": "o", "ς": r"\sigma "}
 )  # fmt: skip
+_ROOT_SIGN = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?))")
+_SQUARE_METERS = re.compile(r"(?<=[0-9])\s+m(?=[²³]\s*\.?\s*$)")
+_CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
+_AMOUNT = r"([+-]?[0-9](?:[0-9.,]|\\!|\{,\})*)"
+_RUPEES = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{\s*|\b)Rs\b\.?\s*\}}?(?=\s*[0-9])")
+_SIGN = r"(?:\\\$|[€£¥₹])"
+_MONEY = re.compile(rf"\$?\s*(?:{_SIGN}\s*{_AMOUNT}|{_AMOUNT}\s*{_SIGN})\s*\$?|\$\s*{_AMOUNT}|{_AMOUNT}\s*\$")
 
 _END = r"(?![A-Za-z])"
+_MACROS = {
+    "langle": "⟨", "rangle": "⟩", "lbrace": r"\{", "rbrace": r"\}", "lt": "<", "less": "<", "gt": ">",
+    "varnothing": r"\emptyset ", "neq": r"\ne ", "ne": r"\ne ", "degree": r"^\circ ", "degrees": r"^\circ ",
+    **dict.fromkeys(("geqslant", "geq", "ge"), r"\ge "), **dict.fromkeys(("leqslant", "leq", "le"), r"\le "),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"), **dict.fromkeys(("left", "right", "middle"), ""),
+    **dict.fromkeys(("quad", "qquad", "displaystyle", "limits", "textstyle"), " "),
+    **{f"{b}ig{g}{j}": "" for b in "bB" for g in ("", "g") for j in ("", "l", "r", "m")},
+}  # fmt: skip
+_TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
+_ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
+_ORDINAL = r"(?:st|nd|rd|th)"
+_WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
+_INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
+_BREAK = rf"[,;]|(?:{TEXT_COMMAND}\s*\{{\s*)?\b(?:and|or|but|except|if|unless|when|otherwise|else)\b"
+_CLAUSE = rf"(?:(?!{_BREAK}|\)$).)*"
+_VARIABLE = rf"\s*(?:\}}\s*)?[A-Za-z](?:_\w)?\s*(?=\}}|,|\\(?:in|ne|ge|le){_END}|[<>]|$)"
+_DOMAIN = rf"{_CLAUSE}(?:(?:{_BREAK})+{_VARIABLE}{_CLAUSE})*"
+"""What a quantifier is about: up to a comma or conjunction behind which no variable and its range follow."""
+
+
+def _repeating(match: re.Match[str]) -> str:
+    r"""``0.1\overline{6}`` as a fraction."""
+    whole, once, period = match[1] or "0", match[2], match[3] or match[4]
+    upper = int(whole + once + period) - int(whole + once)
+    return rf"\frac{{{upper}}}{{{(10 ** len(period) - 1) * 10 ** len(once)}}}"
+
+
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<!\\)((?:\\\\)*)\\\s*$", r"\1"),  # what is left of a space at the end
-        (r"(?<!\\)(?:\\\$|\$|\\[()]|\\\[|\\\])", ""),
-        (rf"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?){_END}\s*", ""),
+        (r"(?<!\\)(?:\\\$|[$€£¥₹]|\\[()]|\\\[|\\\])", ""),
+        (r"^\s*\*\*([^*]+)\*\*[\s.]*$", r"\1"),  # Markdown's bold
+        (r"\*\*\s*(?:(-?[0-9]+|[A-Za-z])|(?=\())", lambda match: f"^{{{match[1]}}}" if match[1] else "^"),
+        (rf"\\(?:textcolor|color)\s*\{{[^{{}}]*\}}|\\(?:boldsymbol|bm|pmb|underline){_END}", "¤"),
+        (r"¤\s*(?:\{([^{}]*)\})?", r"\1"),
+        (rf"\{{\s*\\(?:bf|rm|it|sf|tt|em|bfseries|itshape){_END}\s*([^{{}}\\]*)\}}", r"\\text{\1}"),
+        (r"\\(?:left|right)\s*\.", ""),
+        (r"\\([A-Za-z]+)", lambda match: _MACROS.get(match[1], match[0])),
         (r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda match: "'" * match[1].count("prime")),
         (r",\s*(?<!\\)\\!\s*", ","),
-        (rf"\\[dtc]frac{_END}", r"\\frac"),
+        (rf"\\(sqrt(?:\s*\[[^\[\]]*\])?)\s*({_TOKEN})", r"\\\1{\2}"),
+        (rf"\\frac\s*({_TOKEN})(?=\s*(?:\{{|(?:{_TOKEN})(?![0-9])))", r"\\frac{\1}"),
+        (rf"(\\frac\{{[^{{}}]*(?:\{{[^{{}}]*\}}[^{{}}]*)*\}})\s*({_TOKEN})(?![0-9])", r"\1{\2}"),
         (r"(?<!\\)\\!", ""),
-        (rf"(?<!\\)\\[,;: ]|~|\\q?quad{_END}|\\(?:displaystyle|limits|textstyle){_END}", " "),
+        (r"(?<!\\)\\[,;: ]|~", " "),
         (r"\{,\}", ","),
         (r"\\%|\bpercent\b", "%"),
-        (rf"\\langle{_END}\s*", "⟨"),
-        (rf"\\rangle{_END}", "⟩"),
-        (rf"\\lbrace{_END}", r"\\{"),
-        (rf"\\rbrace{_END}", r"\\}"),
-        (rf"\\(?:geqslant|geq|ge){_END}", r"\\ge "),
-        (rf"\\(?:leqslant|leq|le){_END}", r"\\le "),
-        (rf"\\(?:neq|ne){_END}", r"\\ne "),
-        (rf"\\(?:lt|less){_END}", "<"),
-        (rf"\\gt{_END}", ">"),
-        (rf"\\varnothing{_END}|\\\{{\s*\\\}}", r"\\emptyset "),
-        (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?|\\degrees?{_END}", r"^\\circ "),
+        (r"\\\{\s*\\\}", r"\\emptyset "),
+        (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?", r"^\\circ "),
         (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
+        (rf"(?<![A-Za-z\\])(pi){_END}", r"\\\1 "),
+        (rf"(?<![A-Za-z\\])(?<!name\{{)(ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z])", r"\\\1 "),
+        (rf"(?<=[0-9])\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", ""),
+        (rf"(?<=[0-9])\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", ""),
+        (rf"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}", ""),
+        (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
-        (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}).*", ""),
+        (
+            r"(?<![0-9./}^_])([0-9]+) ([0-9]{1,9})/([0-9]{1,9})(?![0-9.])",  # 3 1/4; 4 10/3 is no mixed number
+            lambda match: (
+                rf"{match[1]}\frac{{{match[2]}}}{{{match[3]}}}" if int(match[2]) < int(match[3]) else match[0]
+            ),
+        ),
+        (
+            r"(?<![0-9,])([0-9]{0,40})\.([0-9]{0,40})\\(?:overline ?\{([0-9]{1,40})\}|dot ?\{?([0-9])\}?)(?![0-9\\])",
+            _repeating,
+        ),
+        (r"([ap])\.\s?m\.?", r"\1m"),
+        (rf"^(?:{TEXT_COMMAND}\s*\{{{_ANSWER}\}}|({TEXT_COMMAND}\s*\{{)?{_ANSWER})", r"\1"),
+        (rf"(?<=[0-9])\s*{TEXT_COMMAND}\s*\{{\s*([A-Za-z]+),? and\s*\}}\s*(?=[0-9])", r"\\text{ \1}, "),
+        (rf"{TEXT_COMMAND}\s*\{{\s*(?!not)([A-Za-z]+):\s*\}}\s*([0-9]+)", r"\2\\text{ \1}"),
+        (rf"(?<=[^ ,]){_WHERE}(?:[ ,(]|(?<=\}}))(?<![A-Za-z\\])[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*\)?$", ""),
+        (
+            rf"^((?:(?!\\[lgn]e|[<>]).)*[^ ,(]){_WHERE}(?:[ (]*[kmnl] ?\\in ?\\mathbb ?\{{?Z\}}? ?\)?|{_INTEGERS})$",
+            r"\1",
+        ),
+        (r"^([A-Za-z])\s*\\in\s*\\mathbb\s*\{?R\}?\s*,\s*(?=\1\s*(?:\\(?:ne|le|ge)|<|>))", ""),
+        (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}){_DOMAIN}", ""),
     )
 )
 
-TEXT_COMMAND = r"\\(?:textbf|textit|textrm|textsf|text|mathrm|mathbf|mathit|mathsf|mbox|hbox|rm|bf)"
 _TEXT_GROUP = re.compile(TEXT_COMMAND + r"\s*\{([^{}]*)\}")
 _ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
 _CONNECTIVE = re.compile(
@@ -56,22 +122,25 @@ _CONNECTIVE = re.compile(
 )
 _PLAIN_WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+){0,4}|[A-Za-z]{2,}(?:[ -][A-Za-z]+){1,4}")
 TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
-_SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne"})
+_SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne", "one", "two", "six", "ten"})
 _TEXT_WORDS = re.compile(r"[A-Za-z][A-Za-z'-]+(?: [A-Za-z'-]+){0,4}")
-_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")
+_CHOICE = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?([A-Z])\)?[.:]?")
 _CHOICE_WITH_CONTENT = re.compile(
-    rf"(?:{TEXT_COMMAND}\s*\{{)?\s*\(([A-Z])\)\s*[:.]?\s*\}}?(?!\s*[-+*/^_=(,])(.*)", re.DOTALL
+    rf"(?:{TEXT_COMMAND}\s*\{{)?\s*(?:\(([A-Z])\)\s*[:.]?|([A-Z])\s*[):])\s*\}}?(?!\s*[-+*/^_=(,])(.*)", re.DOTALL
 )
+_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_DEFINED = re.compile(r"[A-Za-z]'*\s*\(\s*([A-Za-z])\s*\)\s*=")
+_CONSTANT = re.compile(r"[a-z].*\+ ?[CK]$")
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
-_SHORT_FRACTION = re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)")
 
 
 def clean(answer: str) -> str:
     r"""The answer with one spelling for signs, spaces, brackets and relations; still LaTeX, with the same meaning.
 
-    Dollar signs go, as math delimiters and as currency. ``and`` and ``or`` between answers become commas.
+    Dollar signs go, an amount of money gets a unit. ``and`` and ``or`` between answers become commas, ``or`` between
+    inequalities a union.
 
     Args:
         answer: a gold answer, or the content of a box.
@@ -80,11 +149,62 @@ def clean(answer: str) -> str:
         >>> clean(r"$\left( \dfrac{1}{2},\, 3 \right)$.")
         '( \\frac{1}{2}, 3 )'
     """
-    text = answer.translate(_UNICODE)
+    if answer.isascii() and answer.isdigit():
+        return answer
+    text = answer if answer.isascii() else _latex(answer)
+    text = _RUPEES.sub("₹", text.replace(r"\pounds", "£"))
+    money = _MONEY.fullmatch(text.strip())
+    if money:
+        sign = next((sign for sign in _CURRENCIES if sign != "$" and sign in text), "$")
+        text = rf"{next(filter(None, money.groups()))}\text{{ {_CURRENCIES[sign]}}}"
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
-    text = _CONNECTIVE.sub(", ", text).strip()
+    text = _CONNECTIVE.sub(", ", solution_set(text)).strip()
     return text.rstrip(".").strip() if not text.endswith("..") else text
+
+
+def _latex(text: str) -> str:
+    """Unicode as LaTeX: NFKC, save for what it would take the meaning from, as superscripts and fractions."""
+    text = _SQUARE_METERS.sub(r"\\text{ m}", text)
+    text = _ROOT_SIGN.sub(lambda match: match[1].translate(_SIGNS).strip() + f"{{{match[2] or match[3]}}}", text)
+    parts = []
+    for tag, run in itertools.groupby(
+        text.translate(_SIGNS), lambda char: unicodedata.decomposition(char).split(" ")[0]
+    ):
+        plain = [unicodedata.normalize("NFKC", char).translate(_SIGNS) for char in run]
+        if tag == "<fraction>":
+            parts += [r"\frac{{{}}}{{{}}}".format(*number.split("⁄")) for number in plain]
+        elif tag == "<circle>":
+            parts.append(", ".join(f"({number})" for number in plain))
+        elif tag in ("<super>", "<sub>"):
+            joined = "".join(plain)
+            parts.append(r"^\circ " if joined == "o" else f"{'^' if tag == '<super>' else '_'}{{{joined}}}")
+        else:
+            parts += plain
+    return "".join(parts)
+
+
+def letters(text: str) -> set[str]:
+    r"""The letters of a cleaned text, none of ``\pi``'s."""
+    return {found for found in _LETTER.findall(text) if len(found) == 1}
+
+
+def renamed(answer: str, gold: str) -> str:
+    r"""The answer with a letter that is free to choose named as in the gold answer.
+
+    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, an integer beside ``\pi``, C
+    and K as constants of integration. Both texts are cleaned.
+    """
+    heads = [_DEFINED.match(text) for text in (gold, answer)]
+    bodies = [text[head.end() :] if head else text for text, head in zip((gold, answer), heads, strict=True)]
+    old, new = letters(bodies[1]) - letters(bodies[0]), letters(bodies[0]) - letters(bodies[1])
+    if len(old) != 1 or len(new) != 1:
+        return answer
+    pair = old | new
+    free = any(head and head[1] in pair for head in heads) and pair <= set("xyztus")
+    free = free or (pair <= set("klmn") and all(r"\pi" in body for body in bodies))
+    free = free or (pair == {"C", "K"} and all(_CONSTANT.search(body) for body in bodies))
+    return _LETTER.sub(lambda match: new.copy().pop() if match[0] in old else match[0], answer) if free else answer
 
 
 def unwrap(text: str) -> str:
@@ -99,13 +219,12 @@ def only_text(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1 << 14)
 def compact(text: str) -> str:
-    r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``, ``\frac12`` in braces.
+    r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``.
 
     Args:
         text: a cleaned text.
     """
-    text = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", unwrap(text))
-    text = _LIST_COMMA.sub(";", text)
+    text = _LIST_COMMA.sub(";", unwrap(text))
     return _SINGLE_GROUP.sub(r"\1\2", text).replace(" ", "")
 
 
@@ -138,8 +257,10 @@ def choice(text: str, with_content: bool = False) -> str | None:
         with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and alone.
     """
     match = _CHOICE.fullmatch(unwrap(text).strip())
-    if match is None and with_content:
+    if match:
+        return match[1]
+    if with_content:
         match = _CHOICE_WITH_CONTENT.fullmatch(text)
-        if match and _LONE_CAPITAL.search(unwrap(match[2])):
+        if match and _LONE_CAPITAL.search(unwrap(match[3])):
             return None
-    return match.group(1) if match else None
+    return (match[1] or match[2]) if match else None

@@ -6,6 +6,7 @@ intervals. Everything without such a structure is a :class:`Scalar`, whose meani
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -17,10 +18,10 @@ MAX_DEPTH = 12
 _OPEN, _CLOSE = "([{⟨", ")]}⟩"
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _NAME = (
-    r"(?:\\angle\s*)?(?:\\?[A-Za-z]+)(?:\s*_\s*(?:\{[^{}]*\}|\w))?'*(?:\^\s*\{?(?:-1|\\prime|\*)\}?)?"
+    r"(?:\\(?:overline|overrightarrow|vec|widehat)\s*\{\s*[A-Za-z]+\s*\}|\\?[A-Za-z]+(?:(?:\s+\\?|\\)[A-Za-z]+)*)(?:\s*_\s*(?:\{[^{}]*\}|\w))?'*(?:\^\s*\{?(?:-1|\\prime|\*)\}?)?"
     r"(?:\s*(?:\([^()=]{1,24}\)|\[[^\[\]=]{1,24}\]))?"
 )
-_SIMPLE_NAME = re.compile(rf"{_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\)|\|\s*{_NAME}\s*\||\\?[A-Za-z]+\s+\\?[A-Za-z]")
+_SIMPLE_NAME = re.compile(rf"{_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\)|\|\s*{_NAME}\s*\|")
 _FUNCTION = re.compile(r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}")
 _ARGUMENTS = re.compile(r"\(\\?[A-Za-z]+(?:,\\?[A-Za-z]+)*\)$")
 _MATRIX = re.compile(r"\\begin\s*\{([pbvBV]?matrix)\}(.*)\\end\s*\{\1\}", re.DOTALL)
@@ -30,6 +31,9 @@ _RELATION = re.compile(
 )
 _THOUSANDS_IN_LIST = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _THOUSANDS_FACTOR = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?=\s*(?:\\|[A-Za-z]))")
+_MODULUS = re.compile(r"\(?\s*\\?[pb]?mod(?![A-Za-z])\s*(?:\{([^{}]*)\}|([^{}()]*))\s*\)?")
+_NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+MAX_SPREADS = 4
 _SET_BUILDER = re.compile(r"\\(?:mid|vert)(?![A-Za-z])|\||:")
 
 
@@ -100,11 +104,19 @@ def read(text: str, depth: int = 0) -> Node:
         raise TooDeep(f"brackets nested more than {MAX_DEPTH} deep")
     words = word(text)
     if words is not None:
-        return Words(words)
+        return Scalar(str(_NUMBER_WORDS.index(words))) if words in _NUMBER_WORDS else Words(words)
     if only_text(text):
         text = unwrap(text).strip()  # \text{36 dollars}
     if is_thousands(text):
         return Scalar(text)
+    congruence = _congruence(text, depth)
+    if congruence:
+        return congruence
+    rows = [read(row, depth + 1) for row in split_top(text, ";")] if ";" in text and "=" in text else []
+    if len(rows) > 1 and all(
+        isinstance(row, Group) and all(isinstance(e, Equation) for e in row.items) for row in rows
+    ):
+        return Group("", tuple(rows), text)  # p = 5, q = 2; p = 7, q = 2
     parts = split_top(without_thousands_commas(text), ",;")
     if len(parts) > 1 and all(parts):
         return _set([read(part, depth + 1) for part in parts], text)
@@ -144,7 +156,29 @@ def _bracketed(text: str, depth: int) -> Node | None:
         return _set([read(part, depth + 1) for part in parts], text)
     if len(parts) == 1:
         return read(inner, depth + 1) if (opened, closed) == ("(", ")") else None
-    return Group(opened + closed, tuple(read(part, depth + 1) for part in parts), text)
+    items = [read(part, depth + 1) for part in parts]
+    brackets = "()" if opened + closed == "⟨⟩" else opened + closed
+    spread = [item.items if isinstance(item, Group) and _PLUS_MINUS.search(item.text) else (item,) for item in items]
+    if brackets == "()" and any(len(values) > 1 for values in spread):
+        if r"\mp" in inner or len(_PLUS_MINUS.findall(inner)) > MAX_SPREADS:
+            return _spread(text, depth)
+        return Group("", tuple(Group(brackets, row, text) for row in itertools.product(*spread)), text)
+    return Group(brackets, tuple(items), text)
+
+
+def _congruence(text: str, depth: int) -> Node | None:
+    r"""``n \equiv 7, 11 \pmod 6`` as its left side, its least residues and its modulus."""
+    left, sign, right = unwrap(text).partition(r"\equiv")
+    match = _MODULUS.search(right)
+    if not sign or not match or match.end() < len(right):
+        return None
+    modulus = (match[1] or match[2] or "").strip()
+    residues = split_top(right[: match.start()], ",")
+    if modulus.isdigit() and int(modulus):
+        residues = [str(int(one) % int(modulus)) if re.fullmatch("-?[0-9]+", one) else one for one in residues]
+    return Group(
+        "≡", (read(left, depth + 1), _set([read(one, depth + 1) for one in residues], right), read(modulus)), text
+    )
 
 
 def _set(items: list[Node], text: str) -> Node:
@@ -172,10 +206,12 @@ def _named(text: str, depth: int) -> Node | None:
     parts = split_top(text, "=")
     if len(parts) < 2 or not all(parts) or any(_RELATION.search(part) for part in parts):
         return None
-    if not _SIMPLE_NAME.fullmatch(_FUNCTION.sub(r"\1", unwrap(parts[0])).strip()):
+    named = [_SIMPLE_NAME.fullmatch(_FUNCTION.sub(r"\1", unwrap(part)).strip()) is not None for part in parts]
+    if not named[0]:
         return Chain(tuple(read(part, depth + 1) for part in parts), text)
-    rest = tuple(read(part, depth + 1) for part in parts[1:])
-    name = _ARGUMENTS.sub("", compact(parts[0]))
+    count = len(parts) - 1 if all(named[:-1]) and not named[-1] else 1  # x = y = z = 1
+    rest = tuple(read(part, depth + 1) for part in parts[count:])
+    name = "=".join(_ARGUMENTS.sub("", compact(part)) for part in parts[:count])
     return Equation(name, rest[0] if len(rest) == 1 else Chain(rest, text), text)
 
 
@@ -185,6 +221,15 @@ def _ratio(text: str, depth: int) -> Node | None:
     if len(parts) < 2 or not all(parts) or "\\" in text and _SET_BUILDER.search(text.replace(":", "")):
         return None
     return Group(":", tuple(read(part, depth + 1) for part in parts), text)
+
+
+def quotients(node: Group) -> tuple[str, ...]:
+    """The quotients of neighbours in a ratio of plain expressions; none for everything else."""
+    if node.brackets != ":" or not all(
+        isinstance(item, Scalar) and not re.search(r"[%'&]|\\text|[0-9] *[A-Za-z]{2}", item.text) for item in node.items
+    ):
+        return ()
+    return tuple(rf"\frac{{{upper.text}}}{{{lower.text}}}" for upper, lower in itertools.pairwise(node.items))
 
 
 def vector(text: str) -> tuple[Node, ...] | None:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import math_verify
 import sympy
+from sympy.core.evalf import PrecisionExhausted
 
 from repo_verl.rewards.bounds import Refused, text_refusal, tree_refusal
 from repo_verl.rewards.numbers import same_decimal
@@ -26,9 +27,16 @@ _EXTRACTION = math_verify.LatexExtractionConfig(try_extract_without_anchor=False
 _EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.normalization_config, units=False))
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
 _PRIMES = re.compile(r"([A-Za-z])('+)")
+_NO_SYMBOL = re.compile(
+    r"(?:(?<![A-Za-z\\])([EeIi])(?=_)|\\gamma(?![A-Za-z]|\s*(?:\\left|\()))(?:_\s*\{?(\w+)\}?)?"
+)  # as it reads them
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"([0-9.]+|[A-Za-z])\s*\^\s*\{?\\circ\s*\}?")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _CASELESS = frozenset("cC")
 _DIGITS = 30
+_APART = sympy.Float("1e-20")
+_LONG = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
 
 Expression: TypeAlias = "sympy.Basic | sympy.MatrixBase"
 
@@ -59,11 +67,10 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
             return same_decimal(numbers[0], numbers[1])
     if _says_nothing(answer_expressions[-1]) or _other_case(gold, answer):
         return False
-    if math_verify.verify(
-        gold_expressions, answer_expressions, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True
-    ):
+    sides = gold_expressions[-1], answer_expressions[-1]
+    if _same_value(*sides):
         return True
-    return _equal_complex(gold_expressions[-1], answer_expressions[-1])
+    return any(_same_value(*read) for read in (_imaginary(*sides), _split_roots(*sides)) if read != sides)
 
 
 def _says_nothing(expression: Expression) -> bool:
@@ -82,25 +89,68 @@ def _other_case(gold: str, answer: str) -> bool:
     return any(c.isalpha() and c not in wanted and c.swapcase() in wanted - found for c in found)
 
 
-def _equal_complex(gold: Expression, answer: Expression) -> bool:
-    """Whether two expressions are equal once ``i`` is the imaginary unit, which Math-Verify reads in some texts only.
-
-    Compared at three points, where other symbols have arbitrary positive values.
-    """
-    sides = [side for side in (gold, answer) if isinstance(side, sympy.Expr)]
-    symbols = sorted(set().union(*(side.free_symbols for side in sides)), key=str)
-    if len(sides) < 2 or "i" not in {str(symbol) for symbol in symbols}:
+def _same_value(gold: Expression, answer: Expression) -> bool:
+    """Math-Verify's verdict, save where it takes a tiny difference for none."""
+    if _apart(gold, answer):
         return False
-    difference, size = sides[0] - sides[1], abs(sides[0]) + 1
-    for number in range(3):
-        values = {
-            symbol: sympy.I if str(symbol) == "i" else sympy.Rational(17 + 31 * place + 7 * number, 23 + 5 * place)
-            for place, symbol in enumerate(symbols)
-        }
-        apart = (abs(difference) / size).subs(values).evalf(_DIGITS, chop=True)
-        if not apart.is_number or not apart.is_finite or apart > sympy.Float("1e-12"):
-            return False
-    return True
+    return bool(
+        math_verify.verify([gold], [answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
+    )
+
+
+def _apart(gold: Expression, answer: Expression) -> bool:
+    """Whether two expressions certainly differ; False decides nothing.
+
+    Rationals are compared exactly, other constants to 30 digits, expressions in symbols at one point.
+    Decimals are left out: they may be rounded.
+    """
+    sides = gold, answer
+    if any(not isinstance(side, sympy.Expr) or side.has(sympy.Float, *_LONG) for side in sides):
+        return False
+    names = sorted({str(symbol).casefold() for side in sides for symbol in side.free_symbols})
+    if not names:
+        exact = [side.doit() for side in sides]
+        if all(isinstance(value, sympy.Rational) for value in exact):
+            return bool(exact[0] != exact[1])
+    point = {name: sympy.Rational(17 + 31 * place, 23) for place, name in enumerate(names)} | {"e": sympy.E}
+    values = [{symbol: point[str(symbol).casefold()] for symbol in side.free_symbols} for side in sides]
+    try:
+        one, other = (side.evalf(_DIGITS, subs=at, strict=True) for side, at in zip(sides, values, strict=True))
+    except PrecisionExhausted:
+        return False
+    if not all(value.is_number and value.is_finite for value in (one, other)):
+        return False
+    return bool(abs(one - other) > _APART * max(abs(one), abs(other)))
+
+
+def _imaginary(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
+    """Both with ``i`` as the imaginary unit, where Math-Verify read a symbol in either, and all other symbols real."""
+    symbols = gold.free_symbols | answer.free_symbols
+    if "i" not in map(str, symbols):
+        return gold, answer
+    units = {one: sympy.I if str(one) == "i" else sympy.Symbol(str(one), real=True) for one in symbols}
+    return gold.xreplace(units), answer.xreplace(units)
+
+
+def _split_roots(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
+    r"""Both with roots of products as products of roots, as for positive factors.
+
+    ``\sqrt{x^2}`` stays: no power of one factor is taken apart.
+    """
+    if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
+        return gold, answer
+    return gold.replace(_is_root, _split_root), answer.replace(_is_root, _split_root)
+
+
+def _is_root(node: sympy.Basic) -> bool:
+    if not isinstance(node, sympy.Pow) or not node.exp.is_Rational or node.exp.is_Integer or not node.free_symbols:
+        return False
+    return isinstance(node.base, sympy.Mul) or (isinstance(node.base, sympy.Pow) and bool(node.base.exp.is_negative))
+
+
+def _split_root(root: sympy.Pow) -> sympy.Expr:
+    factors = (factor.as_base_exp() for factor in sympy.Mul.make_args(root.base))
+    return sympy.Mul(*((b**-e) ** -root.exp if e.is_negative else (b**e) ** root.exp for b, e in factors))
 
 
 def parse_gold(gold: str) -> list[Expression]:
@@ -133,6 +183,11 @@ def parse(text: str) -> list[Expression]:
     if reason:
         raise Refused(reason)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
+    text = _NO_SYMBOL.sub(
+        lambda found: rf"\mathrm{{{found[1] or 'g'}}}_{{{'' if found[1] else 'gamma'}{found[2] or ''}}}", text
+    )
+    if _TRIGONOMETRIC.search(text):
+        text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     if "'" in text:
         raise Refused("a prime behind something other than a letter")
     match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))

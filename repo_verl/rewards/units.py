@@ -7,45 +7,14 @@ import re
 
 from repo_verl.rewards.spelling import TEXT_COMMAND, unwrap
 
-_ALIASES = {
-    "cm": "cm centimeter centimetre",
-    "mm": "mm millimeter millimetre",
-    "km": "km kilometer kilometre",
-    "m": "m meter metre",
-    "in": "in inch inche",
-    "ft": "ft foot feet",
-    "yd": "yd yard",
-    "mi": "mi mile",
-    "kg": "kg kilogram",
-    "mg": "mg milligram",
-    "g": "g gram",
-    "lb": "lb pound",
-    "oz": "oz ounce",
-    "l": "l liter litre L",
-    "ml": "ml mL milliliter millilitre",
-    "s": "s sec second",
-    "min": "min minute",
-    "h": "h hr hour",
-    "day": "day",
-    "week": "week",
-    "month": "month",
-    "year": "year yr",
-    "mph": "mph",
-    "kph": "kph",
-    "dollar": "dollar USD",
-    "cent": "cent",
-    "degree": "degree deg",
-    "radian": "radian rad",
-    "hz": "Hz hertz",
-    "n": "N newton",
-    "j": "J joule",
-    "w": "W watt",
-    "k": "K kelvin",
-    "pa": "Pa pascal",
-    "ev": "eV",
-    "mol": "mol mole",
-}
-_CANONICAL = {spelling: unit for unit, spellings in _ALIASES.items() for spelling in spellings.split()}
+_UNITS = (
+    "cm centimeter centimetre, mm millimeter millimetre, km kilometer kilometre, m meter metre, in inch inche, ft "
+    "foot feet, yd yard, mi mile, kg kilogram, mg milligram, g gram, lb pound, oz ounce, l liter litre L, ml mL "
+    "milliliter millilitre, s sec second, min minute, h hr hour, day, week, month, euro EUR, rupee INR, yen yuan JPY "
+    "CNY RMB, am AM, pm PM, year yr, mph, kph, dollar USD, cent, degree deg, radian rad, Hz hertz, N newton, J "
+    "joule, W watt, K kelvin, Pa pascal, eV, mol mole"
+)
+_CANONICAL = {name: names.split()[0].casefold() for names in _UNITS.split(", ") for name in names.split()}
 _MEANINGLESS = frozenset({"", "unit", "square unit", "cubic unit", "sq unit"})
 
 _POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
@@ -59,6 +28,7 @@ _PLAIN_UNIT = re.compile(
     r"(?P<body>[+-]?[\d.,]*\d\.?|[+-]?\d+/\d+|[+-]?\\frac\{\d+\}\{\d+\})\s*(?P<unit>[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})"
     + _POWER
 )
+_NOT_AN_ANGLE = re.compile(r"\\circ|degree|,|\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _UNIT_WORDS = re.compile(r"[A-Za-z./ -]*")
 _BODY_END = re.compile(r"[0-9)}\]a-z]\s*")
 _VALUE = re.compile(r"\d|\\pi|\\sqrt")
@@ -80,7 +50,7 @@ def split_unit(text: str) -> tuple[str, str]:
         (('15', 'cm^2'), ('5m', ''))
     """
     match = _DEGREES.fullmatch(text)
-    if match and _VALUE.search(match["body"]) and not re.search(r"\\circ|degree|,", match["body"]):
+    if match and _VALUE.search(match["body"]) and not _NOT_AN_ANGLE.search(match["body"]):
         return match["body"], "degree"
     start = _unit_start(text)
     body = text[:start].strip()
@@ -112,6 +82,16 @@ def _unit_start(text: str) -> int:
             break
         start = part.start()
     return start
+
+
+def radians(body: str, unit: str) -> tuple[str, str]:
+    """An angle without its unit, in radians.
+
+    Args:
+        body: the number.
+        unit: ``degree``, ``radian`` or none.
+    """
+    return (rf"\frac{{{body}\pi}}{{180}}" if unit == "degree" else body), ""
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -3,7 +3,7 @@ r"""Pairs of a gold and an answer with the verdict a mathematician would give: t
 Every kind holds equal spellings and near misses: values which are plausibly taken for one another. ``answer`` is what
 stands inside ``\boxed{}``; ``gold`` is what a data set stores. ``tolerance`` is the data set's, an absolute one.
 Pairs which only a convention could decide are left out: a doubled element of a set, x>3 against (3,\infty), a column
-vector against a tuple, \pi/4 against 45 degrees, 500 cm against 5 m, a tolerance on lists.
+vector against a tuple, 500 cm against 5 m, a tolerance on lists.
 """
 
 from __future__ import annotations
