@@ -61,7 +61,7 @@ KINDS: list[Pair] = [
         different=[
             ("6", "x_1+x_2=5"), ("5", "2x=5"), ("5", "2a=5"), ("5", "AB^2=5"), ("5", r"\frac{x}{2}=5"), ("5", "x=y=7"),
             ("x+2y=3", "3"), ("x^2+y^2=25", "25"), (r"\frac{x}{y}=2", "2"), ("a+b=5", "6"), ("a+b=c", "c"),
-            ("5", "7=5"), ("x=y=z=2", "x=2"), ("a+b=5", "a-b=5"), ("2", r"\frac{AB}{CD}=\frac12"),
+            ("5", "7=5"), ("x=y=z=2", "x=2"), ("x=y=z", "z"), ("a+b=5", "a-b=5"), ("2", r"\frac{AB}{CD}=\frac12"),
             ("3", r"\text{The answer is not } 3"), (r"\min f = 4", r"\max f = 4"), ("5", r"a+b\ne 5"), ("5", "a+b=5c"),
             ("a+b-c=0", "0"), ("0", "2a+3b-c=0"), ("5", "3+4=5"),
         ],
@@ -82,6 +82,7 @@ KINDS: list[Pair] = [
             (r"(-\infty,-1)\cup(2,\infty)", r"x<-1 \text{ and } x>2"), ("(1,2)", r"\{1,2\}"),
             (r"(-\infty,-1)\cup(2,\infty)", r"x\le-1 \text{ or } x>2"), (r"(-\infty,-1)\cup(2,\infty)", "x<-1 or y>2"),
             ("x>1", r"x>1, x\in\mathbb{Z}"), (r"\{x|1>x>2\}", "(1,2)"), (r"\{x|1<x>2\}", "(1,2)"),
+            (r"(-\infty,2)\cup(2,\infty)", r"\{x|y\ne 2\}"),
         ],
     ),
     *_pairs(
@@ -118,8 +119,8 @@ KINDS: list[Pair] = [
         ],
         different=[
             (r"k\pi", r"2n\pi"), (r"x=k\pi", "x=k"), (r"x=k\pi", r"x=\pi"), ("2n", "2k"), ("2x+3", "2t+3"),
-            ("2x+3", "f(t)=2x+3t"), ("A+B", "A+C"), ("x+C", "x+A"), (r"x=k\pi", r"k=x\pi"), ("2x+3", "f(t)=3t+2"),
-            (r"n\ge 3", r"n\ge 3, n\in\mathbb{Z}"), ("2a", "f(t)=2t"),
+            ("2x+3", "f(t)=2x+3t"), ("A+B", "A+C"), ("2C+x", "2K+x"), ("x+C", "x+A"), (r"x=k\pi", r"k=x\pi"),
+            ("2x+3", "f(t)=3t+2"), (r"n\ge 3", r"n\ge 3, n\in\mathbb{Z}"), ("2a", "f(t)=2t"),
         ],
     ),
     *_pairs(
