@@ -50,10 +50,10 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
         >>> verdict("2, 1", "1, 2"), verdict("(2,1)", "(1,2)"), verdict("x+1", "1+x")
         (True, False, None)
     """
-    cleaned_gold = clean(gold)
-    cleaned_answer = renamed(clean(answer), cleaned_gold)
+    cleaned_gold, cleaned_answer = clean(gold), clean(answer)
     if compact(cleaned_gold) == compact(cleaned_answer):
         return True
+    cleaned_answer = renamed(cleaned_answer, cleaned_gold)
     gold_word = word(cleaned_gold)
     if gold_word in TRUTH_WORDS:
         return _truth(cleaned_answer) == gold_word

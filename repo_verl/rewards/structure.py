@@ -22,6 +22,7 @@ _NAME = (
     r"(?:\s*(?:\([^()=]{1,24}\)|\[[^\[\]=]{1,24}\]))?"
 )
 _SIMPLE_NAME = re.compile(rf"{_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\)|\|\s*{_NAME}\s*\|")
+_DEFINITION = re.compile(rf"{_NAME}\s*=")
 _FUNCTION = re.compile(r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}")
 _ARGUMENTS = re.compile(r"\(\\?[A-Za-z]+(?:,\\?[A-Za-z]+)*\)$")
 _MATRIX = re.compile(r"\\begin\s*\{([pbvBV]?matrix)\}(.*)\\end\s*\{\1\}", re.DOTALL)
@@ -112,11 +113,10 @@ def read(text: str, depth: int = 0) -> Node:
     congruence = _congruence(text, depth)
     if congruence:
         return congruence
-    rows = [read(row, depth + 1) for row in split_top(text, ";")] if ";" in text and "=" in text else []
-    if len(rows) > 1 and all(
-        isinstance(row, Group) and all(isinstance(e, Equation) for e in row.items) for row in rows
-    ):
-        return Group("", tuple(rows), text)  # p = 5, q = 2; p = 7, q = 2
+    rows = [split_top(row, ",") for row in split_top(text, ";")]
+    if len(rows) > 1 and len(rows[0]) > 1 and all(_DEFINITION.match(part) for row in rows for part in row):
+        sets = (_set([read(part, depth + 1) for part in row], ", ".join(row)) for row in rows)
+        return Group("", tuple(sets), text)  # p = 5, q = 2; p = 7, q = 2
     parts = split_top(without_thousands_commas(text), ",;")
     if len(parts) > 1 and all(parts):
         return _set([read(part, depth + 1) for part in parts], text)

@@ -272,6 +272,15 @@ def test_numbers_in_a_base(text, found):
         r"\prime",
         "%",
         ":",
+        r"\frac",
+        "√(",
+        "½",
+        "②",
+        r"\text{a:} 1",
+        "x<1 or",
+        r"k \in\mathbb{Z}",
+        "a;b=1",
+        r"\equiv 1 \pmod",
     ],
 )
 @pytest.mark.parametrize("glue", [" ", "", "/", r"\cdot "])
