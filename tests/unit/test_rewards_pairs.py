@@ -14,6 +14,7 @@ CONVENTIONS = {
     ("4", ""): "an empty box is no answer: test_a_mention_behind_the_box_is_no_box",
     (r"1 \text{ m}", r"100 \text{ cm}"): "units are not converted",
     (r"2\text{ hours}", r"120\text{ minutes}"): "units are not converted",
+    (r"\mathbf{i}+2\mathbf{j}", "(1,2)"): "i and j are letters: which of them are unit vectors, only the problem says",
     (r"0.003^{\prime\prime}", "0.003"): "double primes are seconds, inches or a second derivative",
 }
 """(gold, answer) -> why ours differs from what is expected."""
