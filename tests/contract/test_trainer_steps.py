@@ -139,6 +139,19 @@ def test_ages_and_uses_by_hand(model):
     assert metrics["repo/uses_max"] == 2
 
 
+def test_exposed_work_is_timed_where_it_lies_within_verls_timers(model):
+    run = start(model, 2, 1, *replaying())
+    for step in range(2):
+        batch, _, times = run.step({TEXTS[0]: answers([0.0, 1.0], step)})
+        run.end_step(batch)
+    assert (
+        0 < times["repo_exposed_adv"] < times["adv"] and 0 < times["repo_exposed_update_actor"] < times["update_actor"]
+    )
+    between = times["repo_exposed"] - times["repo_exposed_adv"] - times["repo_exposed_update_actor"]
+    assert between > 0, "handing rows over to be cleared lies behind verl's timers"
+    assert 0 < times["repo_select"] + times["repo_retrieve"] < times["gen"]
+
+
 @pytest.mark.parametrize("kind", ["split", "mixed", "kl"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_rows_go_back_in_the_dtype_of_the_engines_log_probs(model, dtype, kind):
