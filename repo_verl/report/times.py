@@ -15,28 +15,38 @@ PARTS = {
     "reference, critic": ("ref", "values", "update_critic"),
     "advantages": ("adv",),
     "update": ("update_actor",),
-    "replay": ("repo_select", "repo_retrieve", "repo_insert"),
+    "replay": ("repo_exposed",),
     "sync weights": ("update_weights",),
     "checkpoint": ("save_checkpoint",),
 }
-"""Parts of a step and verl's timers of them; picking and placing rows lies within the update's timer."""
+"""Parts of a step and their timers. verl's run one after the other. RePO's own count work beside verl's (retrieval
+beside generation or old log-probs, insertion beside the update), all but `repo_exposed`: what nothing ran beside."""
+
+WITHIN = {"advantages": "repo_exposed_adv", "update": "repo_exposed_update_actor"}
+"""Parts whose timers hold some of `repo_exposed`, and how much; logs of older versions don't say."""
 
 REST = "rest"
 ALL_PARTS = (*PARTS, REST)
 
 
 def step_parts(data: dict[str, float]) -> dict[str, float]:
-    """One step's seconds by part, as far as a timer names it.
+    """One step's seconds by part: no second is in two parts, and together they are the step.
 
     Args:
         data: of the step.
 
     Returns:
-        Seconds, in the order of `PARTS`.
+        Seconds, in the order of `ALL_PARTS`. In a log that does not say which timers hold RePO's exposed work, it is in
+        the others' parts and "replay" is 0.
     """
-    parts = {part: sum(data.get(f"timing_s/{name}", 0.0) for name in names) for part, names in PARTS.items()}
-    nested = sum(data.get(f"timing_s/{name}", 0.0) for name in ("repo_select", "repo_retrieve"))
-    parts["update"] = max(0.0, parts["update"] - nested)
+    seconds = {name.removeprefix("timing_s/"): value for name, value in data.items() if name.startswith("timing_s/")}
+    parts = {part: sum(seconds.get(name, 0.0) for name in names) for part, names in PARTS.items()}
+    if not all(name in seconds for name in WITHIN.values()):
+        parts["replay"] = 0.0
+    else:
+        for part, name in WITHIN.items():
+            parts[part] = max(0.0, parts[part] - seconds[name])
+    parts[REST] = max(0.0, seconds["step"] - sum(parts.values()))
     return parts
 
 
@@ -46,22 +56,30 @@ def timed_steps(log: Log) -> list[dict[str, float]]:
     return steps[1:] or steps
 
 
+def middle_parts(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The parts of a run's median step; the mean of the two in the middle where their number is even.
+
+    Each part's own median would be of another step, and those don't add up to any step's time.
+
+    Args:
+        steps: at least one.
+    """
+    ordered = sorted(steps, key=lambda data: data["timing_s/step"])
+    middle = [step_parts(data) for data in ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]]
+    return {part: statistics.fmean(parts[part] for parts in middle) for part in ALL_PARTS}
+
+
 def median_parts(group: Group) -> dict[str, float]:
-    """Each part's median over a run's steps, and of that the mean over the group's runs.
+    """The parts of a run's median step, and of those the mean over the group's runs; they add up to `median_step`.
 
     Args:
         group: of runs.
 
     Returns:
-        Seconds by part, `REST` being what they leave of the median step; empty if no run has a timed step.
+        Seconds by part; empty if no run has a timed step.
     """
-    medians = []
-    for steps in filter(None, (timed_steps(run.log) for run in group.runs)):
-        each = [step_parts(data) for data in steps]
-        parts = {part: statistics.median(step[part] for step in each) for part in PARTS}
-        parts[REST] = max(0.0, statistics.median(data["timing_s/step"] for data in steps) - sum(parts.values()))
-        medians.append(parts)
-    return {part: statistics.fmean(parts[part] for parts in medians) for part in ALL_PARTS} if medians else {}
+    found = [middle_parts(steps) for run in group.runs if (steps := timed_steps(run.log))]
+    return {part: statistics.fmean(parts[part] for parts in found) for part in ALL_PARTS} if found else {}
 
 
 def median_step(group: Group) -> float | None:

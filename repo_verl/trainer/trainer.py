@@ -46,7 +46,10 @@ from repo_verl.trainer.worker_update import watched_update
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-TIMERS = ("repo_select", "repo_retrieve", "repo_place", "repo_insert", "repo_exposed")
+TIMERS = (
+    *("repo_select", "repo_retrieve", "repo_place", "repo_insert"),
+    *("repo_exposed", "repo_exposed_adv", "repo_exposed_update_actor"),
+)
 
 
 class ReplayTrainer(PPOTrainer):
@@ -157,11 +160,11 @@ class ReplayTrainer(PPOTrainer):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.repo.active:
-            with self._exposed():
+            with self._exposed("adv"):
                 if self._updates_actor():
                     self._planning.result()  # what is wrong with a row is said there
             batch = super()._compute_advantage(batch, metrics)
-            with self._exposed():
+            with self._exposed("adv"):
                 rows.refuse_unsupported(batch, self.processor is not None)
             return batch
         with estimator.selected(self.config.algorithm, "grpo"):
@@ -209,7 +212,7 @@ class ReplayTrainer(PPOTrainer):
         return Prepared(update, ordered, late)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        with self._exposed():
+        with self._exposed("update_actor"):
             prepared, merged = self._planning.result(), batch
             del self._planning
             update = prepared.update
@@ -223,9 +226,9 @@ class ReplayTrainer(PPOTrainer):
             with watched_update(self.actor_rollout_wg, layout) as (reports, grad_norms):
                 super()._update_actor(merged, metrics)
         finally:
-            with self._exposed():
+            with self._exposed("update_actor"):
                 statuses = storing.result()
-        with self._exposed():
+        with self._exposed("update_actor"):
             self._log_update(prepared, statuses, reports, grad_norms, metrics)
         return batch
 
@@ -275,13 +278,15 @@ class ReplayTrainer(PPOTrainer):
         metrics["repo/effective_steps"] = self.effective_steps
 
     @contextlib.contextmanager
-    def _exposed(self) -> Iterator[None]:
-        """Count the block as RePO's own work that nothing runs beside."""
+    def _exposed(self, within: str = "") -> Iterator[None]:
+        """Count the block as RePO's own work that nothing runs beside; ``within`` is verl's timer around it, if any."""
         begun = time.perf_counter()
         try:
             yield
         finally:
-            self.timing_raw["repo_exposed"] = self.timing_raw.get("repo_exposed", 0.0) + time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            for name in ("repo_exposed", f"repo_exposed_{within}") if within else ("repo_exposed",):
+                self.timing_raw[name] = self.timing_raw.get(name, 0.0) + seconds
 
     def _updates_actor(self) -> bool:
         return bool(self.config.trainer.critic_warmup <= self.global_steps)

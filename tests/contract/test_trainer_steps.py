@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 
 import pytest
 import torch
@@ -137,6 +138,30 @@ def test_ages_and_uses_by_hand(model):
         logged.append([metrics[f"repo/{name}"] for name in ("replayed_rows", "age_mean", "age_max", "uses_mean")])
     assert logged == [[0, 0, 0, 0], [2, 1.0, 1, 1.0], [0, 0, 0, 0], [4, 2.5, 3, 1.5]]
     assert metrics["repo/uses_max"] == 2
+
+
+def test_exposed_work_is_timed_where_it_lies_within_verls_timers(model):
+    run = start(model, 2, 1, *replaying())
+    for step in range(2):
+        batch, _, times = run.step({TEXTS[0]: answers([0.0, 1.0], step)})
+        run.end_step(batch)
+    assert (
+        0 < times["repo_exposed_adv"] < times["adv"] and 0 < times["repo_exposed_update_actor"] < times["update_actor"]
+    )
+    between = times["repo_exposed"] - times["repo_exposed_adv"] - times["repo_exposed_update_actor"]
+    assert between > 0, "handing rows over to be cleared lies behind verl's timers"
+    assert 0 < times["repo_select"] + times["repo_retrieve"] < times["gen"]
+    prepare = run.trainer._prepare
+
+    def slow(batch):
+        time.sleep(1.0)
+        return prepare(batch)
+
+    run.trainer._prepare = slow
+    batch, _, times = run.step({TEXTS[0]: answers([0.0, 1.0], 2)})
+    run.end_step(batch)
+    waited = 1.0 - times["old_log_prob"]  # what of planning is left behind the old log-probs is waited for in adv
+    assert 0.9 * waited < times["repo_exposed_adv"] < times["adv"] and waited > 0.2
 
 
 @pytest.mark.parametrize("kind", ["split", "mixed", "kl"])

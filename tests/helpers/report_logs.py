@@ -18,12 +18,14 @@ def steps(arm, seed, count=40, epoch=8):
         times = {
             "gen": abs(draw.gauss(2.0, 0.2)), "old_log_prob": 0.45, "adv": 0.1, "update_weights": 0.05,
             "repo_select": 0.0005 * replays, "repo_retrieve": 0.09 * replays, "repo_insert": 0.003 * (arm == "repo"),
-            "update_actor": 0.7 + 0.3 * replays,
+            "update_actor": 0.7 + 0.3 * replays, "repo_exposed": 0.06 * replays,
+            "repo_exposed_adv": 0.02 * replays, "repo_exposed_update_actor": 0.03 * replays,
         }  # fmt: skip
+        verls = [value for name, value in times.items() if not name.startswith("repo_")]
         rows = min(step, 2 * epoch) * 128 * (arm == "repo")
         data = {
             **{f"timing_s/{name}": value for name, value in times.items()},
-            "timing_s/step": sum(times.values()) - times["repo_select"] - times["repo_retrieve"] + 0.06,
+            "timing_s/step": sum(verls) + 0.06,
             "repo/replayed_rows": 128.0 * replays, "repo/prompts_with_replay": 16.0 * replays,
             "repo/age_mean": age, "repo/age_max": age + 4 * replays,
             "repo/score_fresh_mean": 0.3 + 0.004 * step + draw.gauss(0, 0.05),

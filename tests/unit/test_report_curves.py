@@ -110,8 +110,9 @@ def test_lines_of_replay_are_left_out_where_nothing_replays_and_points_of_other_
 
 
 def test_parts_of_a_step_and_what_no_timer_names():
-    times = {"timing_s/gen": 2.0, "timing_s/update_actor": 1.5, "timing_s/repo_select": 0.25,
-             "timing_s/repo_retrieve": 0.25, "timing_s/repo_insert": 0.5}  # fmt: skip
+    times = {"timing_s/gen": 2.0, "timing_s/update_actor": 1.5, "timing_s/adv": 0.25, "timing_s/repo_select": 0.25,
+             "timing_s/repo_retrieve": 0.25, "timing_s/repo_insert": 0.5, "timing_s/repo_exposed": 1.0,
+             "timing_s/repo_exposed_adv": 0.25, "timing_s/repo_exposed_update_actor": 0.5}  # fmt: skip
     repo = group("repo", log("timing_s/step", [90.0, 5.0, 5.0], **times, **{"repo/replayed_rows": 8}))
     parts = median_parts(repo)
     assert {part: seconds for part, seconds in parts.items() if seconds} == {
