@@ -99,6 +99,12 @@ def test_a_smaller_capacity_keeps_the_newest(results):
     assert any("capacity=3, where the buffer was saved with 8: the 12 oldest" in line for line in found["said"])
 
 
+def test_rows_that_are_longer_than_the_run_takes_are_left_out(results):
+    found = only(results, "shorter")
+    assert found["resumed"]["step"] == 3 and found["resumed"]["rows"] == 0, "recorded responses have 4 tokens or more"
+    assert any("48 saved rows are left out, " in line and "48 over data.max_response" in line for line in found["said"])
+
+
 def test_a_larger_capacity_and_other_log_probs_are_migrated(results):
     larger, narrow = only(results, "larger"), only(results, "narrow")
     assert larger["resumed"]["rows"] == narrow["resumed"]["rows"] == 48 and larger["saved"] == narrow["saved"] == 4

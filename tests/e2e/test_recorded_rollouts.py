@@ -315,7 +315,7 @@ def test_every_metric_is_logged_every_step(runs):
         "clip_low_fresh clip_high_fresh clip_low_replayed clip_high_replayed ess_replayed zero_advantage_share_fresh "
         "zero_advantage_share_replayed effective_prompts_fresh effective_prompts_all effective_steps pruned_rows "
         "pruned_tokens late_rows update_tokens "
-        "buffer_rows buffer_tokens buffer_bytes"
+        "buffer_rows buffer_tokens buffer_bytes evicted_prompts"
     ).split()
     for name in ("replay", "none", "two_ranks_dynamic"):
         for step in metrics(runs, name):

@@ -16,6 +16,8 @@ PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
 N, PER_STEP, STEPS = 4, 4, 6
 REPLAY = ["algorithm.adv_estimator=repo", "algorithm.repo.min_size=4", "algorithm.repo.num_replay=3"]
 EXACT = [*REPLAY, "algorithm.repo.strategy=random", "algorithm.repo.capacity=6", "data.shuffle=True", "data.seed=3"]
+# of 8 prompts with 4 to 6 rows of 4 to 12 tokens about 5 fit
+BOUNDED = [*EXACT, "algorithm.repo.max_tokens=200", "algorithm.repo.max_uses=1"]
 SKIP = [*REPLAY, "data.shuffle=False", "algorithm.repo.on_nonfinite=skip"]
 # two responses of one prompt and one of another; both prompts have rows in step 3, so replay is going on
 BAD = [[3, PROMPTS[0], 1], [3, PROMPTS[0], 2], [3, PROMPTS[1], 0]]
@@ -27,6 +29,9 @@ SCENARIOS = {
     "middle": ([*EXACT, "trainer.save_freq=1"], {"stop_before": 4}),  # in the middle of an epoch
     "boundary": ([*EXACT, "trainer.save_freq=1"], {"stop_before": 5}),  # at the end of one
     "end": ([*EXACT, "trainer.save_freq=1"], {}),
+    "bounded": (BOUNDED, {}),
+    "bounded_middle": ([*BOUNDED, "trainer.save_freq=1"], {"stop_before": 4}),
+    "bounded_end": ([*BOUNDED, "trainer.save_freq=1", "algorithm.repo.storage=distributed"], {}),
     "nan_stop": ([*REPLAY, "data.shuffle=False", "trainer.save_freq=1"], {"nan": BAD, "fails": True}),
     "nan_mended": ([*REPLAY, "data.shuffle=False", "trainer.save_freq=1"], {}),
     "nan_skip": (SKIP, {"nan": BAD}),
@@ -37,7 +42,7 @@ SCENARIOS = {
     "failed_step": ([*REPLAY, "data.shuffle=False"], {"drop": NOTHING, "fails": True}),
     "twice": ([*REPLAY, "data.shuffle=False", "algorithm.repo.warn_ratio=1.0001"], {}),
 }  # fmt: skip
-FOLDERS = {"boundary": "middle", "end": "middle", "nan_mended": "nan_stop"}
+FOLDERS = {"boundary": "middle", "end": "middle", "bounded_end": "bounded_middle", "nan_mended": "nan_stop"}
 
 
 COMMON = [
@@ -99,6 +104,23 @@ def test_a_stopped_and_resumed_run_has_the_buffer_of_one_that_went_on(runs):
     assert first == second and sum(shard["rows"] for shard in first["shards"]) == 48
     arrays = load_arrays(ours / "rows-00000.safetensors")
     assert arrays["uses"].max() == 1 and set(arrays["step"].tolist()) >= {4, 5, 6}
+
+
+def test_a_bounded_buffer_evicts_in_a_resumed_run_what_it_would_have_evicted(runs):
+    """The first part keeps rows in the driver, the second in a storage process."""
+    whole, first, second = (metrics(runs, name) for name in ("bounded", "bounded_middle", "bounded_end"))
+    assert [sorted(part) for part in (first, second)] == [[1, 2, 3], [4, 5, 6]]
+    for step, row in whole.items():
+        mine, its = timeless({**first, **second}[step]), timeless(row)
+        assert mine == its, {k: (v, mine.get(k)) for k, v in its.items() if mine.get(k) != v}
+        assert row["repo/buffer_tokens"] <= 200 and row["repo/uses_max"] <= 1
+    assert whole[1]["repo/evicted_prompts"] == 0 and min(whole[n]["repo/evicted_prompts"] for n in (2, 3, 4, 5, 6)) > 0
+    assert sum(row["repo/replayed_rows"] for row in whole.values()) > 0
+    ours, theirs = (
+        load_arrays(runs / name / "checkpoints" / "global_step_6" / "prompt_replay" / "rows-00000.safetensors")
+        for name in ("bounded", "bounded_middle")
+    )
+    assert all(ours[name].tolist() == theirs[name].tolist() for name in ours) and len(ours["prompt_key"]) < 8
 
 
 def test_scores_of_nan_stop_the_run_and_name_the_rows(runs):

@@ -168,6 +168,7 @@ def cases(base: Path) -> dict[str, tuple[Callable[[Path], None], list[str]]]:
         "grpo": (forget_repo, []),
         "not_persisted": (nothing, ["algorithm.repo.persist=False"]),
         "smaller": (nothing, ["algorithm.repo.capacity=3", "algorithm.repo.min_size=3"]),
+        "shorter": (nothing, ["data.max_response_length=3"]),
         "larger": (nothing, ["algorithm.repo.capacity=32"]),
         "narrow": (nothing, ["algorithm.repo.log_prob_dtype=bfloat16"]),
         "other_tokenizer": (nothing, [f"actor_rollout_ref.model.path={shuffled_tokenizer(base / 'shuffled')}"]),

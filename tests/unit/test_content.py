@@ -1,12 +1,13 @@
 """A reward function that changed under the same path and name."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import content
+from repo_verl.trainer import content, identity
 from repo_verl.trainer.content import content_of
 from repo_verl.trainer.identity import refuse_other_settings, reward_contents
 
@@ -55,6 +56,15 @@ def test_a_file_is_known_by_its_bytes_and_refused_once_they_change(tmp_path):
     said = str(caught.value)
     assert said.startswith(f"{KEY}='sha256 ") and said.count(". ") == 0 and said.endswith("with an empty buffer.")
     assert saved[KEY] in said and now[KEY] in said and "algorithm.repo.persist=false" in said
+
+
+def test_it_is_part_of_what_a_saved_buffer_must_agree_with(tmp_path, monkeypatch):
+    (tmp_path / "reward.py").write_text("1")
+    monkeypatch.setattr(identity, "vocabulary_size", lambda model: 9)
+    made = config(str(tmp_path / "reward.py"))
+    made.actor_rollout_ref = {"rollout": {"temperature": 1.0}, "model": {}}
+    known = identity.of_run(made, SimpleNamespace(get_vocab=dict), [1, 2])
+    assert known[KEY] == content_of(str(tmp_path / "reward.py"))
 
 
 def test_a_checkpoint_that_did_not_record_it_loads_and_one_line_says_so(tmp_path, caplog):

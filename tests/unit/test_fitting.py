@@ -101,6 +101,7 @@ def test_the_bound_counts_what_fits(tmp_path):
     buffer, loaded = load(tmp_path / "b", limits=(None, 6, None), max_tokens=17)
     assert lengths(buffer) == [[], [2, 3]]
     assert (loaded.too_long, loaded.evicted_prompts, loaded.evicted_rows) == ((0, 3, 0), 1, 3)
+    assert loaded.over_capacity == 0
 
 
 def config(strategy="fsdp2", **actor):
