@@ -51,7 +51,8 @@ ALLOWED = {
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
     "repo_verl.replay.inspect": {"numpy", "safetensors", "repo_verl.replay", "repo_verl.step_folders"},
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
-    "repo_verl.plugin": {"repo_verl.trainer", "repo_verl.cpu"},
+    "repo_verl.import_hooks": set(),
+    "repo_verl.plugin": {"repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu"},
     "repo_verl.trainer": {
         *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "jinja2", "repo_verl.trainer", "repo_verl.replay",
         "repo_verl.losses", "repo_verl.metrics", "repo_verl.config", "repo_verl.advantages", "repo_verl",
@@ -74,7 +75,7 @@ ALLOWED = {
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
-        "repo_verl.plugin", "repo_verl.rewards",
+        "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",
     },
     "repo_verl": set(),
     "data_prep": {
