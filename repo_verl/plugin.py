@@ -92,6 +92,9 @@ def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
                 return make(cls) if make is object.__new__ else make(cls, *args, **kwargs)
             if asks_for_repo(_config_of(args, kwargs)):
                 raise_failures()
+                from repo_verl.trainer.seam_check import require_seams
+
+                require_seams()
                 from repo_verl.trainer.trainer import TRAINERS
 
                 return TRAINERS[mode](*args, **kwargs)
@@ -123,10 +126,11 @@ def _wrap_validation(config_module: ModuleType) -> None:
 def _check_run(config: Any) -> None:
     """All that is checked of a RePO run before Ray starts."""
     raise_failures()
-    from repo_verl.trainer import checks, golds, weight_sockets
+    from repo_verl.trainer import checks, golds, seam_check, weight_sockets
 
-    checks.check_verl_version(_verl_version())
     checks.check_config(config)
+    seam_check.require_seams()  # imports verl's trainers, which runs their hooks
+    raise_failures()
     golds.check_golds(config)
     weight_sockets.mark_run(config, CLUSTER_SOCKETS)
 
@@ -170,10 +174,6 @@ def _mark_weight_receiver(module: ModuleType) -> None:
     from repo_verl.trainer.weight_sockets import mark_receiver
 
     mark_receiver(module)
-
-
-def _verl_version() -> str:
-    return str(getattr(sys.modules.get("verl"), "__version__", "unknown"))
 
 
 def raise_failures() -> None:

@@ -24,17 +24,11 @@ from typing import Any
 import omegaconf
 
 from repo_verl.config import lookup
+from repo_verl.trainer.seams import WEIGHT_SOCKETS
 
 logger = logging.getLogger(__name__)
 
 _MARK = "_repo_verl_cluster_in_name"
-
-ENDS = {
-    "vllm_rollout.py": ("class ServerAdapter", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
-    "vllm_async_server.py": ("class vLLMHttpServer", 'os.environ["VERL_RAY_JOB_ID"] = '),
-    "utils.py": ('os.environ.get("VERL_RAY_JOB_ID"', 'f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
-}
-"""Where both ends name their socket, below verl's ``workers/rollout/vllm_rollout``: what must stand there."""
 
 JOB = "VERL_RAY_JOB_ID"
 """Environment variable by which verl tells vLLM's processes the job id that stands in the socket's name."""
@@ -64,14 +58,14 @@ def mark_run(config: Any, variable: str) -> None:
 
 
 def find_unknown_end() -> str | None:
-    """The first of verl's files that does not name the socket as :data:`ENDS` has it; None if all do.
+    """The first of verl's files that does not name the socket as :data:`.seams.WEIGHT_SOCKETS` has it; None if all do.
 
     Read and not imported: these modules need vLLM, and the process that starts Ray may have none.
     """
     import verl
 
     folder = Path(verl.__file__).parent / "workers" / "rollout" / "vllm_rollout"
-    for name, parts in ENDS.items():
+    for name, parts in WEIGHT_SOCKETS.items():
         path = folder / name
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if not all(part in text for part in parts):

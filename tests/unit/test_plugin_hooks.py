@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from repo_verl import import_hooks, plugin
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import checks, golds, weight_sockets
+from repo_verl.trainer import checks, estimator, golds, seam_check, weight_sockets
+from repo_verl.trainer.seams import WEIGHT_SOCKETS
 
 REPO = {"algorithm": {"adv_estimator": "repo"}}
 GRPO = {"algorithm": {"adv_estimator": "grpo"}}
@@ -48,7 +49,8 @@ def test_another_run_has_four_hooks_and_none_of_them_is_a_weight_sockets():
 
 
 @pytest.mark.parametrize("name", sorted(hooks()))
-def test_a_verl_that_is_not_known_is_left_as_it_is_and_stops_repo_alone(name):
+def test_a_verl_that_is_not_known_is_left_as_it_is_and_stops_repo_alone(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "verl.trainer.ppo.v1.trainer_base", ModuleType("x"))
     module = ModuleType("x")
     before = dict(vars(module))
     hooks()[name](module)
@@ -141,6 +143,7 @@ def registry(monkeypatch):
     trainer.TRAINERS = {"sync": Ours}
     monkeypatch.setitem(sys.modules, "verl.trainer.ppo.v1.trainer_base", base)
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", trainer)
+    monkeypatch.setattr(seam_check, "require_seams", lambda: None)
     plugin._register_trainer("sync", ModuleType("x"))
     return base.TRAINER_REGISTRY
 
@@ -152,6 +155,17 @@ def test_the_dispatcher_makes_verls_own_class_and_ours_for_repo(registry, monkey
     assert type(made).__name__ == "Ours" and made.config is REPO
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", None)
     assert type(registry["sync"](config=GRPO)) is Stock, "nothing of ours is imported"
+
+
+def test_the_dispatcher_looks_at_the_seams_before_our_trainer_is_imported(registry, monkeypatch):
+    def refuse():
+        raise RepoConfigError("a seam is missing")
+
+    monkeypatch.setattr(seam_check, "require_seams", refuse)
+    monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", None)
+    with pytest.raises(RepoConfigError, match="a seam is missing"):
+        registry["sync"](REPO)
+    assert type(registry["sync"](GRPO)) is Stock
 
 
 def test_the_dispatcher_is_a_class_that_users_may_derive_from(registry):
@@ -179,8 +193,9 @@ def test_the_dispatcher_raises_what_failed_for_repo_alone(registry):
         registry["sync"](REPO)
 
 
-def test_the_estimator_raises_what_failed():
+def test_the_estimator_raises_what_failed(monkeypatch):
     """For every trainer of verl that does not come by the dispatcher."""
+    monkeypatch.setattr(estimator, "serving", False)
     module = ModuleType("x")
     registered = {}
     module.register_adv_est = lambda name: functools.partial(registered.__setitem__, name)
@@ -268,10 +283,10 @@ def test_an_end_is_known_by_what_verls_files_say(tmp_path, monkeypatch):
     folder = tmp_path / "workers" / "rollout" / "vllm_rollout"
     folder.mkdir(parents=True)
     monkeypatch.setitem(sys.modules, "verl", SimpleNamespace(__file__=str(tmp_path / "__init__.py")))
-    for name, parts in weight_sockets.ENDS.items():
+    for name, parts in WEIGHT_SOCKETS.items():
         (folder / name).write_text("\n".join(parts))
     assert weight_sockets.find_unknown_end() is None
-    for name, parts in weight_sockets.ENDS.items():
+    for name, parts in WEIGHT_SOCKETS.items():
         for part in parts:
             (folder / name).write_text("\n".join(parts).replace(part, part[:-2]))
             assert weight_sockets.find_unknown_end() == str(folder / name)

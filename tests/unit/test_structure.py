@@ -23,10 +23,11 @@ ALLOWED = {
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
-    "repo_verl.versions": set(),
+    "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.checks": {
-        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks", "repo_verl.versions",
+        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
+        "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
