@@ -11,6 +11,7 @@ import yaml
 from small_inputs import set_paths
 
 from repo_verl import versions
+from repo_verl.config import RepoConfigError
 from repo_verl.preflight import batches, checks, engines, machine, models, notices, resume
 from repo_verl.preflight.estimate import make_estimate
 from repo_verl.preflight.models import Dims
@@ -391,6 +392,18 @@ def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
     assert "can't be imported" in unknown
     monkeypatch.chdir(tmp_path)
     assert list(checks.find_refusals(own)) == [], "the command's folder is on the path of `python -m`"
+
+
+def test_seams_are_looked_at_where_a_version_was_not_tested(monkeypatch):
+    def refuse():
+        raise RepoConfigError("a seam is missing")
+
+    monkeypatch.setattr(checks, "require_seams", refuse)
+    monkeypatch.setattr(versions, "untested", lambda: [])
+    assert list(checks.find_refusals(make_config())) == []
+    monkeypatch.setattr(versions, "untested", lambda: ["verl 0.10.0"])
+    assert list(checks.find_refusals(make_config())) == ["a seam is missing"]
+    assert list(checks.find_refusals(make_config(algorithm={"adv_estimator": "grpo"}))) == []
 
 
 def test_attention_that_is_not_installed_is_told(monkeypatch):

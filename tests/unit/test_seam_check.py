@@ -78,6 +78,7 @@ def test_a_name_that_does_not_serve_is_told(text):
         ("method(a, b, c)", True),
         ("method(a, *)", True),
         ("method(a)", False),
+        ("method(b, *)", False),
         ("method(b, a, c)", False),
         ("method(a, b, c, d)", False),
         ("gone(a)", False),
