@@ -55,6 +55,7 @@ def mark_run(config: Any, variable: str) -> None:
         return
     key = f"ray_kwargs.ray_init.runtime_env.env_vars.{variable}"
     omegaconf.OmegaConf.update(config, key, "1", force_add=True)
+    omegaconf.OmegaConf.set_struct(config.ray_kwargs.ray_init.runtime_env, False)  # verl 0.9.0 adds a variable
 
 
 def find_unknown_end() -> str | None:

@@ -265,6 +265,7 @@ def test_a_run_is_marked_in_the_environment_of_its_workers(ray_init, monkeypatch
     weight_sockets.mark_run(config, "X_Y")
     kept = (ray_init.get("runtime_env") or {}).get("env_vars", {})
     assert config.ray_kwargs.ray_init.runtime_env.env_vars == {**kept, "X_Y": "1"}
+    config.ray_kwargs.ray_init.runtime_env.env_vars["TRANSFER_QUEUE_ENABLE"] = "1"  # as verl 0.9.0 does
 
 
 def test_a_run_is_not_marked_where_an_end_is_not_known_or_is_not_vllms(monkeypatch, caplog):
