@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="repo-verl", description="RePO (arXiv 2506.09340) for verl.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="versions, registration and devices; exit status 1 on a problem")
+    commands.add_parser("check", help="versions, registration, seams, devices; exit status 1 on a problem")
     commands.add_parser("config-dir", help="print the folder for main_ppo's --config-dir")
     report = commands.add_parser("report", help="report.html, pictures and a table of finished or running runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with a metrics.jsonl")
@@ -123,9 +123,9 @@ def findings() -> Iterator[Line]:
     has_cpu_extra = versions.has_cpu_extra()
     yield (sys.version_info >= (3, 11), "python", f"{platform.python_version()} (wanted: 3.11 or 3.12)")
     for name, wanted in versions.pinned().items():
-        found = versions.installed(name)
-        good = found == wanted or (found is not None and name != "verl")
-        yield (good, name, f"{found or 'not installed'} (pinned: {wanted})")
+        found, tested = versions.installed(name), versions.TESTED.get(name)
+        known = f"tested: {', '.join(tested)}" if tested else f"pinned: {wanted}"
+        yield (found is not None, name, f"{found or 'not installed'} ({known})")
     yield _attempt("config files", lambda: str(config_dir()))
     if versions.installed("verl") is None:
         yield (
@@ -139,6 +139,8 @@ def findings() -> Iterator[Line]:
     yield _attempt("plugin", _plugin)
     yield _attempt("estimator", _estimator)
     yield _attempt("trainer", _trainer)
+    yield from _seams()
+    yield _attempt("weight sockets", _weight_sockets)
     yield _devices(has_cpu_extra)
 
 
@@ -172,6 +174,17 @@ def _trainer() -> str:
     importlib.import_module("repo_verl.trainer.trainer")
     sys.modules["repo_verl.plugin"].raise_failures()
     return "trainer_mode=sync dispatches to RePO"
+
+
+def _seams() -> Iterator[Line]:
+    """Every name of verl, TransferQueue and Ray that RePO uses."""
+    for seam, fault in importlib.import_module("repo_verl.trainer.seam_check").look_at_seams():
+        yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
+
+
+def _weight_sockets() -> str:
+    unknown = importlib.import_module("repo_verl.trainer.weight_sockets").find_unknown_end()
+    return "named by Ray cluster in RePO's runs" if unknown is None else f"named as verl does ({unknown} is not known)"
 
 
 def _devices(has_cpu_extra: bool) -> Line:

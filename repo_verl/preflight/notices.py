@@ -65,12 +65,12 @@ def _doubt(config: Config, seen: Seen, cluster: bool) -> str | None:
 
 
 def other_versions() -> list[str]:
-    """One line for each installed version that is not the pinned one: no problem by itself."""
-    pairs = {name: (versions.installed(name), wanted) for name, wanted in versions.pinned().items()}
+    """One line for each installed version that is neither tested nor pinned: no problem by itself."""
+    found = {name: (versions.installed(name), wanted) for name, wanted in versions.pinned().items()}
     return [
-        f"another version: {name} {found} (pinned: {wanted})"
-        for name, (found, wanted) in pairs.items()
-        if found is not None and found != wanted
+        f"another version: {name} {version} (pinned: {wanted})"
+        for name, (version, wanted) in found.items()
+        if version is not None and version not in versions.TESTED.get(name, (wanted,))
     ]
 
 

@@ -10,7 +10,6 @@ from repo_verl.replay.custom import load_function
 from repo_verl.trainer import engines
 
 ESTIMATOR = "repo"
-TESTED_VERL = ("0.9.1",)
 
 Rule = tuple[str, Any, str, str | None]
 """Key, the only value that RePO serves, the reason, the remedy (None: set that value)."""
@@ -101,19 +100,6 @@ FIXED_ASYNC: tuple[Rule, ...] = (
 def is_selected(config: Any) -> bool:
     """Whether the configuration switches RePO on."""
     return str(lookup(config, "algorithm.adv_estimator", "")) == ESTIMATOR
-
-
-def check_verl_version(version: str) -> None:
-    """Refuse a verl that RePO was not tested with.
-
-    Raises:
-        RepoConfigError: naming both versions.
-    """
-    if version not in TESTED_VERL:
-        raise RepoConfigError(
-            f"algorithm.adv_estimator=repo needs verl {' or '.join(TESTED_VERL)}, found verl {version}: "
-            f"pip install verl=={TESTED_VERL[-1]}."
-        )
 
 
 def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:

@@ -27,7 +27,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, outlook, placing, rows, texts
+from repo_verl.trainer import estimator, guards, identity, outlook, placing, rows, seam_check, texts
 from repo_verl.trainer.buffer_watch import BufferWatch
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
@@ -67,6 +67,7 @@ class ReplayTrainer(PPOTrainer):
 
     def __init__(self, config: Any) -> None:
         log_as_verl()
+        seam_check.require_seams()
         self.repo: RepoConfig = check_config(config)
         settings = self.repo if self.repo.active else dataclasses.replace(self.repo, storage="host")
         self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None
@@ -81,6 +82,7 @@ class ReplayTrainer(PPOTrainer):
         estimator.serving = True
         super().__init__(config)
         logger.info(describe_objective(config, self.repo))
+        seam_check.warn_untested()
         self._drift = guards.DriftWatch(self.repo)
         obstacle = pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None

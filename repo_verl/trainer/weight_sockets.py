@@ -1,23 +1,77 @@
-"""One socket for weights a Ray cluster, not one a machine.
+"""A RePO run's socket for weights is named by its Ray cluster, not by the job alone.
 
 verl 0.9.1 hands the actor's weights to vLLM through a Unix socket under /tmp that it names by Ray's job id, the
 replica and the rank. Every Ray cluster counts its jobs from one, so two runs that started a Ray of their own on one
 machine (RePO and its GRPO twin on half of the GPUs each) name the same file, which each sender deletes and binds
-anew: a vLLM that connects late is given the other run's weights, or waits for ever. Nothing is logged. Here both ends
-put the cluster's session into the name; within one cluster names stay distinct by the job's id.
+anew: a vLLM that connects late is given the other run's weights, or waits for ever. Nothing is logged. In RePO's runs
+both ends put the cluster's session into the name; within one cluster names stay distinct by the job's id.
+
+Runs with another estimator are left as verl has them. Both ends of a RePO run live in Ray workers, which take the
+order from one environment variable of the Ray job (:func:`mark_run`): both have it or neither has.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import omegaconf
+
+from repo_verl.config import lookup
+from repo_verl.trainer.seams import WEIGHT_SOCKETS
+
+logger = logging.getLogger(__name__)
+
+_MARK = "_repo_verl_cluster_in_name"
+
 JOB = "VERL_RAY_JOB_ID"
 """Environment variable by which verl tells vLLM's processes the job id that stands in the socket's name."""
+
+
+def mark_run(config: Any, variable: str) -> None:
+    """Have both ends of a run put its cluster into the socket's name; called before verl starts Ray.
+
+    Where Ray runs already, verl starts none and the variable reaches no worker: both ends then use verl's name.
+
+    Args:
+        config: verl's whole configuration, whose ``ray_kwargs.ray_init.runtime_env`` gets the variable.
+        variable: name of the environment variable by which :mod:`repo_verl.plugin` knows such a worker.
+    """
+    if lookup(config, "actor_rollout_ref.rollout.name", "vllm") != "vllm":
+        return
+    unknown = find_unknown_end()
+    if unknown is not None:
+        logger.warning(
+            "RePO: this verl names its weight sockets in another way (%s), which is left as it is: on a machine with "
+            "runs of several Ray clusters, weights may go from one run to another unless verl tells clusters apart",
+            unknown,
+        )
+        return
+    key = f"ray_kwargs.ray_init.runtime_env.env_vars.{variable}"
+    omegaconf.OmegaConf.update(config, key, "1", force_add=True)
+    omegaconf.OmegaConf.set_struct(config.ray_kwargs.ray_init.runtime_env, False)  # verl 0.9.0 adds a variable
+
+
+def find_unknown_end() -> str | None:
+    """The first of verl's files that does not name the socket as :data:`.seams.WEIGHT_SOCKETS` has it; None if all do.
+
+    Read and not imported: these modules need vLLM, and the process that starts Ray may have none.
+    """
+    import verl
+
+    folder = Path(verl.__file__).parent / "workers" / "rollout" / "vllm_rollout"
+    for name, parts in WEIGHT_SOCKETS.items():
+        path = folder / name
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if not all(part in text for part in parts):
+            return str(path)
+    return None
 
 
 def own_job(job: str, session: str) -> str:
@@ -58,7 +112,9 @@ def _job_and_session() -> tuple[str, str]:
 
 
 def _after_init(end: type, then: Callable[[Any], None]) -> None:
-    """Have a class call `then` with each new instance."""
+    """Have a class call `then` with each new instance; a second call changes nothing."""
+    if getattr(end, _MARK, False):
+        return
     stock = end.__init__  # type: ignore[misc]  # of a class, not of an instance
 
     @functools.wraps(stock)
@@ -67,6 +123,7 @@ def _after_init(end: type, then: Callable[[Any], None]) -> None:
         then(self)
 
     end.__init__ = initialize  # type: ignore[misc]  # what the function is for
+    setattr(end, _MARK, True)
 
 
 def mark_sender(module: ModuleType) -> None:

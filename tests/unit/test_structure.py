@@ -24,10 +24,11 @@ ALLOWED = {
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
-    "repo_verl.versions": set(),
+    "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.checks": {
-        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks", "repo_verl.versions",
+        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
+        "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
@@ -54,7 +55,8 @@ ALLOWED = {
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
     "repo_verl.replay.inspect": {"numpy", "safetensors", "repo_verl.replay", "repo_verl.step_folders"},
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
-    "repo_verl.plugin": {"repo_verl.trainer", "repo_verl.cpu"},
+    "repo_verl.import_hooks": set(),
+    "repo_verl.plugin": {"repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu"},
     "repo_verl.trainer": {
         *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "jinja2", "repo_verl.trainer", "repo_verl.replay",
         "repo_verl.losses", "repo_verl.metrics", "repo_verl.config", "repo_verl.advantages", "repo_verl",
@@ -85,7 +87,7 @@ ALLOWED = {
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
-        "repo_verl.plugin", "repo_verl.rewards",
+        "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",
     },
     "repo_verl": set(),
     "data_prep": {

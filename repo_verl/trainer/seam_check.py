@@ -1,0 +1,161 @@
+"""Whether what is installed has every name of :mod:`repo_verl.trainer.seams`; verl's number alone refuses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import logging
+import os
+import re
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+from repo_verl import versions
+from repo_verl.config import RepoConfigError
+from repo_verl.trainer.seams import Seam, list_seams
+
+logger = logging.getLogger(__name__)
+
+_OF_INSTANCES = object()
+"""Stands for an attribute that instances have."""
+
+
+@functools.cache
+def require_seams() -> None:
+    """Refuse to run RePO where a name that it needs is missing or has other parameters.
+
+    Raises:
+        RepoConfigError: naming the first one.
+    """
+    missing = [(seam, fault) for seam, fault in look_at_seams() if fault is not None]
+    if missing:
+        seam, fault = missing[0]
+        more = f" (and {len(missing) - 1} more, which `repo-verl check` lists)" if len(missing) > 1 else ""
+        distribution = {"transfer_queue": "transferqueue"}.get(root := seam.module.split(".")[0], root)
+        raise RepoConfigError(
+            f"algorithm.adv_estimator=repo can't run with {versions.describe()}, since {fault}{more}: "
+            f"pip install {distribution}=={versions.TESTED[distribution][-1]}."
+        )
+
+
+def warn_untested() -> None:
+    """One line where a version that is installed was not tested; said by the trainer, of which a run has one."""
+    found = versions.untested()
+    if found:
+        logger.warning(
+            "RePO: untested: %s; every name that RePO uses is there with the parameters it uses, so the run starts: "
+            "compare its first steps with a run on tested versions",
+            "; ".join(found),
+        )
+
+
+def look_at_seams() -> Iterator[tuple[Seam, str | None]]:
+    """Every name of the table, and what is wrong with it; None where nothing is."""
+    cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+    with unchanged_environment():
+        for seam in list_seams(cpu):
+            yield seam, find_fault(seam)
+
+
+@contextlib.contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """Take back what imports in the block put into the environment, which the run's workers would inherit."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def find_fault(seam: Seam) -> str | None:
+    """What is wrong with one name of the table; None where nothing is.
+
+    Args:
+        seam: the name, with the parameters that are used.
+    """
+    try:
+        owner: Any = importlib.import_module(seam.module)
+    except Exception as error:
+        return f"{seam.module} can't be imported ({type(error).__name__}: {error})"
+    found, bound = owner, True
+    for part in seam.name.split("."):
+        owner, found = _plain(found), _member(found, part, seam.parameters is None)
+        if found is None:
+            return f"{seam.module}.{seam.name} is missing"
+        bound = not inspect.isclass(owner) or not isinstance(inspect.getattr_static(owner, part, None), FunctionType)
+    if seam.parameters is None:
+        return None
+    if not callable(found):
+        return f"{seam.module}.{seam.name} can't be called"
+    declared = [p for p in inspect.signature(_plain(found)).parameters.values() if p.name != "_ray_trace_ctx"]
+    declared = declared if bound else declared[1:]
+    fault = _differs(seam, declared) if seam.overridden else _refuses(seam, declared)
+    return f"{seam.module}.{seam.name}({', '.join(p.name for p in declared)}) {fault}" if fault else None
+
+
+def _plain(found: Any) -> Any:
+    """A class behind an actor class of Ray's; anything else as it is."""
+    metadata = getattr(found, "__ray_metadata__", None)
+    return getattr(metadata, "modified_class", found)
+
+
+def _member(owner: Any, name: str, of_instances: bool) -> Any:
+    """A module's or class's member; None where there is none.
+
+    A stand-in where it is None, and for an attribute that only instances have, if one of those serves.
+    """
+    owner = _plain(owner)
+    if hasattr(owner, name):
+        member = getattr(owner, name)
+        return _OF_INSTANCES if member is None else member
+    if of_instances and inspect.isclass(owner):
+        for base in inspect.getmro(owner):
+            if name in getattr(base, "__annotations__", {}) or re.search(rf"\bself\.{name}\b", _source(base)):
+                return _OF_INSTANCES
+    return None
+
+
+@functools.cache
+def _source(owner: type) -> str:
+    """A class's source, which stays what it is where somebody has put a function in place of a method."""
+    try:
+        return inspect.getsource(owner)
+    except (OSError, TypeError):  # built in, or installed without its source
+        return ""
+
+
+def _differs(seam: Seam, declared: list[inspect.Parameter]) -> str | None:
+    """How an overridden method's parameters differ from those of RePO's method."""
+    wanted = list(seam.parameters or ())
+    names = [parameter.name for parameter in declared]
+    if wanted[-1:] == ["*"]:
+        names, wanted = names[: len(wanted) - 1], wanted[:-1]
+    return None if names == wanted else f"has other parameters than RePO's ({', '.join(wanted)})"
+
+
+def _refuses(seam: Seam, declared: list[inspect.Parameter]) -> str | None:
+    """Why a call as RePO makes it would be refused."""
+    wanted = [name for name in seam.parameters or () if name != "*"]
+    first = wanted.index("/") if "/" in wanted else 0
+    positional, named = wanted[:first], [name for name in wanted[first:] if name != "/"]
+    kinds = {p.kind for p in declared}
+    places = [p.name for p in declared if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for place, name in enumerate(positional):
+        if inspect.Parameter.VAR_POSITIONAL in kinds and place >= len(places):
+            break
+        if place >= len(places) or name not in ("_", places[place]):
+            return f"does not take {name} as argument {place + 1}"
+    for name in named:
+        if name not in [p.name for p in declared] and inspect.Parameter.VAR_KEYWORD not in kinds:
+            return f"has no parameter {name}"
+    given = {*places[: len(positional)], *named}
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in declared if p.default is p.empty and p.kind not in optional and p.name not in given]
+    if needed and (seam.parameters or ())[-1:] != ("*",):
+        return f"needs {needed[0]}, which RePO does not give"
+    return None

@@ -1,0 +1,199 @@
+"""Every name of verl, TransferQueue and Ray that RePO overrides, wraps, calls or reads: one table, checked before Ray.
+
+A name in a class, ``Class.name``, is a method, a field, or an attribute that its methods give it. Parameters stand as
+a call would have them: those before ``/`` are passed by position, where ``_`` may have any name; others by name. An
+overridden method has exactly these. ``*`` at the end allows for more.
+:mod:`repo_verl.trainer.seam_check` compares the table with what is installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+TRAINERS = (
+    "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync",
+    "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync",
+)
+
+OVERRIDDEN = (
+    "__init__(config)",
+    "fit(agent_loop_manager)",
+    "_build_replay_buffer()",
+    "_setup()",
+    "_submit_batch_to_rollout(batch)",
+    "on_sample_begin()",
+    "on_step_end()",
+    "_balance_batch(batch, metrics, *)",
+    "_compute_advantage(batch, metrics)",
+    "_step_once(metrics, timing_raw, sample_batch_size)",
+    "_compute_old_log_prob(batch, metrics)",
+    "_update_actor(batch, metrics)",
+    "_save_checkpoint()",
+    "_load_checkpoint()",
+)
+"""Methods of each of :data:`TRAINERS` in whose place RePO's stand; verl would never call one that it has renamed."""
+
+READ = (
+    "actor_rollout_wg",
+    "config",
+    "global_steps",
+    "processor",
+    "steps_per_epoch",
+    "timing_raw",
+    "tokenizer",
+    "total_training_steps",
+    "train_dataset",
+    "replay_buffer",
+    "critic_wg",
+    "ref_policy_wg",
+    "llm_server_manager",
+    "reward_loop_manager",
+)
+"""Attributes of each of :data:`TRAINERS`."""
+
+USED: dict[str, tuple[str, ...]] = {
+    "verl.utils.config": ("validate_config", "omega_conf_to_dataclass(config, /)"),
+    "verl.trainer.ppo.core_algos": ("register_adv_est(_, /)", "ADV_ESTIMATOR_REGISTRY"),
+    "verl.trainer.ppo.v1.trainer_base": ("PPOTrainer", "TRAINER_REGISTRY"),
+    "verl.trainer.ppo.v1.replay_buffer": tuple(
+        f"{name}.{used}"
+        for name in ("ReplayBuffer", "ReplayBufferAsync")
+        for used in ("sample(*)", "poll_interval", "_sync_metadata_from_transfer_queue()")
+    ),
+    "verl.utils.seqlen_balancing": ("get_seqlen_balanced_partitions(seqlen_list, k_partitions, equal_size, /)",),
+    "verl.utils.tensordict_utils": (
+        "assign_non_tensor(_, /, batch_num_tokens)",
+        "assign_non_tensor_data(tensor_dict, key, val, /)",
+    ),
+    "verl.utils.metric": (
+        "AggregationType.SUM",
+        "AggregationType.MAX",
+        "Metric(value, aggregation)",
+        "Metric.from_dict(_, /, aggregation)",
+        "Metric.values",
+    ),
+    "verl.workers.config": ("ActorConfig.clip_ratio", "ActorConfig.clip_ratio_low", "ActorConfig.clip_ratio_high"),
+    "verl.workers.utils.losses": ("ppo_loss(config, model_output, data, dp_group, /)",),
+    "verl.workers.utils.padding": ("no_padding_2_padding(tensor, data, /)",),
+    "verl.workers.engine_workers": (
+        "ActorRolloutRefWorker.set_loss_fn(_, /)",
+        "ActorRolloutRefWorker.update_actor(_, /)",
+        "ActorRolloutRefWorker.save_checkpoint(_, /, max_ckpt_to_keep, *)",
+    ),
+    "verl.single_controller.ray": ("RayWorkerGroup._dispatch_info", "RayWorkerGroup.workers"),
+    "verl.workers.rollout.llm_server": ("LLMServerManager.rollout_replicas", "LLMServerManager.global_load_balancer"),
+    "verl.workers.rollout.replica": ("RolloutReplica.servers",),
+    "verl.experimental.reward_loop": (
+        "RewardLoopManager.reward_model_manager",
+        "RewardLoopManager.reward_loop_workers",
+    ),
+    "verl.experimental.reward_loop.reward_model": ("RewardModelManager.rollout_replicas",),
+    "verl.experimental.agent_loop": ("AgentLoopManager.agent_loop_workers",),
+    "transfer_queue": (
+        "kv_batch_put(keys, partition_id, tags, fields)",
+        "kv_batch_get(keys, partition_id, select_fields)",
+        "kv_clear(keys, partition_id)",
+        "KVBatchMeta(partition_id, keys, tags, fields, extra_info)",
+        "KVBatchMeta.select_keys(_, /)",
+        "BatchMeta(global_indexes, partition_ids, field_schema, /)",
+        "BatchMeta.global_indexes",
+        "StorageKeyNotFoundError",
+    ),
+    "transfer_queue.interface": ("_TQ_CONTROLLER", "_TQ_STORAGE"),
+    "transfer_queue.client": (
+        "AsyncTransferQueueClient(_, _, /, zmq_io_threads)",
+        "AsyncTransferQueueClient.initialize_storage_manager(manager_type, config, /)",
+        "AsyncTransferQueueClient.async_put(_, /, partition_id)",
+        "AsyncTransferQueueClient.async_get_data(_, /)",
+        "AsyncTransferQueueClient.async_clear_samples(_, /)",
+        "AsyncTransferQueueClient.close()",
+    ),
+    "transfer_queue.controller": (
+        "TransferQueueController()",
+        "TransferQueueController.get_zmq_server_info()",
+        "TransferQueueController.__ray_call__(_, /)",
+        "TransferQueueController.__ray_ready__()",
+    ),
+    "transfer_queue.storage": ("SimpleStorageUnit(config)", "SimpleStorageUnit.get_zmq_server_info()"),
+    "ray": (
+        "get(_, /, timeout)",
+        "wait(_, /, num_returns, timeout)",
+        "kill(_, /)",
+        "nodes()",
+        "is_initialized()",
+        "get_runtime_context()",
+        "ObjectRef",
+    ),
+    "ray.actor": ("ActorHandle",),
+    "ray.exceptions": ("RayError", "RayActorError", "ActorUnavailableError"),
+    "ray.runtime_context": (
+        "RuntimeContext.get_job_id()",
+        "RuntimeContext.get_node_id()",
+        "RuntimeContext.get_session_name()",
+    ),
+    "ray.util.scheduling_strategies": ("NodeAffinitySchedulingStrategy(_, /, soft)",),
+}
+"""Other names, by module."""
+
+CPU: dict[str, tuple[str, ...]] = {
+    "verl.plugin.platform": (
+        "PlatformBase",
+        "PlatformRegistry.get(_, /)",
+        "PlatformRegistry.register(platform)",
+        "platform_manager._current_platform",
+    ),
+    "verl.utils.distributed": ("initialize_global_process_group_ray(timeout_second, backend)",),
+}
+"""What the CPU backend needs beside, under ``VERL_PLATFORM=cpu``."""
+
+WEIGHT_SOCKETS = {
+    "vllm_rollout.py": ("class ServerAdapter", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
+    "vllm_async_server.py": ("class vLLMHttpServer", 'os.environ["VERL_RAY_JOB_ID"] = '),
+    "utils.py": ('os.environ.get("VERL_RAY_JOB_ID"', 'f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
+}
+"""Where both ends of the weight sync name their socket, below verl's ``workers/rollout/vllm_rollout``, and what must
+stand there. These are read, not imported, since that needs vLLM; where they differ, verl's names stay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seam:
+    """One name of the table.
+
+    Attributes:
+        module: full name.
+        name: in the module, ``Class.name`` in a class.
+        parameters: as the module's docstring says; None where the name is not called.
+        overridden: whether RePO's method stands in the place of this one.
+    """
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] | None
+    overridden: bool = False
+
+    def __str__(self) -> str:
+        called = "" if self.parameters is None else f"({', '.join(self.parameters)})"
+        return f"{self.module}.{self.name}{called}"
+
+
+def list_seams(cpu: bool) -> list[Seam]:
+    """The whole table.
+
+    Args:
+        cpu: with what the CPU backend needs.
+    """
+    found = []
+    for place in TRAINERS:
+        module, owner = place.split(":")
+        found += [_seam(module, f"{owner}.{text}", overridden=True) for text in OVERRIDDEN]
+        found += [_seam(module, f"{owner}.{text}") for text in READ]
+    for table in (USED, CPU if cpu else {}):
+        found += [_seam(module, text) for module, texts in table.items() for text in texts]
+    return found
+
+
+def _seam(module: str, text: str, overridden: bool = False) -> Seam:
+    name, called, inside = re.fullmatch(r"([\w.]+)(\(([^()]*)\))?", text).groups()  # type: ignore[union-attr]
+    parameters = tuple(part.strip() for part in inside.split(",") if part.strip()) if called else None
+    return Seam(module, name, parameters, overridden)
