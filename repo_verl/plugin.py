@@ -154,12 +154,12 @@ def _skip_golds(error: Exception) -> None:
 
 
 def name_sockets_by_cluster() -> None:
-    """In a worker of a RePO run, make its end of the weight sync put the Ray cluster into the socket's name.
+    """In a worker of a RePO run, or of any on the CPU backend, make its end of the weight sync name the Ray cluster.
 
     A failure breaks the import of verl's module, and with it the run: one end with the cluster in its name and one
     without would wait for each other for ever. A second call changes nothing.
     """
-    if os.environ.get(CLUSTER_SOCKETS) == "1":
+    if os.environ.get(CLUSTER_SOCKETS) == "1" or _on_cpu():
         when_imported("verl.workers.rollout.vllm_rollout.vllm_rollout", _mark_weight_sender)
         when_imported("verl.workers.rollout.vllm_rollout.vllm_async_server", _mark_weight_receiver)
 
@@ -189,6 +189,10 @@ def raise_failures() -> None:
         ) from failures[0]
 
 
+def _on_cpu() -> bool:
+    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
 def _activate_cpu() -> None:
     try:
         from repo_verl.cpu import activate
@@ -206,7 +210,7 @@ def _install() -> None:
     for mode in MODES:
         when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
     name_sockets_by_cluster()
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+    if _on_cpu():
         _activate_cpu()
 
 

@@ -3,7 +3,7 @@
     python weight_socket_names.py MODEL ESTIMATOR
 
 prints one JSON line: the job's id, the name by the actor's end (verl's ``ServerAdapter``) and by vLLM's (the worker
-extension in a child of the server's process, which reads its environment), and waits for a line before it ends.
+extension in a child of the server's process, which reads its environment), a worker's variable, and waits for a line before it ends.
 """
 
 from __future__ import annotations
@@ -60,15 +60,23 @@ def receiver(model: str) -> str:
     return next(line.split()[1] for line in said.splitlines() if line.startswith("handle "))
 
 
+def mark() -> str | None:
+    """The variable by which a worker off the CPU backend knows a RePO run."""
+    from repo_verl.plugin import CLUSTER_SOCKETS
+
+    return os.environ.get(CLUSTER_SOCKETS)
+
+
 class Runner:
     """Starts both ends as verl's task runner does: actors of an actor, with variables of their own."""
 
     def ask(self, model: str) -> list[str]:
-        """The sender's and the receiver's name."""
+        """The sender's and the receiver's name, and a worker's variable."""
         import ray
 
         own = {"runtime_env": {"env_vars": {"WG_BACKEND": "ray"}}}
-        return ray.get([ray.remote(end).options(**own).remote(model) for end in (sender, receiver)])
+        ends = [ray.remote(end).options(**own).remote(model) for end in (sender, receiver)]
+        return ray.get([*ends, ray.remote(mark).options(**own).remote()])
 
 
 def main() -> None:
@@ -84,9 +92,9 @@ def main() -> None:
     environment = OmegaConf.to_container(config.ray_kwargs.ray_init.runtime_env, resolve=True)
     environment.pop("py_executable", None)
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    one, other = ray.get(ray.remote(Runner).remote().ask.remote(model))
+    one, other, marked = ray.get(ray.remote(Runner).remote().ask.remote(model))
     job = ray.get_runtime_context().get_job_id()
-    print(json.dumps({"job": job, "sender": one, "receiver": other}), flush=True)
+    print(json.dumps({"job": job, "sender": one, "receiver": other, "marked": marked}), flush=True)
     sys.stdin.readline()
 
 

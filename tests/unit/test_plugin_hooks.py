@@ -208,11 +208,13 @@ def test_the_estimator_raises_what_failed(monkeypatch):
         registered["repo"](None, None, index=None)
 
 
-def test_weight_socket_hooks_are_for_marked_workers_alone_and_fail_loudly_there(monkeypatch):
+@pytest.mark.parametrize("variable", [(plugin.CLUSTER_SOCKETS, "1"), ("VERL_PLATFORM", "cpu")])
+def test_weight_socket_hooks_are_for_marked_workers_and_the_cpu_backend_and_fail_loudly_there(monkeypatch, variable):
     monkeypatch.delenv(plugin.CLUSTER_SOCKETS, raising=False)
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
     plugin.name_sockets_by_cluster()
     assert import_hooks._callbacks == {}
-    monkeypatch.setenv(plugin.CLUSTER_SOCKETS, "1")
+    monkeypatch.setenv(*variable)
     plugin.name_sockets_by_cluster()
     folder = "verl.workers.rollout.vllm_rollout."
     assert sorted(import_hooks._callbacks) == [folder + "vllm_async_server", folder + "vllm_rollout"]
