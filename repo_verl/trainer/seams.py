@@ -61,7 +61,10 @@ USED: dict[str, tuple[str, ...]] = {
         for name in ("ReplayBuffer", "ReplayBufferAsync")
         for used in ("sample(*)", "poll_interval", "_sync_metadata_from_transfer_queue()")
     ),
-    "verl.utils.seqlen_balancing": ("get_seqlen_balanced_partitions(seqlen_list, k_partitions, equal_size, /)",),
+    "verl.utils.seqlen_balancing": (
+        "calculate_workload(_, /)",
+        "get_seqlen_balanced_partitions(seqlen_list, k_partitions, equal_size, /)",
+    ),
     "verl.utils.tensordict_utils": (
         "assign_non_tensor(_, /, batch_num_tokens)",
         "assign_non_tensor_data(tensor_dict, key, val, /)",

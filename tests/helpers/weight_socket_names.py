@@ -3,7 +3,7 @@
     python weight_socket_names.py MODEL ESTIMATOR
 
 prints one JSON line: the job's id, the name by the actor's end (verl's ``ServerAdapter``) and by vLLM's (the worker
-extension in a child of the server's process, which reads its environment), a worker's variable, and waits for a line before it ends.
+extension in a child of the server's process, which reads its environment), a worker's variable, and waits for a line
 """
 
 from __future__ import annotations
