@@ -386,10 +386,10 @@ def test_other_versions_are_refused(folder):
     refused(folder, "has version 2, this package reads versions 3 and 4: resume with the package that wrote it")
     shutil.rmtree(folder)
     save_buffer(folder, filled(), {})
-    for version in (1, 4, 3.0, True, "3", None, [3]):
+    for version in (1, 2, 5, 4.0, 3.0, True, "4", None, [4]):
         sign(folder, lambda fields, version=version: fields.update(version=version))
-        refused(folder, "has version .* this package reads version 3")
-    sign(folder, lambda fields: fields.update(version=3, format="other"))
+        refused(folder, "has version .* this package reads versions 3 and 4")
+    sign(folder, lambda fields: fields.update(version=4, format="other"))
     refused(folder, "meta.json has format 'other'")
 
 
