@@ -31,6 +31,8 @@ _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_SAID = r"[A-Za-z]{2,}[ ,]+(?:[0-9]+ ?)?[A-Za-z]{2,}"
+_PROSE = re.compile(rf"(?<![\\A-Za-z])(?={_SAID})[A-Za-z ,0-9]*[A-Za-z]{{3}}")
 
 
 def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Symbolic | None = None) -> bool | None:
@@ -245,6 +247,8 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
         return False
     if compact(gold) == compact(answer):
         return True
+    if _is_prose(unwrap(gold)) or _is_prose(unwrap(answer)):
+        return unwrap(gold).casefold().split() == unwrap(answer).casefold().split()
     if gold.isalpha() and answer.isalpha() and gold.casefold() == answer.casefold():
         return False  # A and a are two variables; Math-Verify reads both in lower case
     gold_number, answer_number = exact_number(gold), exact_number(answer)
@@ -263,6 +267,11 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
     if percents == (False, True):
         return symbolic(gold, rf"\frac{{{answer}}}{{100}}", tolerance)
     return False
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text is a sentence, or a part of one: an engine would read its words as products of letters."""
+    return _PROSE.search(text) is not None
 
 
 def _same_based(gold: str, answer: str) -> bool:

@@ -15,7 +15,8 @@ MAX_ANSWER_CHARS = 512
 TEMPLATES = ("boxed", "think")
 """What a prompt may ask for: an answer in a box, or thoughts in ``<think>`` tags and then an answer in a box."""
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_BOX_OR_MENTION = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_BOX = re.compile(_BOX_OR_MENTION.pattern + r"(?!\s|\{\s*\}|[A-Za-z]{2}|[^\w{\\({\[|+-]|$)")
 _COMMANDS = ("\\boxed", "\\fbox")
 _BARE_ANSWER = re.compile(r"[^\s$]+")
 
@@ -54,7 +55,8 @@ def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | Non
     r"""The content of the last ``\boxed{...}`` or ``\fbox{...}``, braces balanced.
 
     Escaped braces (``\{``) do not count. ``\boxed 5`` and ``\boxed5`` are read up to the next space or ``$``. A box
-    inside a box is the later one, so the innermost wins.
+    inside a box is the later one, so the innermost wins. A mention behind a box ("in \boxed as asked", ``\boxed{}``) is
+    none.
 
     Args:
         solution: any text.
@@ -77,17 +79,20 @@ def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | Non
 
 
 def _last_box(solution: str) -> int | None:
-    """Where the content of the last box begins, its brace included."""
-    return max((_last(solution, command) for command in _COMMANDS), key=lambda end: -1 if end is None else end)
+    """Where the content of the last box begins, its brace included: a mention counts where nothing else is there."""
+    return _last(solution, _BOX) or _last(solution, _BOX_OR_MENTION)
 
 
-def _last(solution: str, command: str) -> int | None:
-    position = len(solution)
-    while (position := solution.rfind(command, 0, position)) >= 0:
-        match = _BOX.match(solution, position)
-        if match:
-            return match.end()
-    return None
+def _last(solution: str, box: re.Pattern[str]) -> int | None:
+    ends = []
+    for command in _COMMANDS:
+        position = len(solution)
+        while (position := solution.rfind(command, 0, position)) >= 0:
+            match = box.match(solution, position)
+            if match:
+                ends.append(match.end())
+                break
+    return max(ends, default=None)
 
 
 def _braced(text: str, start: int, max_chars: int) -> str | None:

@@ -46,6 +46,11 @@ _ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
 _ORDINAL = r"(?:st|nd|rd|th)"
 _WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
 _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
+_BREAK = rf"[,;]|(?:{TEXT_COMMAND}\s*\{{\s*)?\b(?:and|or|but|except|if|unless|when|otherwise|else)\b"
+_CLAUSE = rf"(?:(?!{_BREAK}|\)$).)*"
+_VARIABLE = rf"\s*(?:\}}\s*)?[A-Za-z](?:_\w)?\s*(?=\}}|,|\\(?:in|ne|ge|le){_END}|[<>]|$)"
+_DOMAIN = rf"{_CLAUSE}(?:(?:{_BREAK})+{_VARIABLE}{_CLAUSE})*"
+"""What a quantifier is about: up to a comma or conjunction behind which no variable and its range follow."""
 
 
 def _repeating(match: re.Match[str]) -> str:
@@ -106,7 +111,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
             r"\1",
         ),
         (r"^([A-Za-z])\s*\\in\s*\\mathbb\s*\{?R\}?\s*,\s*(?=\1\s*(?:\\(?:ne|le|ge)|<|>))", ""),
-        (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}).*", ""),
+        (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}){_DOMAIN}", ""),
     )
 )
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import math_verify
 import sympy
+from sympy.core.evalf import PrecisionExhausted
 
 from repo_verl.rewards.bounds import Refused, text_refusal, tree_refusal
 from repo_verl.rewards.numbers import same_decimal
@@ -34,6 +35,8 @@ _DEGREES = re.compile(r"([0-9.]+|[A-Za-z])\s*\^\s*\{?\\circ\s*\}?")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _CASELESS = frozenset("cC")
 _DIGITS = 30
+_APART = sympy.Float("1e-20")
+_LONG = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
 
 Expression: TypeAlias = "sympy.Basic | sympy.MatrixBase"
 
@@ -64,12 +67,10 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
             return same_decimal(numbers[0], numbers[1])
     if _says_nothing(answer_expressions[-1]) or _other_case(gold, answer):
         return False
-    if math_verify.verify(
-        gold_expressions, answer_expressions, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True
-    ):
-        return True
     sides = gold_expressions[-1], answer_expressions[-1]
-    return _equal_complex(*sides) or _equal_roots(*sides)
+    if _same_value(*sides):
+        return True
+    return any(_same_value(*read) for read in (_imaginary(*sides), _split_roots(*sides)) if read != sides)
 
 
 def _says_nothing(expression: Expression) -> bool:
@@ -88,36 +89,59 @@ def _other_case(gold: str, answer: str) -> bool:
     return any(c.isalpha() and c not in wanted and c.swapcase() in wanted - found for c in found)
 
 
-def _equal_complex(gold: Expression, answer: Expression) -> bool:
-    """Whether two expressions are equal once ``i`` is the imaginary unit, which Math-Verify reads in some texts only.
-
-    Compared at three points, where other symbols have arbitrary positive values.
-    """
-    sides = [side for side in (gold, answer) if isinstance(side, sympy.Expr)]
-    symbols = set().union(*(side.free_symbols for side in sides))
-    names = sorted({str(symbol) for symbol in symbols})
-    if len(sides) < 2 or "i" not in names:
+def _same_value(gold: Expression, answer: Expression) -> bool:
+    """Math-Verify's verdict, save where it takes a tiny difference for none."""
+    if _apart(gold, answer):
         return False
-    for number in range(3):
-        values = {one: sympy.Rational(17 + 31 * names.index(str(one)) + 7 * number, 23) for one in symbols}
-        values |= {one: sympy.I for one in symbols if str(one) == "i"}
-        found = [side.subs(values).evalf(_DIGITS) for side in sides]
-        if not all(value.is_number and value.is_finite for value in found):
-            return False
-        if (abs(found[0] - found[1]) / (abs(found[0]) + 1)).evalf() > sympy.Float("1e-12"):
-            return False
-    return True
+    return bool(
+        math_verify.verify([gold], [answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
+    )
 
 
-def _equal_roots(gold: Expression, answer: Expression) -> bool:
-    r"""Whether two expressions are equal once a root of a product is the product of roots, as for positive factors.
+def _apart(gold: Expression, answer: Expression) -> bool:
+    """Whether two expressions certainly differ; False decides nothing.
+
+    Rationals are compared exactly, other constants to 30 digits, expressions in symbols at one point.
+    Decimals are left out: they may be rounded.
+    """
+    sides = gold, answer
+    if any(not isinstance(side, sympy.Expr) or side.has(sympy.Float, *_LONG) for side in sides):
+        return False
+    names = sorted({str(symbol).casefold() for side in sides for symbol in side.free_symbols})
+    if not names:
+        exact = [side.doit() for side in sides]
+        if all(isinstance(value, sympy.Rational) for value in exact):
+            return bool(exact[0] != exact[1])
+    point = {name: sympy.Rational(17 + 31 * place, 23) for place, name in enumerate(names)} | {"e": sympy.E}
+    try:
+        one, other = (
+            side.evalf(_DIGITS, subs={symbol: point[str(symbol).casefold()] for symbol in side.free_symbols}, strict=True)
+            for side in sides
+        )
+    except PrecisionExhausted:
+        return False
+    if not all(value.is_number and value.is_finite for value in (one, other)):
+        return False
+    return bool(abs(one - other) > _APART * max(abs(one), abs(other)))
+
+
+def _imaginary(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
+    """Both with ``i`` as the imaginary unit, where Math-Verify read a symbol in either, and all other symbols real."""
+    symbols = gold.free_symbols | answer.free_symbols
+    if "i" not in map(str, symbols):
+        return gold, answer
+    units = {one: sympy.I if str(one) == "i" else sympy.Symbol(str(one), real=True) for one in symbols}
+    return gold.xreplace(units), answer.xreplace(units)
+
+
+def _split_roots(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
+    r"""Both with roots of products as products of roots, as for positive factors.
 
     ``\sqrt{x^2}`` stays: no power of one factor is taken apart.
     """
     if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
-        return False
-    split = [side.replace(_is_root, _split_root) for side in (gold, answer)]
-    return split != [gold, answer] and sympy.simplify(split[0] - split[1]) == 0
+        return gold, answer
+    return gold.replace(_is_root, _split_root), answer.replace(_is_root, _split_root)
 
 
 def _is_root(node: sympy.Basic) -> bool:
