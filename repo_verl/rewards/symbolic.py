@@ -113,11 +113,9 @@ def _apart(gold: Expression, answer: Expression) -> bool:
         if all(isinstance(value, sympy.Rational) for value in exact):
             return bool(exact[0] != exact[1])
     point = {name: sympy.Rational(17 + 31 * place, 23) for place, name in enumerate(names)} | {"e": sympy.E}
+    values = [{symbol: point[str(symbol).casefold()] for symbol in side.free_symbols} for side in sides]
     try:
-        one, other = (
-            side.evalf(_DIGITS, subs={symbol: point[str(symbol).casefold()] for symbol in side.free_symbols}, strict=True)
-            for side in sides
-        )
+        one, other = (side.evalf(_DIGITS, subs=at, strict=True) for side, at in zip(sides, values, strict=True))
     except PrecisionExhausted:
         return False
     if not all(value.is_number and value.is_finite for value in (one, other)):

@@ -24,10 +24,21 @@ from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_answer, extract_
         (r"\fbox{1} \boxed{2}", "2"),
         (r"\boxed{ 4 }", "4"),
         (r"\boxed{}", ""),
+        (r"\boxed yes", "yes"),
+        (r"\boxed{1}, no: \boxed -2", "-2"),
+        (r"\boxed{1}, no: \boxed\frac12", r"\frac12"),
+        (r"\boxed{1}, no: \boxed x", "x"),
     ],
 )
 def test_last_box_is_the_answer(solution, answer):
     assert extract_boxed(solution) == answer
+
+
+@pytest.mark.parametrize(
+    "mention", [r"\boxed as asked.", r"\boxed{} as asked", r"\boxed.", r"$\boxed$", r"\boxed", r"\fbox , "]
+)
+def test_a_mention_behind_the_box_is_no_box(mention):
+    assert extract_boxed(rf"The answer is \boxed{{5}}. I put it in {mention}") == "5"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,23 @@ PAIRS_NOT_EQUAL = [
     ("x=x", "N=n"), ("1=1", "N=n"), ("99991 = 7", "7"), ("0 = 2n", "2n"), ("x = 99991 = 7", "7"), ("x=5, y=5", "5"),
     ("8/7/3", "8:7:3"), ("p^{f-1}", "p^{F-1}"), (r"90\%", r"90^\circ"), (r"18\%", "18 hours"), (r"5\text{ 6 7}", "5"),
     ("1, 2 and 3", "1,2"), (r"\text{Yes and no}", "Yes"), (r"\text{Yes, or no}", "Yes"), ("not yes", "Yes"),
+    # tiny differences
+    ("e^{-60}", "e^{-50}"), (r"\frac{52!}{40!12!}", r"\frac{52!}{39!13!}"), ("2^{1000}-1", "2^{1000}"),
+    ("3^{100}+1", "3^{100}"), (r"\frac{1}{101!}", r"\frac{1}{100!}"), (r"2x\cdot 10^{-40}", r"x\cdot 10^{-40}"),
+    ("(e^{-60},1)", "(e^{-50},1)"), ("x=e^{-60}", "x=e^{-50}"), (r"\frac{2\pi}{10^{20}}", r"\frac{\pi}{10^{20}}"),
+    ("1-2^{-71}", "1-2^{-70}"), ("0", "10^{-30}"), (r"e^{-60}\sqrt{x}", r"e^{-50}\sqrt{x}"),
+    # what stands behind a quantifier
+    (r"5 \text{ for all } x, \text{ or } 7", "5"), (r"5\ \forall x\in\mathbb R \text{ or } 3", "5"),
+    ("5 for every n, otherwise 6", "5"), ("5 for every n unless n=2", "5"), ("5 for all x; 7", "5"),
+    (r"x^2 \text{ for all } x > 0, -x^2 \text{ for all } x < 0", "x^2"),
+    (r"5\text{ for all real } x\text{, and }6\text{ for others}", "5"),
+    # sentences
+    ("The number 5 is composite", "The number 5 is prime"), ("1 hour 20 minutes", "20 hour 1 minutes"),
+    ("Xiao Li beats Xiao Zhang by 3 points", "Xiao Zhang beats Xiao Li by 3 points"),
+    ("less than 5", "not less than 5"),
+    ("Alice gets 3, Bob gets 5", "Alice gets 5, Bob gets 3"), ("3 less than x", "3 more than x"),
+    (r"x \text{ is greater than } 4", r"x \text{ is less than } 4"), ("The maximum of x is 4", "The minimum of x is 4"),
+    ("The cat eats 3 dogs", "The dogs eats 3 cat"), (r"\text{at most } 5", r"\text{at least } 5"),
 ]  # fmt: skip
 
 PAIRS_EQUAL = [
@@ -63,6 +80,10 @@ PAIRS_EQUAL = [
     (r"\Pr[X] = \frac12", "0.5"), (r"\text{36 dollars}", r"\$36"), ("infinite", r"\infty"),
     ("5\\ \\ ", "5"), (r"{5}", "5"), ("x > 3", r"(3,\infty)"), (r"x \le 0", r"(-\infty,0]"), (r"3 < x \le 4", "(3,4]"),
     (r"\frac{1-i}{4}e^{2it}", r"\frac{e^{2 i t}}{(2+2 i)}"), (r"\textbf{(C)} 12", "C"),
+    (r"\frac{100!}{50!50!}", r"\binom{100}{50}"), ("0", r"\sqrt{2}^2-2"), (r"\sin^2 1+\cos^2 1", "1"),
+    ("the number 5 is prime", "The number 5 is prime"), (r"f(x)=x \text{ for all } x, y \in \mathbb{R}", "f(x)=x"),
+    (r"f(x)=x \text{ for all } x \text{ and } y", "f(x)=x"), (r"5 \text{ for all } x \ne 0", "5"),
+    (r"f(x)=2x \text{ for all } x \text{ and } f(x)=0 \text{ for all } x", "f(x)=0, f(x)=2x"),
 ]  # fmt: skip
 
 
