@@ -18,6 +18,7 @@ TEMPLATES = ("boxed", "think")
 _BOX_OR_MENTION = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BOX = re.compile(_BOX_OR_MENTION.pattern + r"(?!\s|\{\s*\}|[A-Za-z]{2}|[^\w{\\({\[|+-]|$)")
 _COMMANDS = ("\\boxed", "\\fbox")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_ANSWER = re.compile(r"[^\s$]+")
 
 
@@ -97,23 +98,12 @@ def _last(solution: str, box: re.Pattern[str]) -> int | None:
 
 def _braced(text: str, start: int, max_chars: int) -> str | None:
     """The text from ``start`` up to the brace that closes the group opened before ``start``; None if none does."""
-    depth, position, skip = 1, start, False
-    while position < len(text):
-        char = text[position]
-        if skip:
-            skip = False
-        elif char == "\\":
-            skip = True
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start:position].strip()
-        position += 1
-        if position - start > max_chars:
-            return text[start:position]
-    return None
+    depth, end = 1, start + max_chars
+    for brace in _BRACE.finditer(text, start, end + 1):
+        depth += (brace[0] == "{") - (brace[0] == "}")
+        if depth == 0:
+            return text[start : brace.start()].strip()
+    return text[start : end + 1] if len(text) > end else None
 
 
 def truth_word(answer: str) -> str | None:

@@ -19,8 +19,6 @@ _FRACTION = re.compile(
 )
 _POWER_OF_TEN = re.compile(r"(.+?)(?:[eE]([+-]?[0-9]{1,3})|\\(?:times|cdot)10\^(?:\{([+-]?[0-9]{1,3})\}|([0-9])))")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?%?")
-
-
 _BASED = re.compile(r"([+-]?)\(?([0-9A-Za-z]+)\)?_(?:\{([0-9]+)\}|([0-9]+))")
 
 
@@ -100,8 +98,7 @@ def _decimal(text: str) -> Fraction | None:
     sign, whole, digits = match.groups()
     if not whole and not digits:
         return None
-    value = Fraction(f"{whole.replace(',', '') or '0'}.{digits or '0'}")
-    return -value if sign == "-" else value
+    return Fraction(f"{sign}{whole.replace(',', '') or '0'}.{digits or '0'}")
 
 
 def same_decimal(a: Fraction, b: Fraction) -> bool:
@@ -109,10 +106,6 @@ def same_decimal(a: Fraction, b: Fraction) -> bool:
 
     They are when they agree to 6 places behind the point, as in Math-Verify, and to 1 in 10,000 of their size, which
     Math-Verify does not ask: to it all numbers below 5e-7 are equal.
-
-    Args:
-        a: the one.
-        b: the other.
 
     Example:
         >>> same_decimal(Fraction("0.333333"), Fraction(1, 3)), same_decimal(Fraction("1e-8"), Fraction("2e-8"))
@@ -132,10 +125,8 @@ def equal_numbers(gold: ExactNumber, answer: ExactNumber, tolerance: float | Non
         tolerance: the largest absolute difference that is still right; None asks for equality.
     """
     golds = [gold.value]
-    if gold.percent and not answer.percent:
-        golds.append(gold.value / 100)
-    if answer.percent and not gold.percent:
-        golds.append(gold.value * 100)
+    if gold.percent != answer.percent:
+        golds.append(gold.value / 100 if gold.percent else gold.value * 100)
     if tolerance is not None and any(abs(answer.value - value) <= Fraction(str(tolerance)) for value in golds):
         return True
     if gold.decimal or answer.decimal:
