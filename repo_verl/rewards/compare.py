@@ -73,11 +73,7 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
 
 
 def judgeable_without_engine(gold: str) -> bool | None:
-    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it.
-
-    Args:
-        gold: the gold answer.
-    """
+    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it."""
     cleaned = clean(gold)
     if not cleaned:
         return False
@@ -91,11 +87,7 @@ def judgeable_without_engine(gold: str) -> bool | None:
 
 
 def engine_texts(gold: str) -> list[str]:
-    """What the symbolic engine must be able to parse so that a gold answer can be judged.
-
-    Args:
-        gold: the gold answer.
-    """
+    """What the symbolic engine must be able to parse so that a gold answer can be judged."""
     texts = [split_unit(leaf.text)[0] for leaf in leaves(read(clean(gold))) if isinstance(leaf, Scalar)]
     return [unwrap(text).removesuffix("%") for text in texts if exact_number(text) is None]
 

@@ -43,10 +43,7 @@ def is_thousands(text: str) -> bool:
 def exact_number(text: str) -> ExactNumber | None:
     r"""The value of an integer, a decimal, a simple fraction or a decimal times a power of ten; None for all else.
 
-    Thousands commas are read in groups of three; leading zeros do not count. ``5/0`` is no number.
-
-    Args:
-        text: a cleaned text (:func:`repo_verl.rewards.spelling.clean`).
+    Thousands commas are read in groups of three; leading zeros do not count. ``5/0`` is no number. The text is cleaned.
 
     Example:
         >>> exact_number("1,450,000").value, exact_number("4.5e3").value
@@ -55,15 +52,13 @@ def exact_number(text: str) -> ExactNumber | None:
     text = text.replace(" ", "")
     percent = text.endswith("%")
     text = text.removesuffix("%")
-    match = _FRACTION.fullmatch(text)
-    if match:
+    if match := _FRACTION.fullmatch(text):
         sign, *parts = match.groups()
         upper, lower = (_decimal(part) for part in parts if part is not None)
         if upper is None or not lower:
             return None
         return ExactNumber(-upper / lower if sign == "-" else upper / lower, False, percent)
-    match = _POWER_OF_TEN.fullmatch(text)
-    if match:
+    if match := _POWER_OF_TEN.fullmatch(text):
         factor, exponent = _decimal(match.group(1)), int(match.group(2) or match.group(3) or match.group(4))
         if factor is None or abs(exponent) > MAX_EXPONENT:
             return None
@@ -74,9 +69,6 @@ def exact_number(text: str) -> ExactNumber | None:
 
 def based_number(text: str) -> tuple[str, int] | None:
     r"""Digits and base of ``52_8``, ``(52)_{8}``; None for everything else, digits that the base lacks too.
-
-    Args:
-        text: a cleaned text.
 
     Example:
         >>> based_number("52_{8}"), based_number("92_8")

@@ -1,7 +1,8 @@
 r"""What kind of answer a text is: words, a set, an ordered group, an equation, or one expression.
 
 A bare comma list and ``\{ \}`` are sets; round, square and angle brackets keep order and kind, as in tuples and
-intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows.
+intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows. Every
+``text`` is a cleaned one (:func:`repo_verl.rewards.spelling.clean`).
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def read(text: str, depth: int = 0) -> Node:
     r"""The structure of a cleaned text.
 
     Args:
-        text: a cleaned text (:func:`repo_verl.rewards.spelling.clean`).
+        text: a cleaned text.
         depth: how many brackets are around it.
 
     Raises: TooDeep for brackets nested more than 12 deep.
@@ -128,9 +129,6 @@ def without_thousands_commas(text: str) -> str:
     r"""Thousands commas removed where the text shows that they are none of a list's.
 
     That is in a list whose own commas are followed by spaces (``1,000, 2,000``), and before a factor (``12,000\pi``).
-
-    Args:
-        text: a cleaned text outside brackets.
     """
     if ", " in text:
         text = _THOUSANDS_IN_LIST.sub(lambda match: match.group().replace(",", ""), text)
@@ -235,11 +233,7 @@ def quotients(node: Group) -> tuple[Scalar, ...]:
 
 
 def vector(text: str) -> tuple[Node, ...] | None:
-    r"""The entries of a matrix of one row or one column; None for everything else.
-
-    Args:
-        text: a cleaned text.
-    """
+    r"""The entries of a matrix of one row or one column; None for everything else."""
     match = _MATRIX.fullmatch(text.strip())
     rows = [row.split("&") for row in match[2].split(r"\\") if row.strip()] if match else []
     if not match or (len(rows) > 1 and any(len(row) > 1 for row in rows)):
@@ -248,13 +242,9 @@ def vector(text: str) -> tuple[Node, ...] | None:
 
 
 def split_top(text: str, separators: str) -> list[str]:
-    r"""The parts of ``text`` between separators that stand outside all brackets.
+    r"""The parts of ``text`` between separators (one character each) that stand outside all brackets.
 
     Half-open intervals count: any closing bracket closes the last opened one, whatever its kind.
-
-    Args:
-        text: a cleaned text.
-        separators: one-character separators.
     """
     parts, depth, start, escaped = [], 0, 0, False
     for position, char in enumerate(text):

@@ -85,11 +85,7 @@ def radians(body: str, unit: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def canonical_unit(words: str) -> str:
-    """One spelling of a unit: ``square centimeters``, ``cm^{2}`` and ``sq cm`` are ``cm^2``; "" for mere "units".
-
-    Args:
-        words: the unit as written, without font commands.
-    """
+    """One spelling of a unit: ``square centimeters``, ``cm^{2}`` and ``sq cm`` are ``cm^2``; "" for mere "units"."""
     words = words.replace("{", "").replace("}", "").replace("^ ", "^").replace(" ^", "^")
     parts = " ".join(words.split()).rstrip(".").split(" ")
     power = ""
