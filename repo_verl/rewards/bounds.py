@@ -39,11 +39,7 @@ class Refused(ValueError):
 
 
 def text_refusal(answer: str) -> str | None:
-    """Why the text must not be parsed, or None.
-
-    Args:
-        answer: the answer as extracted, or a gold answer.
-    """
+    """Why an answer or gold answer must not be parsed, or None."""
     depth = deepest = 0
     for char in answer:
         depth += (char in "{([") - (char in "})]")
@@ -76,8 +72,7 @@ def tree_refusal(expression: sympy.Basic | sympy.MatrixBase) -> str | None:
     for count, node in enumerate(sympy.preorder_traversal(expression), start=1):
         if count > MAX_NODES:
             return f"more than {MAX_NODES} nodes"
-        reason = _node_refusal(node)
-        if reason:
+        if reason := _node_refusal(node):
             return reason
     if _function_depth(expression) > MAX_FUNCTION_DEPTH:
         return f"functions nested more than {MAX_FUNCTION_DEPTH} deep"

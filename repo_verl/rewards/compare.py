@@ -7,8 +7,7 @@ the same rules, and cannot disagree.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 
 from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number
 from repo_verl.rewards.spelling import TRUTH_WORDS, choice, clean, compact, letters, renamed, unwrap, word
@@ -33,6 +32,7 @@ _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _SAID = r"[A-Za-z]{2,}[ ,]+(?:[0-9]+ ?)?[A-Za-z]{2,}"
 _PROSE = re.compile(rf"(?<![\\A-Za-z])(?={_SAID})[A-Za-z ,0-9]*[A-Za-z]{{3}}")
+"""A sentence or a part of one: an engine would read its words as products of letters."""
 
 
 def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Symbolic | None = None) -> bool | None:
@@ -73,11 +73,7 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
 
 
 def judgeable_without_engine(gold: str) -> bool | None:
-    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it.
-
-    Args:
-        gold: the gold answer.
-    """
+    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it."""
     cleaned = clean(gold)
     if not cleaned:
         return False
@@ -91,11 +87,7 @@ def judgeable_without_engine(gold: str) -> bool | None:
 
 
 def engine_texts(gold: str) -> list[str]:
-    """What the symbolic engine must be able to parse so that a gold answer can be judged.
-
-    Args:
-        gold: the gold answer.
-    """
+    """What the symbolic engine must be able to parse so that a gold answer can be judged."""
     texts = [split_unit(leaf.text)[0] for leaf in leaves(read(clean(gold))) if isinstance(leaf, Scalar)]
     return [unwrap(text).removesuffix("%") for text in texts if exact_number(text) is None]
 
@@ -118,24 +110,23 @@ def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic 
     if isinstance(answer, Chain):
         if isinstance(gold, Scalar) and "=" in gold.text:
             return _ask(gold, answer, None, symbolic)
-        return _all(_same(gold, item, tolerance, symbolic) for item in answer.items)
+        return _decided(False, (_same(gold, item, tolerance, symbolic) for item in answer.items))
     if isinstance(gold, Equation) and isinstance(answer, Equation):
         return _same_equation(gold, answer, tolerance, symbolic)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         if any(isinstance(node, Scalar) and "=" in node.text for node in (gold, answer)):
             return _ask(gold, answer, None, symbolic)
-        return _same(_value(gold), _value(answer), tolerance, symbolic)
+        return _same(getattr(gold, "value", gold), getattr(answer, "value", answer), tolerance, symbolic)
     if isinstance(gold, Words) or isinstance(answer, Words):
         return gold == answer
     if isinstance(gold, Group) and isinstance(answer, Group):
-        if gold.brackets == answer.brackets == ":" and not (
-            _TIME.fullmatch(gold.text) and _TIME.fullmatch(answer.text)
-        ):
-            sides = quotients(gold), quotients(answer)
-            if sides[0] and sides[1] and len(sides[0]) == len(sides[1]):
-                return _all(_same_scalar(*pair, tolerance, symbolic) for pair in zip(*sides, strict=True))
         if gold.brackets == answer.brackets:
-            return (_same_order if gold.brackets else _same_set)(gold, answer, tolerance, symbolic)
+            sides = quotients(gold), quotients(answer)
+            if len(sides[0]) == len(sides[1]) > 0 and not all(_TIME.fullmatch(node.text) for node in (gold, answer)):
+                return _same_order(*sides, tolerance, symbolic)
+            if gold.brackets:
+                return _same_order(gold.items, answer.items, tolerance, symbolic)
+            return _same_set(gold, answer, tolerance, symbolic)
         if {gold.brackets, answer.brackets} == {"()", ""} and _names(gold) + _names(answer) == len(gold.items) > 1:
             return _same_order(_by_name(gold), _by_name(answer), tolerance, symbolic)  # (2, 4) and x = 2, y = 4
         return False
@@ -145,22 +136,16 @@ def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic 
 
 
 def _stated(node: Node, other: Node, unknowns: str = r"(?!)") -> Node:
-    r"""The value of ``a + b = 5`` where the other side says none of what is on the left.
-
-    Args:
-        node: any node.
-        other: what it is compared with.
-        unknowns: letters that make it the equation of a curve.
-    """
+    r"""The value of ``a + b = 5`` where ``other`` has no such left side; ``unknowns`` make it a curve's."""
     if not isinstance(node, Chain) or len(node.items) != 2 or isinstance(other, Chain | Equation):
         return node
     left, value = node.items
-    ratio = isinstance(left, Group) and left.brackets == ":"
-    compound = (
-        isinstance(left, Scalar) and _OPERATOR.search(left.text) and len(set(_NAME.findall(left.text)) - {""}) > 1
-    )
+    if isinstance(left, Scalar):
+        compound = _OPERATOR.search(left.text) and len(set(_NAME.findall(left.text)) - {""}) > 1
+    else:
+        compound = isinstance(left, Group) and left.brackets == ":"
     known = not any(letters(leaf.text) or leaf.text == "0" for leaf in leaves(value))  # x + y - 3 = 0 is a line
-    return value if known and (ratio or compound) and not re.search(unknowns, node.text) else node
+    return value if known and compound and not re.search(unknowns, node.text) else node
 
 
 def _names(group: Group) -> int:
@@ -168,32 +153,26 @@ def _names(group: Group) -> int:
     return 0 if group.brackets else len({item.name for item in group.items if isinstance(item, Equation)})
 
 
-def _by_name(group: Group) -> Group:
-    """A set of named values in the order of the alphabet, where the names are letters in a row, as x, y and z."""
-    names = sorted(item.name for item in group.items if isinstance(item, Equation))
-    if len(names) == len(group.items) and "".join(names) in _ALPHABET:
-        return replace(group, items=tuple(sorted(group.items, key=lambda item: getattr(item, "name", ""))))
-    return group
-
-
-def _value(node: Node) -> Node:
-    return node.value if isinstance(node, Equation) else node
+def _by_name(group: Group) -> Sequence[Node]:
+    """The values of a set in the order of the alphabet, where their names are letters in a row, as x, y and z."""
+    names = {item.name: item for item in group.items if isinstance(item, Equation)}
+    in_a_row = len(names) == len(group.items) and "".join(sorted(names)) in _ALPHABET
+    return [names[name] for name in sorted(names)] if in_a_row else group.items
 
 
 def _same_equation(gold: Equation, answer: Equation, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
     if gold.name == answer.name:
         return _same(gold.value, answer.value, tolerance, symbolic)
-    numbers = [exact_number(node.value.text) for node in (gold, answer) if isinstance(node.value, Scalar)]
-    if None in numbers or len(numbers) < 2:
-        return _ask(gold, answer, None, symbolic)
-    return False
+    numbers = [isinstance(node.value, Scalar) and exact_number(node.value.text) for node in (gold, answer)]
+    return False if all(numbers) else _ask(gold, answer, None, symbolic)
 
 
-def _same_order(gold: Group, answer: Group, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
-    if len(gold.items) != len(answer.items):
+def _same_order(
+    golds: Sequence[Node], answers: Sequence[Node], tolerance: float | None, symbolic: Symbolic | None
+) -> bool | None:
+    if len(golds) != len(answers):
         return False
-    pairs = zip(gold.items, answer.items, strict=True)
-    return _all(_same(one, other, tolerance, symbolic) for one, other in pairs)
+    return _decided(False, (_same(*pair, tolerance, symbolic) for pair in zip(golds, answers, strict=True)))
 
 
 def _same_set(gold: Group, answer: Group, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
@@ -205,7 +184,7 @@ def _same_set(gold: Group, answer: Group, tolerance: float | None, symbolic: Sym
     if symbolic is None and len(golds) * len(answers) > MAX_PAIRS:
         return None
     table = [[_same(one, other, tolerance, symbolic) for other in answers] for one in golds]
-    return _all(_any(line) for line in [*table, *zip(*table, strict=True)])
+    return _decided(False, (_decided(True, line) for line in [*table, *zip(*table, strict=True)]))
 
 
 def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
@@ -213,31 +192,28 @@ def _same_mixed(gold: Node, answer: Node, tolerance: float | None, symbolic: Sym
     group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
     if not isinstance(group, Group) or not isinstance(other, Scalar):
         return False
-    entries = vector(other.text)
+    entries, ratio = vector(other.text), quotients(group)
+    sides: tuple[Sequence[Node], Sequence[Node]]
     if entries is not None and group.brackets not in ("", ":", "≡") and len(entries) == len(group.items):
-        sides = (group.items, entries) if group is gold else (entries, group.items)
-        return _all(_same(one, another, tolerance, symbolic) for one, another in zip(*sides, strict=True))
-    ratio = quotients(group)
-    if ratio and len(ratio) == 1:
-        pair = (ratio[0], other.text) if group is gold else (other.text, ratio[0])
-        return _same_scalar(*pair, tolerance, symbolic)
-    if group.brackets in (":", "≡"):
+        sides = group.items, entries
+    elif len(ratio) == 1:
+        sides = ratio, [other]
+    elif group.brackets in (":", "≡"):
         return False
-    if exact_number(split_unit(other.text)[0]) is None:
+    elif exact_number(split_unit(other.text)[0]) is None:
         return _ask(gold, answer, tolerance, symbolic)
-    if group.brackets or _names(group) > 1:
+    elif group.brackets or _names(group) > 1:
         return False
-    pairs = [(item, other) if group is gold else (other, item) for item in group.items]
-    return _all(_same(one, another, tolerance, symbolic) for one, another in pairs)
+    else:
+        sides = group.items, [other] * len(group.items)
+    golds, answers = sides if group is gold else (sides[1], sides[0])
+    return _same_order(golds, answers, tolerance, symbolic)
 
 
 def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
-    if (
-        "degree" in (gold_unit, answer_unit)
-        and {gold_unit, answer_unit} <= {"degree", "radian", ""}
-        and (r"\pi" in gold) != (r"\pi" in answer)
-    ):
+    units = {gold_unit, answer_unit}
+    if "degree" in units <= {"degree", "radian", ""} and (r"\pi" in gold) != (r"\pi" in answer):
         gold, gold_unit = radians(gold, gold_unit)
         answer, answer_unit = radians(answer, answer_unit)
     if gold_unit and answer_unit and gold_unit != answer_unit:
@@ -247,7 +223,7 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
         return False
     if compact(gold) == compact(answer):
         return True
-    if _is_prose(unwrap(gold)) or _is_prose(unwrap(answer)):
+    if _PROSE.search(unwrap(gold)) or _PROSE.search(unwrap(answer)):
         return unwrap(gold).casefold().split() == unwrap(answer).casefold().split()
     if gold.isalpha() and answer.isalpha() and gold.casefold() == answer.casefold():
         return False  # A and a are two variables; Math-Verify reads both in lower case
@@ -258,20 +234,13 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
         return _same_based(gold, answer)
     if symbolic is None:
         return None
-    gold, answer = unwrap(gold), unwrap(answer)
-    gold, answer = gold.removesuffix("%"), answer.removesuffix("%")
+    gold, answer = (unwrap(side).removesuffix("%") for side in (gold, answer))
     if symbolic(gold, answer, tolerance):
         return True
-    if percents == (True, False):
-        return symbolic(rf"\frac{{{gold}}}{{100}}", answer, tolerance)
-    if percents == (False, True):
-        return symbolic(gold, rf"\frac{{{answer}}}{{100}}", tolerance)
-    return False
-
-
-def _is_prose(text: str) -> bool:
-    """Whether a text is a sentence, or a part of one: an engine would read its words as products of letters."""
-    return _PROSE.search(text) is not None
+    gold, answer = (
+        rf"\frac{{{side}}}{{100}}" if sign else side for side, sign in zip((gold, answer), percents, strict=True)
+    )
+    return percents[0] != percents[1] and symbolic(gold, answer, tolerance)
 
 
 def _same_based(gold: str, answer: str) -> bool:
@@ -287,19 +256,11 @@ def _ask(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic |
     return None if symbolic is None else symbolic(unwrap(gold.text), unwrap(answer.text), tolerance)
 
 
-def _all(verdicts: Iterable[bool | None]) -> bool | None:
+def _decided(by: bool, verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all verdicts are right (decided by a False), or any is (by a True); None where an unknown one matters."""
     unknown = False
     for value in verdicts:
-        if value is False:
-            return False
+        if value is by:
+            return by
         unknown = unknown or value is None
-    return None if unknown else True
-
-
-def _any(verdicts: Iterable[bool | None]) -> bool | None:
-    unknown = False
-    for value in verdicts:
-        if value is True:
-            return True
-        unknown = unknown or value is None
-    return None if unknown else False
+    return None if unknown else not by

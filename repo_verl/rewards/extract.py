@@ -18,6 +18,7 @@ TEMPLATES = ("boxed", "think")
 _BOX_OR_MENTION = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BOX = re.compile(_BOX_OR_MENTION.pattern + r"(?!\s|\{\s*\}|[A-Za-z]{2}|[^\w{\\({\[|+-]|$)")
 _COMMANDS = ("\\boxed", "\\fbox")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_ANSWER = re.compile(r"[^\s$]+")
 
 
@@ -45,10 +46,8 @@ def well_formed(solution: str, template: str = "boxed") -> bool:
         solution: any text.
         template: one of :data:`TEMPLATES`.
     """
-    if template != "think":
-        return True
     tags = solution.count("<think>"), solution.count("</think>")
-    return tags == (1, 1) and solution.lstrip().startswith("<think>")
+    return template != "think" or (tags == (1, 1) and solution.lstrip().startswith("<think>"))
 
 
 def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | None:
@@ -72,7 +71,7 @@ def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | Non
     start = _last_box(solution)
     if start is None:
         return None
-    if solution[start : start + 1] == "{":
+    if solution.startswith("{", start):
         return _braced(solution, start + 1, max_chars)
     bare = _BARE_ANSWER.match(solution, start, start + max_chars + 1)
     return bare.group().rstrip(".,;:") if bare else None
@@ -88,8 +87,7 @@ def _last(solution: str, box: re.Pattern[str]) -> int | None:
     for command in _COMMANDS:
         position = len(solution)
         while (position := solution.rfind(command, 0, position)) >= 0:
-            match = box.match(solution, position)
-            if match:
+            if match := box.match(solution, position):
                 ends.append(match.end())
                 break
     return max(ends, default=None)
@@ -97,29 +95,15 @@ def _last(solution: str, box: re.Pattern[str]) -> int | None:
 
 def _braced(text: str, start: int, max_chars: int) -> str | None:
     """The text from ``start`` up to the brace that closes the group opened before ``start``; None if none does."""
-    depth, position, skip = 1, start, False
-    while position < len(text):
-        char = text[position]
-        if skip:
-            skip = False
-        elif char == "\\":
-            skip = True
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start:position].strip()
-        position += 1
-        if position - start > max_chars:
-            return text[start:position]
-    return None
+    depth, end = 1, start + max_chars
+    for brace in _BRACE.finditer(text, start, end + 1):
+        depth += (brace[0] == "{") - (brace[0] == "}")
+        if depth == 0:
+            return text[start : brace.start()].strip()
+    return text[start : end + 1] if len(text) > end else None
 
 
 def truth_word(answer: str) -> str | None:
-    """Yes, no, true or false, in lower case, when that is all the answer says; else None.
-
-    "Yes" and "True" are different words: a gold answer names the one that its question asked for.
-    """
+    """Yes, no, true or false, in lower case, when that is all the answer says; else None."""
     found = word(clean(answer))
     return found if found in TRUTH_WORDS else None

@@ -1,11 +1,11 @@
 r"""The process that judges answers with SymPy: a template that has everything imported, and judges forked from it.
 
-Started by :mod:`repo_verl.rewards.pool`, which holds the other ends of the
-sockets. Messages are JSON, one a datagram. On the control socket (standard input): ``{"op": "fork"}`` with a socket
-attached is answered by ``{"pid": N}``; ``{"op": "end", "pid": N}`` kills that judge, reaps it, and is answered by
-``{"signal": S}``. A judge answers requests on its own socket, one at a time, each under a limit of CPU time that the
-kernel enforces (``ITIMER_PROF``: no Python code need run for it) and under a limit of memory for all it ever allocates.
-When the pool goes, the sockets close and everything here ends.
+Started by :mod:`repo_verl.rewards.pool`, which holds the other ends of the sockets. Messages are JSON, one a datagram.
+On the control socket (standard input): ``{"op": "fork"}`` with a socket attached is answered by ``{"pid": N}``;
+``{"op": "end", "pid": N}`` kills that judge, reaps it, and is answered by ``{"signal": S}``. A judge answers requests
+on its own socket, one at a time, each under a limit of CPU time that the kernel enforces (``ITIMER_PROF``: no Python
+code need run for it) and under a limit of memory for all it ever allocates. When the pool goes, the sockets close and
+everything here ends.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def main() -> None:
                 _become_judge(descriptors[0], request["memory"])
             children.add(pid)
             os.close(descriptors[0])
-            control.send(json.dumps({"pid": pid}).encode())
+            reply = {"pid": pid}
         else:
-            mine = request["pid"] in children
+            reply = {"signal": _end(request["pid"]) if request["pid"] in children else 0}
             children.discard(request["pid"])
-            control.send(json.dumps({"signal": _end(request["pid"]) if mine else 0}).encode())
+        control.send(json.dumps(reply).encode())
 
 
 def warm_up() -> None:
@@ -97,10 +97,9 @@ def judge(request: dict[str, Any]) -> dict[str, Any]:
 
     try:
         if request["answer"] is None:
-            for text in engine_texts(request["gold"]):
-                parse_gold(text)
-            return {"right": True, "status": "ok", "detail": ""}
-        right = verdict(request["answer"], request["gold"], request["tolerance"], equal)
+            right: bool | None = all(parse_gold(text) for text in engine_texts(request["gold"]))
+        else:
+            right = verdict(request["answer"], request["gold"], request["tolerance"], equal)
         return {"right": bool(right), "status": "ok", "detail": ""}
     except GoldUnparseable as error:
         return {"right": False, "status": "gold_unparseable", "detail": str(error)[:500]}

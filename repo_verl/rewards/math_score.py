@@ -21,10 +21,8 @@ from repo_verl.rewards.structure import TooDeep
 logger = logging.getLogger(__name__)
 
 STATUSES = ("ok", "no_answer", "timeout", "error", "gold_unparseable")
-
 MAX_GOLD_CHARS = 2048
 CACHE_SIZE = 1 << 16
-
 _FROM_VERL = frozenset({"reward_router_address", "reward_model_tokenizer"})
 
 
@@ -109,7 +107,7 @@ def grade(answer: str, gold: str, tolerance: float | None = None, limits: Limits
     try:
         return _cached(answer, gold, tolerance, limits or Limits())
     except _NotCached as outcome:
-        return outcome.judgement
+        return Judgement(*outcome.args)
 
 
 def gold_is_verifiable(gold: str | int | float | None) -> bool:
@@ -144,11 +142,7 @@ def _gold_text(gold: object) -> str:
 
 
 class _NotCached(Exception):
-    """A judgement that another try might change: a limit of time, a judge that died."""
-
-    def __init__(self, judgement: Judgement) -> None:
-        super().__init__(judgement.status)
-        self.judgement = judgement
+    """A judgement, as its arguments, that another try might change: a limit of time, a judge that died."""
 
 
 @functools.lru_cache(maxsize=CACHE_SIZE)
@@ -163,7 +157,7 @@ def _cached(answer: str, gold: str, tolerance: float | None, limits: Limits) -> 
     if judgement.status != "ok":
         logger.debug("answer %r, gold answer %r: %s (%s)", answer, gold, judgement.status, judgement.detail)
     if judgement.status in ("timeout", "error"):
-        raise _NotCached(judgement)
+        raise _NotCached(*judgement)
     return judgement
 
 

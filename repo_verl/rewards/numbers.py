@@ -19,8 +19,6 @@ _FRACTION = re.compile(
 )
 _POWER_OF_TEN = re.compile(r"(.+?)(?:[eE]([+-]?[0-9]{1,3})|\\(?:times|cdot)10\^(?:\{([+-]?[0-9]{1,3})\}|([0-9])))")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?%?")
-
-
 _BASED = re.compile(r"([+-]?)\(?([0-9A-Za-z]+)\)?_(?:\{([0-9]+)\}|([0-9]+))")
 
 
@@ -45,10 +43,7 @@ def is_thousands(text: str) -> bool:
 def exact_number(text: str) -> ExactNumber | None:
     r"""The value of an integer, a decimal, a simple fraction or a decimal times a power of ten; None for all else.
 
-    Thousands commas are read in groups of three; leading zeros do not count. ``5/0`` is no number.
-
-    Args:
-        text: a cleaned text (:func:`repo_verl.rewards.spelling.clean`).
+    Thousands commas are read in groups of three; leading zeros do not count. ``5/0`` is no number. The text is cleaned.
 
     Example:
         >>> exact_number("1,450,000").value, exact_number("4.5e3").value
@@ -57,15 +52,13 @@ def exact_number(text: str) -> ExactNumber | None:
     text = text.replace(" ", "")
     percent = text.endswith("%")
     text = text.removesuffix("%")
-    match = _FRACTION.fullmatch(text)
-    if match:
+    if match := _FRACTION.fullmatch(text):
         sign, *parts = match.groups()
         upper, lower = (_decimal(part) for part in parts if part is not None)
         if upper is None or not lower:
             return None
         return ExactNumber(-upper / lower if sign == "-" else upper / lower, False, percent)
-    match = _POWER_OF_TEN.fullmatch(text)
-    if match:
+    if match := _POWER_OF_TEN.fullmatch(text):
         factor, exponent = _decimal(match.group(1)), int(match.group(2) or match.group(3) or match.group(4))
         if factor is None or abs(exponent) > MAX_EXPONENT:
             return None
@@ -76,9 +69,6 @@ def exact_number(text: str) -> ExactNumber | None:
 
 def based_number(text: str) -> tuple[str, int] | None:
     r"""Digits and base of ``52_8``, ``(52)_{8}``; None for everything else, digits that the base lacks too.
-
-    Args:
-        text: a cleaned text.
 
     Example:
         >>> based_number("52_{8}"), based_number("92_8")
@@ -100,8 +90,7 @@ def _decimal(text: str) -> Fraction | None:
     sign, whole, digits = match.groups()
     if not whole and not digits:
         return None
-    value = Fraction(f"{whole.replace(',', '') or '0'}.{digits or '0'}")
-    return -value if sign == "-" else value
+    return Fraction(f"{sign}{whole.replace(',', '') or '0'}.{digits or '0'}")
 
 
 def same_decimal(a: Fraction, b: Fraction) -> bool:
@@ -109,10 +98,6 @@ def same_decimal(a: Fraction, b: Fraction) -> bool:
 
     They are when they agree to 6 places behind the point, as in Math-Verify, and to 1 in 10,000 of their size, which
     Math-Verify does not ask: to it all numbers below 5e-7 are equal.
-
-    Args:
-        a: the one.
-        b: the other.
 
     Example:
         >>> same_decimal(Fraction("0.333333"), Fraction(1, 3)), same_decimal(Fraction("1e-8"), Fraction("2e-8"))
@@ -132,10 +117,8 @@ def equal_numbers(gold: ExactNumber, answer: ExactNumber, tolerance: float | Non
         tolerance: the largest absolute difference that is still right; None asks for equality.
     """
     golds = [gold.value]
-    if gold.percent and not answer.percent:
-        golds.append(gold.value / 100)
-    if answer.percent and not gold.percent:
-        golds.append(gold.value * 100)
+    if gold.percent != answer.percent:
+        golds.append(gold.value / 100 if gold.percent else gold.value * 100)
     if tolerance is not None and any(abs(answer.value - value) <= Fraction(str(tolerance)) for value in golds):
         return True
     if gold.decimal or answer.decimal:

@@ -80,8 +80,18 @@ class _Judge:
             self.handle = None
 
 
-class _Late(Exception):
-    """A judge did not reply in time."""
+_Message = dict[str, Any]
+
+
+def _send(channel: socket.socket, message: _Message) -> None:
+    channel.send(json.dumps(message).encode())
+
+
+def _received(channel: socket.socket) -> _Message:
+    message = channel.recv(MAX_MESSAGE)
+    if not message:
+        raise ConnectionError("the process at the other end closed its socket")
+    return dict(json.loads(message))
 
 
 class JudgePool:
@@ -112,19 +122,18 @@ class JudgePool:
 
         Raises: JudgeError if no judge can be started.
         """
-        question = json.dumps({"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds})
+        question = {"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds}
         tries = 2
         with self._places:
             while tries:
                 judge = self._take()
                 again = judge.used
-                reply, late, ended_by = self._question(judge, question.encode(), limits.clock_seconds)
+                reply, late, ended_by = self._question(judge, question, limits.clock_seconds)
                 if reply is not None:
                     return Judgement(reply["right"], reply["status"], reply["detail"])
                 if late or ended_by == signal.SIGPROF:
-                    return Judgement(
-                        False, "timeout", f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s"
-                    )
+                    spent = f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s"
+                    return Judgement(False, "timeout", spent)
                 from_outside = ended_by in (0, signal.SIGKILL)  # the system or an operator; a limit ends otherwise
                 if from_outside and again:
                     continue  # killed while it was idle, perhaps all of them
@@ -133,14 +142,16 @@ class JudgePool:
                 tries -= 1
         return Judgement(False, "error", f"the judge process died of signal {ended_by}")
 
-    def _question(self, judge: _Judge, question: bytes, seconds: float) -> tuple[dict[str, Any] | None, bool, int]:
+    def _question(self, judge: _Judge, question: _Message, seconds: float) -> tuple[_Message | None, bool, int]:
         """(reply, whether it was late, the signal that ended the judge); the judge is idle again, or ended."""
         judge.used = True
+        judge.channel.settimeout(seconds - min(0.05, 0.05 * seconds))  # what is left is for ending it
         try:
-            reply = self._exchange(judge, question, seconds)
-        except _Late:
-            return None, True, self._end(judge)
-        if reply is None or reply["spent"]:
+            _send(judge.channel, question)
+            reply = _received(judge.channel)
+        except OSError as error:
+            return None, isinstance(error, TimeoutError), self._end(judge)
+        if reply["spent"]:
             return reply, False, self._end(judge)
         with self._lock:
             if judge.template is self._template:
@@ -182,30 +193,11 @@ class JudgePool:
         try:
             with theirs:
                 socket.send_fds(self._control, [request], [theirs.fileno()])
-            pid = int(self._reply()["pid"])
+            pid = int(_received(self._control)["pid"])
         except OSError:
             ours.close()
             raise
         return _Judge(pid, ours, _handle(pid), self._template)
-
-    def _reply(self) -> dict[str, Any]:
-        assert self._control is not None
-        message = self._control.recv(MAX_MESSAGE)
-        if not message:
-            raise ConnectionError("the template process closed its socket")
-        return dict(json.loads(message))
-
-    def _exchange(self, judge: _Judge, question: bytes, clock_seconds: float) -> dict[str, Any] | None:
-        """The reply of a judge, or None if it died. Raises _Late if it did not reply in time."""
-        judge.channel.settimeout(clock_seconds - min(0.05, 0.05 * clock_seconds))  # what is left is for ending it
-        try:
-            judge.channel.send(question)
-            message = judge.channel.recv(MAX_MESSAGE)
-        except TimeoutError as error:
-            raise _Late from error
-        except OSError:
-            return None
-        return dict(json.loads(message)) if message else None
 
     def _end(self, judge: _Judge) -> int:
         """End a judge and say by which signal it went; 0 if nobody knows."""
@@ -214,8 +206,8 @@ class JudgePool:
             if self._control is None or judge.template is not self._template:
                 return 0
             try:
-                self._control.send(json.dumps({"op": "end", "pid": judge.pid}).encode())
-                return int(self._reply()["signal"])
+                _send(self._control, {"op": "end", "pid": judge.pid})
+                return int(_received(self._control)["signal"])
             except OSError:
                 self._stop()
                 return 0
@@ -236,7 +228,7 @@ class JudgePool:
                     env=environment,
                 )
             self._control.settimeout(START_SECONDS)
-            self._reply()
+            _received(self._control)
         except OSError as error:
             self._stop()
             raise JudgeError(

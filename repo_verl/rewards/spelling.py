@@ -1,6 +1,6 @@
 r"""One spelling for answers: what LaTeX offers in several ways and what carries no meaning.
 
-Pure functions on strings, standard library only, linear in the length of their input.
+Pure functions on strings, standard library only, linear in the length of their input. Every ``text`` is a cleaned one.
 """
 
 from __future__ import annotations
@@ -153,8 +153,7 @@ def clean(answer: str) -> str:
         return answer
     text = answer if answer.isascii() else _latex(answer)
     text = _RUPEES.sub("₹", text.replace(r"\pounds", "£"))
-    money = _MONEY.fullmatch(text.strip())
-    if money:
+    if money := _MONEY.fullmatch(text.strip()):
         sign = next((sign for sign in _CURRENCIES if sign != "$" and sign in text), "$")
         text = rf"{next(filter(None, money.groups()))}\text{{ {_CURRENCIES[sign]}}}"
     for pattern, replacement in _REPLACEMENTS:
@@ -204,7 +203,7 @@ def renamed(answer: str, gold: str) -> str:
     free = any(head and head[1] in pair for head in heads) and pair <= set("xyztus")
     free = free or (pair <= set("klmn") and all(r"\pi" in body for body in bodies))
     free = free or (pair == {"C", "K"} and all(_CONSTANT.search(body) for body in bodies))
-    return _LETTER.sub(lambda match: new.copy().pop() if match[0] in old else match[0], answer) if free else answer
+    return _LETTER.sub(lambda match: min(new) if match[0] in old else match[0], answer) if free else answer
 
 
 def unwrap(text: str) -> str:
@@ -219,11 +218,7 @@ def only_text(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1 << 14)
 def compact(text: str) -> str:
-    r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``.
-
-    Args:
-        text: a cleaned text.
-    """
+    r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``."""
     text = _LIST_COMMA.sub(";", unwrap(text))
     return _SINGLE_GROUP.sub(r"\1\2", text).replace(" ", "")
 
@@ -234,19 +229,14 @@ def word(text: str) -> str | None:
     Words are the content of ``\text{}`` (two letters or more) and plain letters where no product of variables would be
     written so: four letters or more, several words, and a few short ones (yes, no, odd, ...).
 
-    Args:
-        text: a cleaned text.
-
     Example:
         >>> word(r"\text{Evelyn}"), word("abc")
         ('evelyn', None)
     """
     if _ONLY_TEXT.fullmatch(text):
-        content = " ".join(unwrap(text).split()).rstrip(".")
-        return content.casefold() if _TEXT_WORDS.fullmatch(content) else None
-    if _PLAIN_WORDS.fullmatch(text) or text.casefold() in _SHORT_WORDS:
-        return text.casefold()
-    return None
+        text = " ".join(unwrap(text).split()).rstrip(".")
+        return text.casefold() if _TEXT_WORDS.fullmatch(text) else None
+    return text.casefold() if _PLAIN_WORDS.fullmatch(text) or text.casefold() in _SHORT_WORDS else None
 
 
 def choice(text: str, with_content: bool = False) -> str | None:
@@ -256,11 +246,7 @@ def choice(text: str, with_content: bool = False) -> str | None:
         text: a cleaned text.
         with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and alone.
     """
-    match = _CHOICE.fullmatch(unwrap(text).strip())
-    if match:
+    if match := _CHOICE.fullmatch(unwrap(text).strip()):
         return match[1]
-    if with_content:
-        match = _CHOICE_WITH_CONTENT.fullmatch(text)
-        if match and _LONE_CAPITAL.search(unwrap(match[3])):
-            return None
-    return (match[1] or match[2]) if match else None
+    match = _CHOICE_WITH_CONTENT.fullmatch(text) if with_content else None
+    return match[1] or match[2] if match and not _LONE_CAPITAL.search(unwrap(match[3])) else None

@@ -1,13 +1,15 @@
 r"""What kind of answer a text is: words, a set, an ordered group, an equation, or one expression.
 
 A bare comma list and ``\{ \}`` are sets; round, square and angle brackets keep order and kind, as in tuples and
-intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows.
+intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows. Every
+``text`` is a cleaned one (:func:`repo_verl.rewards.spelling.clean`).
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from repo_verl.rewards.numbers import is_thousands
@@ -89,7 +91,7 @@ def read(text: str, depth: int = 0) -> Node:
     r"""The structure of a cleaned text.
 
     Args:
-        text: a cleaned text (:func:`repo_verl.rewards.spelling.clean`).
+        text: a cleaned text.
         depth: how many brackets are around it.
 
     Raises: TooDeep for brackets nested more than 12 deep.
@@ -99,7 +101,7 @@ def read(text: str, depth: int = 0) -> Node:
         ('()', '')
     """
     text = text.strip()
-    while text.startswith("{") and text.endswith("}") and _spans(text, 1, 1):
+    while text.startswith("{") and text.endswith("}") and _spans(text, 1):
         text = text[1:-1].strip()
     if depth > MAX_DEPTH:
         raise TooDeep(f"brackets nested more than {MAX_DEPTH} deep")
@@ -110,16 +112,14 @@ def read(text: str, depth: int = 0) -> Node:
         text = unwrap(text).strip()  # \text{36 dollars}
     if is_thousands(text):
         return Scalar(text)
-    congruence = _congruence(text, depth)
-    if congruence:
+    if congruence := _congruence(text, depth):
         return congruence
     rows = [split_top(row, ",") for row in split_top(text, ";")]
     if len(rows) > 1 and len(rows[0]) > 1 and all(_DEFINITION.match(part) for row in rows for part in row):
-        sets = (_set([read(part, depth + 1) for part in row], ", ".join(row)) for row in rows)
-        return Group("", tuple(sets), text)  # p = 5, q = 2; p = 7, q = 2
+        return Group("", tuple(_set(row, ", ".join(row), depth) for row in rows), text)  # p = 5, q = 2; p = 7, q = 2
     parts = split_top(without_thousands_commas(text), ",;")
     if len(parts) > 1 and all(parts):
-        return _set([read(part, depth + 1) for part in parts], text)
+        return _set(parts, text, depth)
     text = parts[0] if len(parts) == 1 else text
     found = _bracketed(text, depth) or _spread(text, depth) or _named(text, depth) or _ratio(text, depth)
     return found or Scalar(text)
@@ -129,9 +129,6 @@ def without_thousands_commas(text: str) -> str:
     r"""Thousands commas removed where the text shows that they are none of a list's.
 
     That is in a list whose own commas are followed by spaces (``1,000, 2,000``), and before a factor (``12,000\pi``).
-
-    Args:
-        text: a cleaned text outside brackets.
     """
     if ", " in text:
         text = _THOUSANDS_IN_LIST.sub(lambda match: match.group().replace(",", ""), text)
@@ -144,7 +141,7 @@ def _bracketed(text: str, depth: int) -> Node | None:
     if opened is None:
         return None
     closed = next((b for b in ("\\}", "⟩", ")", "]") if text.endswith(b)), None)
-    if closed is None or not _spans(text, len(opened), len(closed)):
+    if closed is None or not _spans(text, len(opened)):
         return None
     inner = text[len(opened) : len(text) - len(closed)].strip()
     parts = split_top(inner, ",;")
@@ -153,17 +150,17 @@ def _bracketed(text: str, depth: int) -> Node | None:
     if opened == "\\{":
         if closed != "\\}" or _SET_BUILDER.search(inner):
             return None
-        return _set([read(part, depth + 1) for part in parts], text)
+        return _set(parts, text, depth)
     if len(parts) == 1:
         return read(inner, depth + 1) if (opened, closed) == ("(", ")") else None
-    items = [read(part, depth + 1) for part in parts]
+    items = _read_all(parts, depth)
     brackets = "()" if opened + closed == "⟨⟩" else opened + closed
     spread = [item.items if isinstance(item, Group) and _PLUS_MINUS.search(item.text) else (item,) for item in items]
     if brackets == "()" and any(len(values) > 1 for values in spread):
         if r"\mp" in inner or len(_PLUS_MINUS.findall(inner)) > MAX_SPREADS:
             return _spread(text, depth)
         return Group("", tuple(Group(brackets, row, text) for row in itertools.product(*spread)), text)
-    return Group(brackets, tuple(items), text)
+    return Group(brackets, items, text)
 
 
 def _congruence(text: str, depth: int) -> Node | None:
@@ -176,18 +173,21 @@ def _congruence(text: str, depth: int) -> Node | None:
     residues = split_top(right[: match.start()], ",")
     if modulus.isdigit() and int(modulus):
         residues = [str(int(one) % int(modulus)) if re.fullmatch("-?[0-9]+", one) else one for one in residues]
-    return Group(
-        "≡", (read(left, depth + 1), _set([read(one, depth + 1) for one in residues], right), read(modulus)), text
-    )
+    return Group("≡", (read(left, depth + 1), _set(residues, right, depth), read(modulus)), text)
 
 
-def _set(items: list[Node], text: str) -> Node:
+def _set(parts: list[str], text: str, depth: int) -> Node:
     flat: list[Node] = []
-    for item in items:
-        flat.extend(
-            item.items if isinstance(item, Group) and not item.brackets and _PLUS_MINUS.search(item.text) else [item]
-        )
+    for item in _read_all(parts, depth):
+        if isinstance(item, Group) and not item.brackets and _PLUS_MINUS.search(item.text):
+            flat += item.items
+        else:
+            flat.append(item)
     return flat[0] if len(flat) == 1 else Group("", tuple(flat), text)
+
+
+def _read_all(parts: Iterable[str], depth: int) -> tuple[Node, ...]:
+    return tuple(read(part, depth + 1) for part in parts)
 
 
 def _spread(text: str, depth: int) -> Node | None:
@@ -196,7 +196,7 @@ def _spread(text: str, depth: int) -> Node | None:
         return None
     plus = text.replace(r"\pm", "+").replace(r"\mp", "-")
     minus = text.replace(r"\pm", "-").replace(r"\mp", "+")
-    return Group("", tuple(read(one, depth + 1) for one in (plus, minus)), text)
+    return Group("", _read_all((plus, minus), depth), text)
 
 
 def _named(text: str, depth: int) -> Node | None:
@@ -208,9 +208,9 @@ def _named(text: str, depth: int) -> Node | None:
         return None
     named = [_SIMPLE_NAME.fullmatch(_FUNCTION.sub(r"\1", unwrap(part)).strip()) is not None for part in parts]
     if not named[0]:
-        return Chain(tuple(read(part, depth + 1) for part in parts), text)
+        return Chain(_read_all(parts, depth), text)
     count = len(parts) - 1 if all(named[:-1]) and not named[-1] else 1  # x = y = z = 1
-    rest = tuple(read(part, depth + 1) for part in parts[count:])
+    rest = _read_all(parts[count:], depth)
     name = "=".join(_ARGUMENTS.sub("", compact(part)) for part in parts[:count])
     return Equation(name, rest[0] if len(rest) == 1 else Chain(rest, text), text)
 
@@ -220,41 +220,31 @@ def _ratio(text: str, depth: int) -> Node | None:
     parts = split_top(text, ":")
     if len(parts) < 2 or not all(parts) or "\\" in text and _SET_BUILDER.search(text.replace(":", "")):
         return None
-    return Group(":", tuple(read(part, depth + 1) for part in parts), text)
+    return Group(":", _read_all(parts, depth), text)
 
 
-def quotients(node: Group) -> tuple[str, ...]:
+def quotients(node: Group) -> tuple[Scalar, ...]:
     """The quotients of neighbours in a ratio of plain expressions; none for everything else."""
     if node.brackets != ":" or not all(
         isinstance(item, Scalar) and not re.search(r"[%'&]|\\text|[0-9] *[A-Za-z]{2}", item.text) for item in node.items
     ):
         return ()
-    return tuple(rf"\frac{{{upper.text}}}{{{lower.text}}}" for upper, lower in itertools.pairwise(node.items))
+    return tuple(Scalar(rf"\frac{{{upper.text}}}{{{lower.text}}}") for upper, lower in itertools.pairwise(node.items))
 
 
 def vector(text: str) -> tuple[Node, ...] | None:
-    r"""The entries of a matrix of one row or one column; None for everything else.
-
-    Args:
-        text: a cleaned text.
-    """
+    r"""The entries of a matrix of one row or one column; None for everything else."""
     match = _MATRIX.fullmatch(text.strip())
-    if not match:
-        return None
-    rows = [row.split("&") for row in match[2].split(r"\\") if row.strip()]
-    if len(rows) > 1 and any(len(row) > 1 for row in rows):
+    rows = [row.split("&") for row in match[2].split(r"\\") if row.strip()] if match else []
+    if not match or (len(rows) > 1 and any(len(row) > 1 for row in rows)):
         return None
     return tuple(read(cell) for row in rows for cell in row)
 
 
 def split_top(text: str, separators: str) -> list[str]:
-    r"""The parts of ``text`` between separators that stand outside all brackets.
+    r"""The parts of ``text`` between separators (one character each) that stand outside all brackets.
 
     Half-open intervals count: any closing bracket closes the last opened one, whatever its kind.
-
-    Args:
-        text: a cleaned text.
-        separators: one-character separators.
     """
     parts, depth, start, escaped = [], 0, 0, False
     for position, char in enumerate(text):
@@ -270,8 +260,8 @@ def split_top(text: str, separators: str) -> list[str]:
     return parts
 
 
-def _spans(text: str, opened: int, closed: int) -> bool:
-    """Whether the bracket that opens the text is the one that closes it."""
+def _spans(text: str, opened: int) -> bool:
+    """Whether the bracket of so many characters that opens the text is closed by its last one."""
     depth = 0
     for position, char in enumerate(text):
         depth += (char in _OPEN) - (char in _CLOSE)

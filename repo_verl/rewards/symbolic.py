@@ -50,24 +50,23 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
 
     Args:
         gold: LaTeX, units removed.
-        answer: LaTeX, units removed.
+        answer: as the gold answer.
         tolerance: the largest absolute difference that is still right, where both are numbers.
 
     Raises: GoldUnparseable; Refused where judging could take without bound.
     """
-    gold_expressions = parse_gold(gold)
-    answer_expressions = parse(answer)
-    if not answer_expressions:
+    wanted, found = parse_gold(gold), parse(answer)
+    if not found:
         return False
-    numbers = _number(gold_expressions[-1]), _number(answer_expressions[-1])
+    sides = wanted[-1], found[-1]
+    numbers = _number(sides[0]), _number(sides[1])
     if numbers[0] is not None and numbers[1] is not None:
         if tolerance is not None and abs(numbers[0] - numbers[1]) <= Fraction(str(tolerance)):
             return True
-        if any(_has_float(expression) for expression in (gold_expressions[-1], answer_expressions[-1])):
+        if any(side.atoms(sympy.Float) for side in sides):
             return same_decimal(numbers[0], numbers[1])
-    if _says_nothing(answer_expressions[-1]) or _other_case(gold, answer):
+    if _says_nothing(sides[1]) or _other_case(gold, answer):
         return False
-    sides = gold_expressions[-1], answer_expressions[-1]
     if _same_value(*sides):
         return True
     return any(_same_value(*read) for read in (_imaginary(*sides), _split_roots(*sides)) if read != sides)
@@ -75,9 +74,7 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
 
 def _says_nothing(expression: Expression) -> bool:
     """Whether an answer is a relation that always holds, as ``x = x``."""
-    if isinstance(expression, sympy.Eq):
-        return bool(expression.lhs == expression.rhs)
-    return expression == sympy.true
+    return expression == sympy.true or (isinstance(expression, sympy.Eq) and expression.lhs == expression.rhs)
 
 
 def _other_case(gold: str, answer: str) -> bool:
@@ -91,11 +88,8 @@ def _other_case(gold: str, answer: str) -> bool:
 
 def _same_value(gold: Expression, answer: Expression) -> bool:
     """Math-Verify's verdict, save where it takes a tiny difference for none."""
-    if _apart(gold, answer):
-        return False
-    return bool(
-        math_verify.verify([gold], [answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
-    )
+    settings = {"allow_set_relation_comp": True, "timeout_seconds": None, "raise_on_error": True}
+    return not _apart(gold, answer) and bool(math_verify.verify([gold], [answer], **settings))
 
 
 def _apart(gold: Expression, answer: Expression) -> bool:
@@ -133,10 +127,7 @@ def _imaginary(gold: Expression, answer: Expression) -> tuple[Expression, Expres
 
 
 def _split_roots(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
-    r"""Both with roots of products as products of roots, as for positive factors.
-
-    ``\sqrt{x^2}`` stays: no power of one factor is taken apart.
-    """
+    r"""Both with roots of products as products of roots, as for positive factors; ``\sqrt{x^2}`` stays."""
     if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
         return gold, answer
     return gold.replace(_is_root, _split_root), answer.replace(_is_root, _split_root)
@@ -179,8 +170,7 @@ def parse(text: str) -> list[Expression]:
 
     Raises: Refused if the text or its tree is outside the bounds.
     """
-    reason = text_refusal(text)
-    if reason:
+    if reason := text_refusal(text):
         raise Refused(reason)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
     text = _NO_SYMBOL.sub(
@@ -198,8 +188,7 @@ def parse(text: str) -> list[Expression]:
     )
     expressions = [part for part in found if not isinstance(part, str)]
     for expression in expressions:
-        reason = tree_refusal(expression)
-        if reason:
+        if reason := tree_refusal(expression):
             raise Refused(reason)
     return expressions
 
@@ -212,7 +201,3 @@ def _number(expression: Expression) -> Fraction | None:
     if not isinstance(value, sympy.Float | sympy.Rational) or not value.is_finite:
         return None
     return Fraction(str(value))
-
-
-def _has_float(expression: Expression) -> bool:
-    return bool(expression.atoms(sympy.Float))

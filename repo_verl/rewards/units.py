@@ -32,6 +32,7 @@ _NOT_AN_ANGLE = re.compile(r"\\circ|degree|,|\\(?:sin|cos|tan|cot|sec|csc)(?![A-
 _UNIT_WORDS = re.compile(r"[A-Za-z./ -]*")
 _BODY_END = re.compile(r"[0-9)}\]a-z]\s*")
 _VALUE = re.compile(r"\d|\\pi|\\sqrt")
+_SENTENCE = frozenset("is if are for where when otherwise mod and or".split())
 _SQUARES = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
 
 
@@ -53,17 +54,10 @@ def split_unit(text: str) -> tuple[str, str]:
     if match and _VALUE.search(match["body"]) and not _NOT_AN_ANGLE.search(match["body"]):
         return match["body"], "degree"
     start = _unit_start(text)
-    body = text[:start].strip()
-    if (
-        start < len(text)
-        and body
-        and _VALUE.search(body)
-        and not re.search(TEXT_COMMAND, body)
-        and _BODY_END.match(body[-1])
-    ):
-        words = unwrap(text[start:]).strip()
-        plain = _EXPONENT.sub("", words)
-        if _UNIT_WORDS.fullmatch(plain) and len(words.split()) <= 4 and not _has_sentence(words):
+    body, words = text[:start].strip(), unwrap(text[start:]).strip()
+    if start < len(text) and _VALUE.search(body) and _BODY_END.match(body[-1]) and not re.search(TEXT_COMMAND, body):
+        named = words.casefold().split()
+        if len(named) <= 4 and _UNIT_WORDS.fullmatch(_EXPONENT.sub("", words)) and not _SENTENCE & set(named):
             return body, canonical_unit(words)
     match = _PLAIN_UNIT.fullmatch(text)
     if match:
@@ -85,31 +79,21 @@ def _unit_start(text: str) -> int:
 
 
 def radians(body: str, unit: str) -> tuple[str, str]:
-    """An angle without its unit, in radians.
-
-    Args:
-        body: the number.
-        unit: ``degree``, ``radian`` or none.
-    """
+    """An angle without its unit (``degree``, ``radian`` or none), in radians."""
     return (rf"\frac{{{body}\pi}}{{180}}" if unit == "degree" else body), ""
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def canonical_unit(words: str) -> str:
-    """One spelling of a unit: ``square centimeters``, ``cm^{2}`` and ``sq cm`` are ``cm^2``; "" for mere "units".
-
-    Args:
-        words: the unit as written, without font commands.
-    """
-    words = " ".join(words.replace("{", "").replace("}", "").replace("^ ", "^").replace(" ^", "^").split())
-    words = words.rstrip(".")
-    parts = words.split(" ")
+    """One spelling of a unit: ``square centimeters``, ``cm^{2}`` and ``sq cm`` are ``cm^2``; "" for mere "units"."""
+    words = words.replace("{", "").replace("}", "").replace("^ ", "^").replace(" ^", "^")
+    parts = " ".join(words.split()).rstrip(".").split(" ")
     power = ""
     if len(parts) > 1 and parts[0].casefold() in _SQUARES:
         power, parts = "^" + _SQUARES[parts[0].casefold()], parts[1:]
     if parts[-1].casefold() in {"squared", "cubed"}:
         power, parts = "^2" if parts[-1].casefold() == "squared" else "^3", parts[:-1]
-    names = [re.sub(r"[A-Za-z]+", lambda m: _one_name(m.group()), part) for part in parts]
+    names = [re.sub(r"[A-Za-z]+", lambda name: _one_name(name[0]), part) for part in parts]
     unit = re.sub(r"\s*(?:/|per)\s*", "/", " ".join(names)) + power
     return "" if unit.removesuffix("^2").removesuffix("^3") in _MEANINGLESS else unit
 
@@ -123,14 +107,4 @@ def _singular(name: str) -> str:
     if name in _CANONICAL:
         return name
     lowered = name.casefold()
-    if lowered in _CANONICAL:
-        return lowered
-    if lowered.endswith("s") and len(lowered) > 2:
-        return lowered[:-1]
-    return lowered
-
-
-def _has_sentence(words: str) -> bool:
-    return bool(
-        {"is", "if", "are", "for", "where", "when", "otherwise", "mod", "and", "or"} & set(words.casefold().split())
-    )
+    return lowered if lowered in _CANONICAL or len(lowered) <= 2 else lowered.removesuffix("s")
