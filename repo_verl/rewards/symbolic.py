@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import math_verify
+import math_verify.grader
 import sympy
 from sympy.core.evalf import PrecisionExhausted
 
@@ -35,7 +36,8 @@ _DEGREES = re.compile(r"([0-9.]+|[A-Za-z])\s*\^\s*\{?\\circ\s*\}?")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _CASELESS = frozenset("cC")
 _DIGITS = 30
-_APART = sympy.Float("1e-20")
+_MAX_DIGITS = 100
+_APART = sympy.Float("1e-90")
 _LONG = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
 
 Expression: TypeAlias = "sympy.Basic | sympy.MatrixBase"
@@ -95,7 +97,7 @@ def _same_value(gold: Expression, answer: Expression) -> bool:
 def _apart(gold: Expression, answer: Expression) -> bool:
     """Whether two expressions certainly differ; False decides nothing.
 
-    Rationals are compared exactly, other constants to 30 digits, expressions in symbols at one point.
+    Rationals are compared exactly, other constants to 100 digits, expressions in symbols at one point.
     Decimals are left out: they may be rounded.
     """
     sides = gold, answer
@@ -109,12 +111,35 @@ def _apart(gold: Expression, answer: Expression) -> bool:
     point = {name: sympy.Rational(17 + 31 * place, 23) for place, name in enumerate(names)} | {"e": sympy.E}
     values = [{symbol: point[str(symbol).casefold()] for symbol in side.free_symbols} for side in sides]
     try:
-        one, other = (side.evalf(_DIGITS, subs=at, strict=True) for side, at in zip(sides, values, strict=True))
+        one, other = (
+            side.evalf(_MAX_DIGITS, maxn=2 * _MAX_DIGITS, subs=at, strict=True)
+            for side, at in zip(sides, values, strict=True)
+        )
     except PrecisionExhausted:
         return False
     if not all(value.is_number and value.is_finite for value in (one, other)):
         return False
     return bool(abs(one - other) > _APART * max(abs(one), abs(other)))
+
+
+_NUMERIC_EQ, _SOLVE_AND_COMPARE = math_verify.grader.sympy_numeric_eq, math_verify.grader.sympy_solve_and_compare
+
+
+def _numeric_eq(gold: Expression, answer: Expression, *precision: int) -> bool:
+    """Math-Verify's, for entries and sides of relations too, save where it takes a tiny difference for none."""
+    numbers = (math_verify.grader.is_atomic_or_pct_atomic(side, sympy.Number) for side in (gold, answer))
+    return bool(_NUMERIC_EQ(gold, answer, *precision)) and (any(numbers) or not _apart(gold, answer))
+
+
+def _solve_and_compare(gold: Expression, answer: Expression, *precision: int) -> bool:
+    """Math-Verify's, to which all equations without a solution are the same."""
+    if isinstance(gold, sympy.Eq) and not sympy.solve(gold, gold.free_symbols):
+        return False
+    return bool(_SOLVE_AND_COMPARE(gold, answer, *precision))
+
+
+math_verify.grader.sympy_numeric_eq = _numeric_eq
+math_verify.grader.sympy_solve_and_compare = _solve_and_compare
 
 
 def _imaginary(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
