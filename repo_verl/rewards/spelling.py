@@ -49,8 +49,9 @@ _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} 
 _BREAK = rf"[,;]|(?:{TEXT_COMMAND}\s*\{{\s*)?\b(?:and|or|but|except|if|unless|when|otherwise|else)\b"
 _CLAUSE = rf"(?:(?!{_BREAK}|\)$|=).)*"
 _VARIABLE = rf"\s*(?:\}}\s*)?[A-Za-z](?:_\w)?\s*(?=\}}|,|\\(?:in|ne|ge|le){_END}|[<>]|$)"
-_DOMAIN = rf"{_CLAUSE}(?:(?:{_BREAK})+{_VARIABLE}{_CLAUSE})*"
-"""What a quantifier is about: up to a comma or conjunction behind which no variable and its range follow."""
+_BARE = r"\s*(?:\}\s*)?[A-Za-z](?:_\w)?(?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?\s*"
+_DOMAIN = rf"(?:{_CLAUSE}(?:(?:{_BREAK})+{_VARIABLE}{_CLAUSE})*(?=\)?$)|{_BARE}(?={_BREAK}))"
+"""What a quantifier is about, up to the end; before a comma or a conjunction nothing but a variable and its set."""
 
 
 def _repeating(match: re.Match[str]) -> str:

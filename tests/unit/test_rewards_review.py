@@ -58,6 +58,8 @@ PAIRS_NOT_EQUAL = [
     ("5 for every n, otherwise 6", "5"), ("5 for every n unless n=2", "5"), ("5 for all x; 7", "5"),
     (r"x^2 \text{ for all } x > 0, -x^2 \text{ for all } x < 0", "x^2"),
     (r"5\text{ for all real } x\text{, and }6\text{ for others}", "5"),
+    ("7 for all even n, 5 for all odd n", "5 for all even n, 7 for all odd n"),
+    (r"1 \text{ for all } n<5, 0 \text{ for all } n>5", r"0 \text{ for all } n<5, 1 \text{ for all } n>5"),
     # sentences
     ("The number 5 is composite", "The number 5 is prime"), ("1 hour 20 minutes", "20 hour 1 minutes"),
     ("Xiao Li beats Xiao Zhang by 3 points", "Xiao Zhang beats Xiao Li by 3 points"),
