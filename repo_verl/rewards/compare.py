@@ -25,8 +25,14 @@ MAX_WORDS = 4
 
 _ANY_WORD = re.compile(r"[A-Za-z]+")
 _OPERATOR = re.compile(r".[+-]|/|\\(?:frac|cdot|times)(?![A-Za-z])")
+_ALIKE = ({"degree", "degree C"}, {"degree", "degree F"})
 _NAME = re.compile(r"\\[A-Za-z]+|([A-Za-z](?:_\w|_\{\w+\})?)")
-_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_CHOICES = re.compile("(?=..)A?B?C?D?E?")
+_NEGATED = re.compile(
+    r"\\(?:not(?!\s*=)|neg|lnot|notin|nexists)(?![A-Za-z])"
+    r"|\b(?:not|never|neither|nor|none|false|wrong|incorrect|negative)\b|n't\b",
+    re.IGNORECASE,
+)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -57,10 +63,12 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
     gold_word = word(cleaned_gold)
     if gold_word in TRUTH_WORDS:
         return _truth(cleaned_answer) == gold_word
-    if re.fullmatch("[A-F]{2,6}", cleaned_gold) and "," in cleaned_answer:
+    if _CHOICES.fullmatch(cleaned_gold) and "," in cleaned_answer:
         picks = [choice(part) for part in cleaned_answer.split(",")]
-        if None not in picks and len(set(cleaned_gold)) == len(cleaned_gold):
-            return sorted(filter(None, picks)) == sorted(cleaned_gold)
+        if None not in picks:
+            return sorted(filter(None, picks)) == list(cleaned_gold)
+    if bool(_NEGATED.search(gold)) != bool(_NEGATED.search(answer)):
+        return False
     letter = choice(cleaned_gold)
     if letter is not None:
         picked = choice(cleaned_answer, with_content=True)
@@ -103,7 +111,7 @@ def _truth(answer: str) -> str | None:
 
 def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic | None) -> bool | None:
     if isinstance(gold, Chain) or isinstance(answer, Chain):
-        gold, answer = _stated(gold, answer, r"[xyz](?!_)"), _stated(answer, gold)
+        gold, answer = _stated(gold, answer, r"[xyz](?!_)|\^"), _stated(answer, gold)
     if isinstance(gold, Chain) or (isinstance(answer, Chain) and isinstance(gold, Equation)):
         # a relation between expressions, of which no side is the answer
         return _ask(gold, answer, None, symbolic) if isinstance(answer, Chain | Equation) else False
@@ -122,7 +130,7 @@ def _same(gold: Node, answer: Node, tolerance: float | None, symbolic: Symbolic 
     if isinstance(gold, Group) and isinstance(answer, Group):
         if gold.brackets == answer.brackets:
             sides = quotients(gold), quotients(answer)
-            if len(sides[0]) == len(sides[1]) > 0 and not all(_TIME.fullmatch(node.text) for node in (gold, answer)):
+            if len(sides[0]) == len(sides[1]) > 0:
                 return _same_order(*sides, tolerance, symbolic)
             if gold.brackets:
                 return _same_order(gold.items, answer.items, tolerance, symbolic)
@@ -216,7 +224,7 @@ def _same_scalar(gold: str, answer: str, tolerance: float | None, symbolic: Symb
     if "degree" in units <= {"degree", "radian", ""} and (r"\pi" in gold) != (r"\pi" in answer):
         gold, gold_unit = radians(gold, gold_unit)
         answer, answer_unit = radians(answer, answer_unit)
-    if gold_unit and answer_unit and gold_unit != answer_unit:
+    if gold_unit and answer_unit and gold_unit != answer_unit and units not in _ALIKE:
         return False
     percents = gold.endswith("%"), answer.endswith("%")
     if (gold_unit and percents[1]) or (answer_unit and percents[0]):

@@ -16,7 +16,10 @@ TEMPLATES = ("boxed", "think")
 """What a prompt may ask for: an answer in a box, or thoughts in ``<think>`` tags and then an answer in a box."""
 
 _BOX_OR_MENTION = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_BOX = re.compile(_BOX_OR_MENTION.pattern + r"(?!\s|\{[\s.…]*\}|[A-Za-z]{2}|[^\w{\\({\[|+-]|$)")
+_BOX = re.compile(
+    _BOX_OR_MENTION.pattern
+    + r"(?!\s|\{[\s.…]*\}|[A-Za-z]{2,}(?![\w=^(+*/-])|[aI] +[A-Za-z]|\.(?![0-9])|[^\w.{\\(\[|+√−€£¥-]|$)"
+)
 _COMMANDS = ("\\boxed", "\\fbox")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_ANSWER = re.compile(r"[^\s$]+")

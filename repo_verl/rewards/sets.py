@@ -26,7 +26,7 @@ def solution_set(text: str) -> str:
     """
     builder = _BUILDER.fullmatch(text)
     parts = _OR.split((builder[2] if builder else text).strip())
-    if not builder and len(parts) < 2:
+    if (not builder and len(parts) < 2) or (builder and builder[1] in "klmn" and "mathbb" not in text):
         return text
     name = builder[1] if builder else next(filter(re.compile("[A-Za-z]").fullmatch, _SIGN.split(parts[0])), "")
     found = [_interval(_SIGN.split(part), name) for part in parts]

@@ -44,14 +44,41 @@ _MACROS = {
 _TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
 _ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
 _ORDINAL = r"(?:st|nd|rd|th)"
+_OPENED = rf"\s*(?:{TEXT_COMMAND}\s*\{{\s*)?"
 _WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
 _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
-_BREAK = rf"[,;]|(?:{TEXT_COMMAND}\s*\{{\s*)?\b(?:and|or|but|except|if|unless|when|otherwise|else)\b"
-_CLAUSE = rf"(?:(?!{_BREAK}|\)$|=).)*"
-_VARIABLE = rf"\s*(?:\}}\s*)?[A-Za-z](?:_\w)?\s*(?=\}}|,|\\(?:in|ne|ge|le){_END}|[<>]|$)"
-_BARE = r"\s*(?:\}\s*)?[A-Za-z](?:_\w)?(?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?\s*"
-_DOMAIN = rf"(?:{_CLAUSE}(?:(?:{_BREAK})+{_VARIABLE}{_CLAUSE})*(?=\)?$)|{_BARE}(?={_BREAK}))"
-"""What a quantifier is about, up to the end; before a comma or a conjunction nothing but a variable and its set."""
+_QUANTIFIER = rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END})"
+_BREAK = re.compile(
+    rf"([,;]|(?:{TEXT_COMMAND}\s*\{{\s*)?"
+    r"\b(?:and|or|but|except|if|unless|when|while|whereas|otherwise|else|plus|minus|times|not|as)\b)"
+)
+_RELATION = re.compile(rf"\\(?:in|ne|ge|le){_END}|[<>]")
+_NO_DOMAIN = re.compile(rf"[=+/.]|\\(?:lor|vee|land|wedge|cup|cap){_END}")
+_VARIABLE = re.compile(r"\s*\}?\s*[A-Za-z](?:_\w)?\s*\}?\s*")
+_SET_OF_NUMBERS = re.compile(r"\\in\s*\\mathbb\s*\{?[A-Z]\}?\s*")
+
+
+def _without_domain(match: re.Match[str]) -> str:
+    """What is left of a quantifier and all behind it: nothing where that is variables and their ranges alone.
+
+    Before a comma or a conjunction nothing but a variable and its set goes.
+    """
+    first, *rest = _BREAK.split(match[1].removesuffix(")"))
+    closed = ")" if match[1].endswith(")") else ""
+    ranged, bare = bool(_RELATION.search(first)), _VARIABLE.fullmatch(_SET_OF_NUMBERS.sub("", first))
+    if _NO_DOMAIN.search(first):
+        return match[0]
+    for clause in filter(str.strip, rest[1::2]):
+        variable = _VARIABLE.match(clause)
+        has_range = variable is not None and _RELATION.match(clause, variable.end()) is not None
+        if (
+            not variable
+            or not (has_range or (variable.end() == len(clause) and not ranged))
+            or _NO_DOMAIN.search(clause)
+        ):
+            return "".join(rest) + closed if bare else match[0]
+        ranged = ranged or has_range
+    return closed
 
 
 def _repeating(match: re.Match[str]) -> str:
@@ -65,9 +92,13 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<!\\)((?:\\\\)*)\\\s*$", r"\1"),  # what is left of a space at the end
-        (r"(?<!\\)(?:\\\$|[$€£¥₹]|\\[()]|\\\[|\\\])", ""),
+        (r"(?<!\\)(?:\\\$|\$|(?<![0-9])[€£¥₹]|[€£¥₹](?![0-9])|\\[()]|\\\[|\\\])", ""),
         (r"^\s*\*\*([^*]+)\*\*[\s.]*$", r"\1"),  # Markdown's bold
-        (r"\*\*\s*(?:(-?[0-9]+|[A-Za-z])|(?=\())", lambda match: f"^{{{match[1]}}}" if match[1] else "^"),
+        (r"\\not\s*=", r"\\ne "),
+        (
+            r"\*\*\s*(?:(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])(?!\s*\*\*)|(?=\())",
+            lambda match: f"^{{{match[1]}}}" if match[1] else "^",
+        ),
         (rf"\\(?:textcolor|color)\s*\{{[^{{}}]*\}}|\\(?:boldsymbol|bm|pmb|underline){_END}", "¤"),
         (r"¤\s*(?:\{([^{}]*)\})?", r"\1"),
         (rf"\{{\s*\\(?:bf|rm|it|sf|tt|em|bfseries|itshape){_END}\s*([^{{}}\\]*)\}}", r"\\text{\1}"),
@@ -84,12 +115,12 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"\\%|\bpercent\b", "%"),
         (r"\\\{\s*\\\}", r"\\emptyset "),
         (rf"\^\s*\{{?\s*\\circ{_END}\s*\}}?", r"^\\circ "),
-        (r"(?<![A-Za-z\\])[+-]?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
+        (r"(?<![A-Za-z\\])\+?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
         (rf"(?<![A-Za-z\\])(pi){_END}", r"\\\1 "),
         (rf"(?<![A-Za-z\\])(?<!name\{{)(ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z])", r"\\\1 "),
-        (rf"(?<=[0-9])\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", ""),
-        (rf"(?<=[0-9])\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", ""),
-        (rf"(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}", ""),
+        (rf"^(\s*[0-9]+)\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", r"\1"),
+        (rf"^(\s*[0-9]+)\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", r"\1"),
+        (rf"^({_OPENED}[0-9]+)(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}(?! *(?:root|power))", r"\1"),
         (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
         (
@@ -108,11 +139,14 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (rf"{TEXT_COMMAND}\s*\{{\s*(?!not)([A-Za-z]+):\s*\}}\s*([0-9]+)", r"\2\\text{ \1}"),
         (rf"(?<=[^ ,]){_WHERE}(?:[ ,(]|(?<=\}}))(?<![A-Za-z\\])[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*\)?$", ""),
         (
-            rf"^((?:(?!\\[lgn]e|[<>]).)*[^ ,(]){_WHERE}(?:[ (]*[kmnl] ?\\in ?\\mathbb ?\{{?Z\}}? ?\)?|{_INTEGERS})$",
-            r"\1",
+            rf"^((?:(?!\\[lgn]e|[<>]).)*[^ ,(]){_WHERE}(?:[ (]*([kmnl]) ?\\in ?\\mathbb ?\{{?Z\}}? ?\)?|{_INTEGERS})$",
+            lambda match: match[1] if not match[2] or match[2] in letters(match[1]) else match[0],
         ),
         (r"^([A-Za-z])\s*\\in\s*\\mathbb\s*\{?R\}?\s*,\s*(?=\1\s*(?:\\(?:ne|le|ge)|<|>))", ""),
-        (rf"[,;]?\s*(?:\\text\s*\{{\s*,?\s*)?(?:\bfor (?:all|every|any)\b|\\forall{_END}){_DOMAIN}", ""),
+        (
+            rf"{_QUANTIFIER}((?:(?!{_QUANTIFIER}).)*)",
+            _without_domain,
+        ),
     )
 )
 
@@ -131,6 +165,7 @@ _CHOICE_WITH_CONTENT = re.compile(
 )
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _DEFINED = re.compile(r"[A-Za-z]'*\s*\(\s*([A-Za-z])\s*\)\s*=")
+_PERIODS = re.compile(r"[klmn]\s*\\pi(?![A-Za-z])")
 _CONSTANT = re.compile(r"[a-z].*\+ ?[CK]$")
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
@@ -192,7 +227,7 @@ def letters(text: str) -> set[str]:
 def renamed(answer: str, gold: str) -> str:
     r"""The answer with a letter that is free to choose named as in the gold answer.
 
-    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, an integer beside ``\pi``, C
+    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, the integer of ``k\pi``, C
     and K as constants of integration. Both texts are cleaned.
     """
     heads = [_DEFINED.match(text) for text in (gold, answer)]
@@ -201,8 +236,9 @@ def renamed(answer: str, gold: str) -> str:
     if len(old) != 1 or len(new) != 1:
         return answer
     pair = old | new
-    free = any(head and head[1] in pair for head in heads) and pair <= set("xyztus")
-    free = free or (pair <= set("klmn") and all(r"\pi" in body for body in bodies))
+    bound = [head[1] if head else None for head in heads]
+    free = pair <= set("xyztus") and bound[1] in old and bound[0] in new | {None}
+    free = free or all(len(_PERIODS.findall(body)) == len(letters(body) & set("klmn")) == 1 for body in bodies)
     free = free or (pair == {"C", "K"} and all(_CONSTANT.search(body) for body in bodies))
     return _LETTER.sub(lambda match: min(new) if match[0] in old else match[0], answer) if free else answer
 

@@ -37,6 +37,7 @@ _THOUSANDS_FACTOR = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?=\s
 _MODULUS = re.compile(r"\(?\s*\\?[pb]?mod(?![A-Za-z])\s*(?:\{([^{}]*)\}|([^{}()]*))\s*\)?")
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 MAX_SPREADS = 4
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _SET_BUILDER = re.compile(r"\\(?:mid|vert)(?![A-Za-z])|\||:")
 
 
@@ -224,9 +225,14 @@ def _ratio(text: str, depth: int) -> Node | None:
 
 
 def quotients(node: Group) -> tuple[Scalar, ...]:
-    """The quotients of neighbours in a ratio of plain expressions; none for everything else."""
-    if node.brackets != ":" or not all(
-        isinstance(item, Scalar) and not re.search(r"[%'&]|\\text|[0-9] *[A-Za-z]{2}", item.text) for item in node.items
+    """The quotients of neighbours in a ratio of plain expressions that are not 0; none for all else, as a time."""
+    if (
+        node.brackets != ":"
+        or _TIME.fullmatch(node.text)
+        or not all(
+            isinstance(item, Scalar) and not re.search(r"^0$|[%'&]|\\text|[0-9] *[A-Za-z]{2}", item.text)
+            for item in node.items
+        )
     ):
         return ()
     return tuple(Scalar(rf"\frac{{{upper.text}}}{{{lower.text}}}") for upper, lower in itertools.pairwise(node.items))

@@ -22,7 +22,7 @@ _TEXT_PART = re.compile(rf"{TEXT_COMMAND}\s*\{{[^{{}}]*\}}{_POWER}")
 _BETWEEN_PARTS = re.compile(r"\s*(?:/|\\cdot|\\times)?\s*")
 _EXPONENT = re.compile(r"\^\s*\{?\s*-?\d\s*\}?")
 _DEGREES = re.compile(
-    r"(?P<body>.*?\S)\s*(?:\^\\circ\s*(?:[CF]|\\text\{\s*[CF]\s*\}|\\mathrm\{\s*[CF]\s*\})?|\s(?:degrees?|deg))"
+    r"(?P<body>.*?\S)\s*(?:\^\\circ\s*(?:(?P<scale>[CF])|\\(?:text|mathrm)\{\s*(?P<styled>[CF])\s*\})?|\s(?:degrees?|deg))"
 )
 _PLAIN_UNIT = re.compile(
     r"(?P<body>[+-]?[\d.,]*\d\.?|[+-]?\d+/\d+|[+-]?\\frac\{\d+\}\{\d+\})\s*(?P<unit>[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})"
@@ -32,7 +32,10 @@ _NOT_AN_ANGLE = re.compile(r"\\circ|degree|,|\\(?:sin|cos|tan|cot|sec|csc)(?![A-
 _UNIT_WORDS = re.compile(r"[A-Za-z./ -]*")
 _BODY_END = re.compile(r"[0-9)}\]a-z]\s*")
 _VALUE = re.compile(r"\d|\\pi|\\sqrt")
-_SENTENCE = frozenset("is if are for where when otherwise mod and or".split())
+_SENTENCE = frozenset(
+    "is if are for where when otherwise mod and or hundred thousand million billion trillion dozen "
+    "factorial half halves third thirds quarter quarters".split()
+)
 _SQUARES = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
 
 
@@ -52,20 +55,24 @@ def split_unit(text: str) -> tuple[str, str]:
     """
     match = _DEGREES.fullmatch(text)
     if match and _VALUE.search(match["body"]) and not _NOT_AN_ANGLE.search(match["body"]):
-        return match["body"], "degree"
+        return match["body"], f"degree {match['scale'] or match['styled'] or ''}".strip()
     start = _unit_start(text)
     body, words = text[:start].strip(), unwrap(text[start:]).strip()
     if start < len(text) and _VALUE.search(body) and _BODY_END.match(body[-1]) and not re.search(TEXT_COMMAND, body):
         named = words.casefold().split()
-        if len(named) <= 4 and _UNIT_WORDS.fullmatch(_EXPONENT.sub("", words)) and not _SENTENCE & set(named):
+        if len(named) <= 4 and _UNIT_WORDS.fullmatch(_EXPONENT.sub("", words)) and not _is_sentence(named):
             return body, canonical_unit(words)
     match = _PLAIN_UNIT.fullmatch(text)
-    if match:
+    if match and not _is_sentence(match["unit"].casefold().split()):
         words = text[match.start("unit") :].strip()
         known = all(_singular(part) in _CANONICAL or part in _SQUARES for part in re.findall(r"[A-Za-z]{2,}", words))
         if known or all(len(part) >= 4 for part in match["unit"].split()):
             return match["body"].strip(), canonical_unit(words)
     return text, ""
+
+
+def _is_sentence(words: list[str]) -> bool:
+    return bool(_SENTENCE & set(words)) or words[0] in ("squared", "cubed")
 
 
 def _unit_start(text: str) -> int:

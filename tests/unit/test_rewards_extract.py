@@ -28,6 +28,9 @@ from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_answer, extract_
         (r"\boxed{1}, no: \boxed -2", "-2"),
         (r"\boxed{1}, no: \boxed\frac12", r"\frac12"),
         (r"\boxed{1}, no: \boxed x", "x"),
+        (r"\boxed{1}, no: \boxed √2", "√2"),
+        (r"\boxed{1}, no: \boxed .5", ".5"),
+        (r"\boxed{1}, no: \boxed xy=3", "xy=3"),
     ],
 )
 def test_last_box_is_the_answer(solution, answer):
@@ -35,7 +38,8 @@ def test_last_box_is_the_answer(solution, answer):
 
 
 @pytest.mark.parametrize(
-    "mention", [r"\boxed as asked.", r"\boxed{} as asked", r"\boxed.", r"$\boxed$", r"\boxed", r"\fbox , "]
+    "mention",
+    [r"\boxed as asked.", r"a \boxed a box", r"\boxed{} as asked", r"\boxed.", r"$\boxed$", r"\boxed", r"\fbox , "],
 )
 def test_a_mention_behind_the_box_is_no_box(mention):
     assert extract_boxed(rf"The answer is \boxed{{5}}. I put it in {mention}") == "5"

@@ -184,3 +184,51 @@ def test_places_are_handed_to_who_waits_longest():
     for thread in threads:
         thread.join()
     assert order == [0, 1, 2, 3, 4, "late"]
+
+
+# (gold, answer), of a second reviewer: negations, letters that are no parameters, what stands behind "for all", ...
+SECOND_NOT_EQUAL = [
+    ("5", r"x \not= 5"), ("5", r"n \not= 5"), ("5", r"x \notin = 5"), ("5", r"x \text{ is not} = 5"),
+    ("5", r"\text{it is false that } x = 5"), ("(2,3)", r"x \not= (2,3)"), (r"\pi", r"\theta \not= \pi"),
+    ("2", r"n \not\mid m = 2"), ("5", r"\not a + b = 5"), ("5", r"\text{not } a + b = 5"),
+    ("5", r"\frac{AB}{CD} \not= 5"), (r"\frac{\pi}{n}", r"\frac{\pi}{m}"), (r"\pi m^2", r"\pi n^2"),
+    (r"\frac{k\pi}{n}", r"\frac{k\pi}{m}"), (r"n\pi+m", r"n\pi+k"),
+    (r"\frac{k\pi}{2}, k\in\mathbb{Z}", r"\frac{n\pi}{2}, k\in\mathbb{Z}"), ("f(x)=2x", "f(x)=2t"),
+    ("f(x)=ax+b", "f(x)=at+b"), ("f(x)=t", "f(x)=x"), ("f(t)=2t", "2s"), ("f(x)=x^2", "y^2"), ("0.5", "2**0.5"),
+    ("0.5", "4**0.5"), ("0.25", "7**0.25"), ("64", "2**3**2"), (r"\infty", "-infinity"), (r"\infty", "-Infinity"),
+    ("5", "5 for all x plus 3"), ("5", r"5 \forall x \lor 7"), ("5", r"5 \forall x + 2"),
+    ("5", r"5 \forall x \cup \{7\}"), ("5", "5 for all x / 7"), ("5", "5 for all x. 7"),
+    ("5", r"5 \text{ for all } x \text{ as well as } 7"), ("5", r"5 \text{ for all } x \text{ not}"),
+    ("0", r"0 \text{ for any } x>0 \text{ while } 1 \text{ elsewhere}"), ("x^2", r"x^2 \text{ for all } x>0, x, x<0"),
+    ("CAB", "A,B,C"), ("A", "A: none"), ("C", "(C) is wrong; (d) is right"), ("C", r"\text{(C) is wrong}"),
+    ("5", r"\text{Wrong: } 5"), ("5", r"\text{Neither: } 5"), ("5", r"\text{negative: } 5"), ("a^2+b^2=1", "1"),
+    (r"\frac43", r"\frac{4th}{3}"), ("3", "3rd root"), (r"\frac12", "1/2th power"), ("12:30", "2:5"), ("10:30", "1:3"),
+    ("0:0:1", "0:0:2"), (r"180^\circ C", r"\pi"), (r"\pi", r"180^\circ F"), (r"100^\circ C", r"100^\circ F"),
+    ("56", "5€6"), ("(1,5)", r"\{n : 1<n<5\}"), ("5", "5 million"), ("5", "5 squared"), ("5", "5 factorial"),
+    ("5", "5 halves"),
+]  # fmt: skip
+
+SECOND_EQUAL = [
+    (r"-\infty", "-infinity"), (r"(-\infty,3)", "(-infinity,3)"), (r"\sqrt2", "2**0.5"), ("x^{10}", "x**10"),
+    (r"x \ne 5", r"x \not= 5"), (r"x=k\pi", r"x=n\pi"), (r"\frac{\pi}{4}+k\pi", r"\frac{\pi}{4}+n\pi"),
+    ("2x+3", "f(t)=2t+3"), ("f(x)=2x+3", "f(t)=2t+3"), ("No", "No, not necessarily"), (r"\text{No}", "No"),
+    ("false", "False"), ("10000", "10 000"), ("1234567", "1 234 567"), ("AC", "A, C"), ("15", r"15\text{ cm squared}"),
+    (r"100^\circ", r"100^\circ C"), ("100", r"100^\circ C"), ("12", "12th"), ("3", "3^{rd}"), ("3", r"3^{\text{rd}}"),
+    ("15th day", "15"), ("n=3k", r"n=3k \text{ for positive integers } k"), (r"x=k\pi", r"x=k\pi, k\in\mathbb{Z}"),
+    ("2:3", "4:6"), ("f(x)=x", r"f(x)=x \text{ for all } x, y \in \mathbb{R}"),
+    ("f(x)=x", r"f(x)=x \text{ for all real numbers } x"), ("5", r"5 \text{ for all } x \ne 0"),
+    ("f(x)=x", r"f(x)=x \text{ for all } x \text{ and } y"), ("5", r"5 \text{ for all positive integers } n \ge 2"),
+    ("5", r"5\ \forall x\in\mathbb R"), ("x>2", "x > 2"), ("none", "None"),
+    (r"\text{not enough information}", "Not enough information"), ("5 million", "5 million"), ("3 1/4", "3.25"),
+    ("1{,}000", "1 000"), ("a+b=5", "5"), ("5", "a+b=5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "answer"), SECOND_NOT_EQUAL)
+def test_not_paid_either(gold, answer):
+    assert not right(answer, gold)
+
+
+@pytest.mark.parametrize(("gold", "answer"), SECOND_EQUAL)
+def test_paid_too(gold, answer):
+    assert right(answer, gold)
