@@ -73,35 +73,35 @@ def compute_advantage(*args: Any, **kwargs: Any) -> Any:
 
 
 def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
-    """Put a dispatcher in place of one of verl's trainers; the mode's name stays, and so does verl's class.
+    """Make one of verl's trainers RePO's where ``algorithm.adv_estimator=repo``; the class and its name stay verl's.
 
     Args:
         mode: ``trainer.v1.trainer_mode``.
         trainer_module: verl's, which has registered its trainer.
     """
-    registry = sys.modules["verl.trainer.ppo.v1.trainer_base"].TRAINER_REGISTRY
-    stock = registry[mode]
+    stock = sys.modules["verl.trainer.ppo.v1.trainer_base"].TRAINER_REGISTRY[mode]
+    own = vars(stock).get("__new__")
 
-    class Dispatcher(stock):  # type: ignore[misc,valid-type]  # known only as verl runs
-        """verl's trainer of the mode, or RePO's where ``algorithm.adv_estimator=repo``; a base class like verl's."""
+    @functools.wraps(stock.__init__, assigned=(), updated=())  # for the signature of the class
+    def make(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        """An instance for Python to initialize: of the class, or of RePO's trainer, which derives from it."""
+        if cls is stock and asks_for_repo(_config_of(args, kwargs)):
+            cls = _repo_trainer(mode)
+        above = own or super(stock, cls).__new__
+        return above(cls) if above is object.__new__ else above(cls, *args, **kwargs)
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            """The trainer that the configuration asks for; an own subclass's instance as without this package."""
-            if cls is not Dispatcher:
-                make = super().__new__
-                return make(cls) if make is object.__new__ else make(cls, *args, **kwargs)
-            if asks_for_repo(_config_of(args, kwargs)):
-                raise_failures()
-                from repo_verl.trainer.seam_check import require_seams
+    stock.__new__ = staticmethod(make)
 
-                require_seams()
-                from repo_verl.trainer.trainer import TRAINERS
 
-                return TRAINERS[mode](*args, **kwargs)
-            return stock(*args, **kwargs)
+def _repo_trainer(mode: str) -> Any:
+    """RePO's trainer class of a mode, which derives from verl's."""
+    raise_failures()
+    from repo_verl.trainer.seam_check import require_seams
 
-    Dispatcher.__name__, Dispatcher.__qualname__ = stock.__name__, stock.__qualname__
-    registry[mode] = Dispatcher
+    require_seams()
+    from repo_verl.trainer.trainer import TRAINERS
+
+    return TRAINERS[mode]
 
 
 @guarded

@@ -6,14 +6,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
 from repo_verl.secrets import fingerprint, redact, without_credentials
-from repo_verl.trainer.content import FILE, PACKAGE, content_of
+from repo_verl.trainer.content import content_of
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -41,30 +41,23 @@ def fixed_settings(config: Any) -> dict[str, Any]:
 
 
 def reward_contents(config: Any) -> dict[str, str]:
-    """What the paths of the reward setting name: code of the reward function and manager, files of a reward model.
+    """What the code and models that compute rewards are: the reward function, the reward manager and a reward model.
 
-    Keys are ``the content of reward.PATH``; a path under which nothing is found here is left out.
+    Keys are ``the content of reward.PATH``. A path that is empty, that verl would not read, or under which nothing is
+    found here is left out; settings of the user's own code, below ``reward_kwargs``, may name logs and are never read.
 
     Args:
         config: verl's whole configuration.
     """
-    reward = OmegaConf.to_container(config.reward, resolve=True)
-    model = reward.pop("reward_model", None) or {}
-    paths = dict(_paths(reward, "reward"))
-    if model.get("enable") and model.get("model_path"):
-        paths["reward.reward_model.model_path"] = model["model_path"]
-    found = {f"{CONTENT}{key}": content_of(path) for key, path in sorted(paths.items())}
+    reward = config.reward
+    read = {
+        "custom_reward_function.path": True,
+        "reward_manager.module.path": OmegaConf.select(reward, "reward_manager.source") == "importlib",
+        "reward_model.model_path": OmegaConf.select(reward, "reward_model.enable"),
+    }
+    paths = {key: OmegaConf.select(reward, key) for key, used in read.items() if used}
+    found = {f"{CONTENT}reward.{key}": content_of(path) for key, path in paths.items() if path}
     return {key: content for key, content in found.items() if content is not None}
-
-
-def _paths(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
-    """Keys and values of all settings that name a file or a module, at any depth."""
-    for name, value in values.items():
-        key = f"{above}.{name}"
-        if isinstance(value, Mapping):
-            yield from _paths(value, key)
-        elif isinstance(value, str) and (str(name).endswith("path") or value.startswith((PACKAGE, FILE))):
-            yield key, value
 
 
 SAMPLING = ("temperature", "top_p", "top_k", "logprobs_mode", "calculate_log_probs")

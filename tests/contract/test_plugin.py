@@ -74,22 +74,28 @@ def test_import_verl_gains_only_the_entry_point(tmp_path):
     assert done.stdout.strip().splitlines()[-1] == "['repo_verl', 'repo_verl.import_hooks', 'repo_verl.plugin']"
 
 
-def test_estimator_and_dispatcher_are_registered(tmp_path):
+def test_estimator_and_trainers_are_registered(tmp_path):
     code = """
+        import pickle
+        import ray
         import verl
         from verl.trainer.ppo.core_algos import get_adv_estimator_fn
-        from verl.trainer.ppo.v1 import get_trainer_cls
+        from verl.trainer.ppo.v1 import get_trainer_cls, register_trainer
         from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
         from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
         assert get_adv_estimator_fn("repo").__module__ == "repo_verl.plugin"
         made = []
-        for stock in (PPOTrainerSync, PPOTrainerColocateAsync):
+        for mode, stock in (("sync", PPOTrainerSync), ("colocate_async", PPOTrainerColocateAsync)):
+            assert register_trainer(mode)(stock) is get_trainer_cls(mode) is stock
+            assert pickle.loads(ray.cloudpickle.dumps(stock)) is stock
+            stock.flag = 1
             stock.__init__ = lambda self, config: made.append(type(self).__name__)
         for name in ("grpo", "gae", "repo"):
             config = {"algorithm": {"adv_estimator": name}, "actor_rollout_ref": {"rollout": {"n": 8}}}
             for mode in ("sync", "colocate_async"):
                 config["trainer"] = {"v1": {"trainer_mode": mode}}
-                get_trainer_cls(mode)(config=config)
+                trainer = get_trainer_cls(mode)(config=config)
+                assert isinstance(trainer, get_trainer_cls(mode)) and trainer.flag == 1
         print(made)
     """
     done = python(code, tmp_path, VERL_PLATFORM="cpu", REPO_VERL_CPU_FORK="0")

@@ -136,19 +136,41 @@ def test_of_a_large_file_the_size_and_pieces_are_known(tmp_path, monkeypatch):
     assert len(seen) == 5
 
 
-def test_every_path_of_the_reward_setting_counts(tmp_path):
-    for name in ("manager.py", "judge.json", "model"):
+def test_paths_that_name_code_or_models_of_the_reward_count(tmp_path):
+    for name in ("manager.py", "model"):
         (tmp_path / name).write_text(name)
     made = config(
         reward_manager={"source": "importlib", "name": "M", "module": {"path": str(tmp_path / "manager.py")}},
-        custom_reward_function={"reward_kwargs": {"judge_path": str(tmp_path / "judge.json"), "style": "README.md"}},
         reward_model={"enable": True, "model_path": str(tmp_path / "model")},
     )
     assert sorted(reward_contents(made)) == [
-        "the content of reward.custom_reward_function.reward_kwargs.judge_path",
         "the content of reward.reward_manager.module.path",
         "the content of reward.reward_model.model_path",
     ]
     made.reward.reward_model.enable = False
-    assert len(reward_contents(made)) == 2
+    made.reward.reward_manager.source = "register"
+    assert reward_contents(made) == {}, "verl reads neither"
     assert reward_contents(config(str(tmp_path / "gone.py"))) == reward_contents(config()) == {}
+
+
+def test_an_empty_path_is_no_path(monkeypatch, tmp_path):
+    """And not the working directory."""
+    (tmp_path / "a.py").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    manager, model = {"source": "importlib", "module": {"path": ""}}, {"enable": True, "model_path": ""}
+    assert reward_contents(config("", reward_manager=manager, reward_model=model)) == {}
+    assert reward_contents(OmegaConf.create({"reward": {"custom_reward_function": None}})) == {}
+
+
+def test_a_log_that_the_reward_function_writes_does_not_refuse_a_resume(tmp_path):
+    (tmp_path / "reward.py").write_text("1")
+    log = tmp_path / "rewards.log"
+    log.write_text("a line\n")
+    values = {"log_path": str(log), "cache": f"file://{log}"}
+    made = config(
+        str(tmp_path / "reward.py"), custom_reward_function={"reward_kwargs": values}, reward_kwargs={"path": str(log)}
+    )
+    saved = reward_contents(made)
+    assert list(saved) == [KEY]
+    log.write_text("a line\nand one more\n")
+    refuse_other_settings(saved, reward_contents(made), "x")

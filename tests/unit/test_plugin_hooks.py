@@ -1,7 +1,9 @@
 """Every hook of the plugin by itself, on stand-ins for verl's modules: what it puts in place, and how it fails."""
 
+import copy
 import functools
 import importlib.machinery
+import inspect
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -124,16 +126,14 @@ def test_a_gold_check_that_breaks_does_not_stop_another_estimator_and_its_verdic
     assert validate(ours) == "verl's answer", "no check to import"
 
 
-class Stock:
-    """Stands for verl's trainer."""
-
-    def __init__(self, config, more=0):
-        self.config, self.more = config, more
-
-
 @pytest.fixture
-def registry(monkeypatch):
-    """verl's registry with the dispatcher in it, and RePO's trainers as an own stand-in."""
+def stock(monkeypatch):
+    """Stands for verl's trainer, with our hook on it, in verl's registry; RePO's trainer is a stand-in too."""
+
+    class Stock:
+        def __init__(self, config, more=0):
+            self.config, self.more = config, more
+            self.times = getattr(self, "times", 0) + 1
 
     class Ours(Stock):
         pass
@@ -145,56 +145,83 @@ def registry(monkeypatch):
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", trainer)
     monkeypatch.setattr(seam_check, "require_seams", lambda: None)
     plugin._register_trainer("sync", ModuleType("x"))
-    return base.TRAINER_REGISTRY
+    assert base.TRAINER_REGISTRY == {"sync": Stock}, "verl's class, so that verl takes it again"
+    return Stock
 
 
-def test_the_dispatcher_makes_verls_own_class_and_ours_for_repo(registry, monkeypatch):
-    made = registry["sync"](GRPO, more=3)
-    assert type(made) is Stock and made.config is GRPO and made.more == 3
-    made = registry["sync"](config=REPO)
-    assert type(made).__name__ == "Ours" and made.config is REPO
+def test_the_trainer_is_verls_own_class_and_ours_for_repo(stock, monkeypatch):
+    made = stock(GRPO, more=3)
+    assert type(made) is stock and made.config is GRPO and made.more == 3
+    made = stock(config=REPO)
+    assert type(made).__name__ == "Ours" and isinstance(made, stock) and made.config is REPO and made.times == 1
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", None)
-    assert type(registry["sync"](config=GRPO)) is Stock, "nothing of ours is imported"
+    assert type(stock(config=GRPO)) is stock, "nothing of ours is imported"
 
 
-def test_the_dispatcher_looks_at_the_seams_before_our_trainer_is_imported(registry, monkeypatch):
+def test_what_is_set_on_the_registered_class_is_on_its_instances(stock):
+    stock.flag = 1
+    for config in (GRPO, REPO):
+        assert isinstance(stock(config), stock) and stock(config).flag == 1
+    assert str(inspect.signature(stock)) == "(config, more=0)"
+
+
+def test_a_copy_of_a_trainer_is_of_its_class(stock):
+    """Copies, as pickles, are made without arguments and not initialized."""
+    for made in (stock(GRPO, more=3), stock(REPO, more=3)):
+        twin = copy.copy(made)
+        assert type(twin) is type(made) and (twin.more, twin.times) == (3, 1)
+
+
+def test_the_trainer_looks_at_the_seams_before_ours_is_imported(stock, monkeypatch):
     def refuse():
         raise RepoConfigError("a seam is missing")
 
     monkeypatch.setattr(seam_check, "require_seams", refuse)
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", None)
     with pytest.raises(RepoConfigError, match="a seam is missing"):
-        registry["sync"](REPO)
-    assert type(registry["sync"](GRPO)) is Stock
+        stock(REPO)
+    assert type(stock(GRPO)) is stock
 
 
-def test_the_dispatcher_is_a_class_that_users_may_derive_from(registry):
+def test_the_trainer_is_a_class_that_users_may_derive_from(stock):
     class Other:
         def __new__(cls, *args, **kwargs):
             made = super().__new__(cls)
             made.arguments = args, kwargs
             return made
 
-    class Mine(registry["sync"]):
+    class Mine(stock):
         pass
 
-    class Both(registry["sync"], Other):
+    class Both(stock, Other):
         pass
 
-    assert issubclass(registry["sync"], Stock) and registry["sync"].__name__ == "Stock"
     assert type(Mine(GRPO, 2)) is Mine and Mine(GRPO, 2).more == 2
+    assert type(Mine(REPO)) is Mine, "RePO's estimator refuses it"
     assert Both(GRPO, more=2).arguments == ((GRPO,), {"more": 2})
 
 
-def test_the_dispatcher_raises_what_failed_for_repo_alone(registry):
+def test_an_own_way_of_verls_class_to_make_instances_stays(stock):
+    def own(cls, config, more=0):
+        made = object.__new__(cls)
+        made.own = more
+        return made
+
+    stock.__new__ = staticmethod(own)
+    plugin._register_trainer("sync", ModuleType("x"))
+    assert (stock(GRPO, 2).own, type(stock(GRPO)) is stock) == (2, True)
+    assert (stock(REPO, 2).own, type(stock(REPO)).__name__) == (2, "Ours")
+
+
+def test_the_trainer_raises_what_failed_for_repo_alone(stock):
     plugin.failures.append(ValueError("x"))
-    assert type(registry["sync"](GRPO)) is Stock
+    assert type(stock(GRPO)) is stock
     with pytest.raises(RuntimeError, match=r"did not load \(ValueError: x\)"):
-        registry["sync"](REPO)
+        stock(REPO)
 
 
 def test_the_estimator_raises_what_failed(monkeypatch):
-    """For every trainer of verl that does not come by the dispatcher."""
+    """For every trainer of verl that is not made RePO's."""
     monkeypatch.setattr(estimator, "serving", False)
     module = ModuleType("x")
     registered = {}
