@@ -1,7 +1,8 @@
 r"""Any data set: ``custom --name NAME`` finds the problem and the gold answer by the names of their fields.
 
 A field of short answers comes before ``solution``, which counts by its last box, and a field of text before
-``messages``; two fields of the same kind are asked about. The assistant's message at the end of a chat is no part of
+``messages``; two fields of the same kind are asked about, in verl's layout if their values
+differ. The assistant's message at the end of a chat is no part of
 the problem: it holds the answer where no field does.
 """
 
@@ -16,8 +17,8 @@ from typing import Any
 
 from data_prep.chats import without_reply
 from data_prep.dataset import DataSet
-from data_prep.schema import RowError
-from data_prep.shapes import ID_FIELDS, Item, is_verl, present, read_item
+from data_prep.schema import RowError, shown
+from data_prep.shapes import ID_FIELDS, Item, is_verl, present, read_item, some_answer
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_boxed
 
 PROBLEMS = (("problem", "question", "query", "prompt"), ("messages",))
@@ -28,6 +29,7 @@ ANSWERS = (
 """Names in small letters, the preferred kind first."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+_BOXES = re.compile(r"(?=\\(?:boxed|fbox)(?![A-Za-z]))")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 
@@ -78,11 +80,13 @@ def read(record: Mapping[str, Any], problem_field: str | None = None, answer_fie
         answer_field: the answer's, likewise.
 
     Raises: RowError if the problem or the answer is missing, empty or of another type; ValueError if two fields of
-        the record could be one of them.
+        the record could be one of them; in verl's layout only if their values differ.
     """
     if problem_field is None and answer_field is None and is_verl(record):
         item = read_item(record)
-        return replace(item, answer=_final(item.answer, "reward_model.ground_truth", is_worked=False))
+        item = replace(item, answer=_final(item.answer, "reward_model.ground_truth", is_worked=False))
+        _require_no_other(record, item)
+        return item
     problem = problem_field or _found(record, PROBLEMS, "problem")
     chat, reply = without_reply(_at(record, problem))
     if answer_field is None and not _candidates(record, ANSWERS):
@@ -92,6 +96,24 @@ def read(record: Mapping[str, Any], problem_field: str | None = None, answer_fie
     item = read_item({**ids, problem: chat, answer: _at(record, answer)}, (problem,), (answer,))
     is_worked = answer_field is None and answer.lower() in ANSWERS[1]
     return replace(item, answer=_final(item.answer, answer, is_worked))
+
+
+def _require_no_other(record: Mapping[str, Any], item: Item) -> None:
+    """ValueError if a record in verl's layout has another problem or answer beside verl's, with another value."""
+    for kinds, what in ((PROBLEMS, "problem"), (ANSWERS, "answer")):
+        found = _candidates(record, kinds)
+        if len(found) > 1 and any(_differs(record, path, what, item) for path in found):
+            raise ValueError(_ask(found, what))
+
+
+def _differs(record: Mapping[str, Any], path: str, what: str, item: Item) -> bool:
+    """Whether a field has a problem or an answer, and another than the item; one that cannot be read has none."""
+    fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
+    try:
+        other = read(record, **fields)
+    except RowError:
+        return False
+    return (other.problem, other.answer) != (item.problem, item.answer)
 
 
 def _candidates(record: Mapping[str, Any], kinds: Sequence[Sequence[str]]) -> list[str]:
@@ -105,11 +127,15 @@ def _candidates(record: Mapping[str, Any], kinds: Sequence[Sequence[str]]) -> li
 def _found(record: Mapping[str, Any], kinds: Sequence[Sequence[str]], what: str) -> str:
     found = _candidates(record, kinds)
     if len(found) > 1:
-        raise ValueError(
-            f"the records have the fields {' and '.join(found)}, each of which could be the {what}; pass one of them "
-            f"with --{what}-field"
-        )
+        raise ValueError(_ask(found, what))
     return found[0] if found else present(record, [name for kind in kinds for name in kind])
+
+
+def _ask(found: Sequence[str], what: str) -> str:
+    return (
+        f"the records have the fields {' and '.join(found)}, each of which could be the {what}; pass one of them "
+        f"with --{what}-field"
+    )
 
 
 def _at(record: Mapping[str, Any], path: str) -> Any:
@@ -133,8 +159,17 @@ def _columns(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _final(text: str, field: str, is_worked: bool) -> str:
-    r"""The answer in a text: what is in its last box, or behind ``####``; without these the text, if it is short."""
+    r"""The answer in a text: what is in its box, or behind ``####``; without these the text, if it is short.
+
+    Of a solution's boxes the last counts, by the name of its field; any other field with two answers has none.
+    """
     answer = extract_boxed(text, max_chars=len(text))
+    if "solution" not in field.lower().rpartition(".")[2] and _has_several(text, answer):
+        raise RowError(
+            f"{field} has several answers",
+            f"field {field!r} is {shown(text)}, want one box or one ####; the last box counts in a field whose name "
+            "has 'solution' in it",
+        )
     if answer is None:
         answer = text.rpartition("####")[2].strip()
         if is_worked and "####" not in text:
@@ -144,4 +179,12 @@ def _final(text: str, field: str, is_worked: bool) -> str:
             )
     if len(answer) > MAX_ANSWER_CHARS:
         raise RowError(f"{field} too long", f"field {field!r} has over {MAX_ANSWER_CHARS} characters, want the answer")
-    return answer
+    return some_answer(answer, field)
+
+
+def _has_several(text: str, answer: str | None) -> bool:
+    """Whether a text has two boxes or ``####``, or one of each that differ; a box inside a box is the same one."""
+    boxes = [box for box in _BOXES.split(text) if _BOXES.match(box) and extract_boxed(box, max_chars=len(box))]
+    _, mark, behind = text.rpartition("####")
+    is_other = bool(boxes and mark) and not _BOXES.search(behind) and behind.strip() != answer
+    return len(boxes) > 1 or text.count("####") > 1 or is_other

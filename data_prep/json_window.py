@@ -5,7 +5,24 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from typing import Any, BinaryIO
+
+
+class RepeatedFieldError(ValueError):
+    """An object has two fields of one name, of which only the last would be read."""
+
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(fields)
+    if len(record) < len(fields):
+        [(name, _)] = Counter(name for name, _ in fields).most_common(1)
+        raise RepeatedFieldError(f"has two fields named {name!r}; rename or remove one of them")
+    return record
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+"""Reads JSON as ``json.loads`` does, but raises RepeatedFieldError for an object with two fields of one name."""
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -26,7 +43,7 @@ class Window:
         self._chunk, self._longest = chunk, longest
         self._lines = self._columns = 0
         self._decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
-        self._parse = json.JSONDecoder().raw_decode
+        self._parse = DECODER.raw_decode
 
     def peek(self) -> str:
         """The next character that is no blank, "" at the end of the file."""
@@ -40,7 +57,7 @@ class Window:
         """The next JSON value and its text.
 
         Raises: JSONDecodeError if it is broken or too long, RecursionError if it is nested too deeply, ValueError for
-            an integer of too many digits.
+            an integer of too many digits, RepeatedFieldError for two fields of one name.
         """
         self.peek()
         while True:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from data_prep.chats import is_conversation
 from data_prep.columns import csv_records, table_records
-from data_prep.json_window import Window
+from data_prep.json_window import DECODER, RepeatedFieldError, Window
 
 TABLES = (".parquet", ".arrow")
 SUFFIXES = (".jsonl", ".json", ".csv", *TABLES)
@@ -37,7 +37,7 @@ def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
         paths: the files, read one after another; the suffix says which kind a file is.
 
     Raises: ValueError naming the file, and the row where there is one, for another suffix, an empty file, a Git LFS
-        pointer, broken content, an encoding other than UTF-8, two columns of one name and records that are no
+        pointer, broken content, an encoding other than UTF-8, two columns or fields of one name and records that are no
         objects; OSError if a file cannot be opened.
     """
     for path in paths:
@@ -127,7 +127,7 @@ def _jsonl_records(lines: BinaryIO, path: Path) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8"))
+            record = DECODER.decode(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path}: row {number}: not UTF-8 ({error.reason}, line {line_number}, byte {error.start + 1})"
@@ -191,7 +191,9 @@ def _json_record(window: Window, path: Path, number: int) -> Any:
 
 
 def _too_much(error: ValueError | RecursionError) -> str:
-    """What JSON that is well written can still have too much of: levels, or digits of an integer."""
+    """What JSON that is well written can still have too much of: levels, digits of an integer, or a field's name."""
+    if isinstance(error, RepeatedFieldError):
+        return str(error)
     if isinstance(error, RecursionError):
         return "its lists and objects are nested too deeply"
     return f"it has a number that is too long: {str(error).partition(';')[0]}"

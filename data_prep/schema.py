@@ -6,6 +6,7 @@ source, and the gold answer.
 
 from __future__ import annotations
 
+import re
 import reprlib
 import unicodedata
 from collections.abc import Mapping
@@ -28,6 +29,11 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 _BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
+
+NO_ANSWERS = frozenset(("n/a", "n.a", "nan", "no answer", "not found", "notfound", "null", "proof", "unknown"))
+"""What sets write, in capitals or not, where a problem has no final answer: OpenR1-Math, NuminaMath and others."""
+
+_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
 
 SPLITS = ("train", "test", "warmup")
 
@@ -118,6 +124,22 @@ def is_blank(text: str) -> bool:
         text: a problem or an answer.
     """
     return all(unicodedata.category(c) in _BLANK or c in _BLANK_LETTERS for c in text)
+
+
+def says_none(text: str) -> bool:
+    r"""Whether an answer is one of :data:`NO_ANSWERS`, ``na`` or ``NA``, without ``\text{}``, ``$`` and a full stop.
+
+    ``Na`` is sodium, and ``none`` the answer to some questions.
+
+    Args:
+        text: an answer.
+
+    Example:
+        >>> says_none(r"$\text{Proof}.$"), says_none("Na"), says_none("None")
+        (True, False, False)
+    """
+    words = " ".join(_WORDS.sub(r"\1", text.replace("$", "")).split()).rstrip(" .")
+    return words in ("na", "NA") or words.casefold() in NO_ANSWERS
 
 
 def make_row(

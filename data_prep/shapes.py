@@ -14,15 +14,12 @@ from typing import Any
 
 from data_prep.chats import parsed_chat, user_message
 from data_prep.instructions import bare
-from data_prep.schema import RowError, is_blank, shown
+from data_prep.schema import RowError, is_blank, says_none, shown
 from repo_verl.rewards.extract import extract_boxed
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")
 ID_FIELDS = ("unique_id", "id", "idx", "url")
-
-NO_ANSWERS = frozenset(("NA", "N/A", "proof", "Proof", "notfound"))
-"""What OpenR1-Math and NuminaMath write where a problem has no final answer."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def answer_text(value: Any, field: str) -> str:
         value: text, a number, a list that holds one of these, or a list of texts as JSON.
         field: its name, for messages.
 
-    Raises: RowError if it is empty, null, a longer list, not finite, of another type or one of :data:`NO_ANSWERS`.
+    Raises: RowError if it is empty, null, a longer list, not finite, of another type or says that there is none.
 
     Example:
         >>> answer_text(27.0, "answer"), answer_text(["025 "], "answer"), answer_text('["5"]', "answer")
@@ -149,12 +146,24 @@ def answer_text(value: Any, field: str) -> str:
     if value is None or value == [] or (isinstance(value, str) and is_blank(value)):
         raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want an answer")
     if isinstance(value, str):
-        if value.strip() in NO_ANSWERS:
-            raise RowError(f"{field} says that there is none", f"field {field!r} is {shown(value)}, want an answer")
-        return value.strip()
+        return some_answer(value.strip(), field)
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(int(value)) if value == int(value) else repr(value)
     raise RowError(f"{field} no text", f"field {field!r} is {shown(value)}, want a text, a number or a list of one")
+
+
+def some_answer(text: str, field: str) -> str:
+    """An answer, unchanged.
+
+    Args:
+        text: the answer.
+        field: where it was found, for messages.
+
+    Raises: RowError if it says that there is none, as ``N/A`` does.
+    """
+    if says_none(text):
+        raise RowError(f"{field} says that there is none", f"field {field!r} is {shown(text)}, want an answer")
+    return text
 
 
 def _parsed_texts(value: Any) -> Any:
@@ -175,13 +184,14 @@ def boxed(record: Mapping[str, Any], field: str) -> str:
         record: a record of the source.
         field: the solution's name.
 
-    Raises: RowError if the solution is missing or empty or its last box is missing, open or empty.
+    Raises: RowError if the solution is missing or empty or its last box is missing, open, empty or says
+        that there is no answer.
     """
     solution = answer_text(record[present(record, (field,))], field)
     answer = extract_boxed(solution, max_chars=len(solution))
     if not answer or is_blank(answer):
         raise RowError(f"no answer in a box in {field}", f"field {field!r} has no closed \\boxed{{}} with an answer")
-    return answer
+    return some_answer(answer, field)
 
 
 def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:

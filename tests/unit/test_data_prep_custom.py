@@ -163,7 +163,6 @@ def test_a_file_in_verls_schema_is_read_as_such_unless_a_field_is_named():
     record = {
         "prompt": [{"role": "user", "content": "q"}],
         "solution": "2",
-        "answer": "4",
         "reward_model": {"ground_truth": "3"},
         "extra_info": {"id": "i", "tolerance": 0.5},
     }
@@ -175,7 +174,10 @@ def test_a_file_in_verls_schema_is_read_as_such_unless_a_field_is_named():
 @pytest.mark.parametrize(
     ("text", "gold"),
     [
-        ("\\boxed{1} or \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("so it is \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("so \\boxed{x = \\boxed{5}}", "5"),
+        ("\\boxed{5}\n#### 5", "5"),
+        ("#### \\fbox{5}", "5"),
         ("2+2\n#### 4", "4"),
         ("$5$", "$5$"),
         ("x" * 512, "x" * 512),
@@ -187,8 +189,71 @@ def test_of_a_long_answer_the_end_counts(text, gold):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\\boxed{1} or \\boxed{2}",
+        "\\fbox{1}, \\boxed{2}",
+        "#### 1\n#### 2",
+        "#### 1 is \\boxed{1}\n#### 2",
+        "\\boxed{1}\n#### 2",
+    ],
+)
+def test_an_answer_with_two_answers_is_dropped_and_counted(tmp_path, text):
+    records = [{"problem": "p", "answer": text}, {"problem": "q", "answer": "3"}, verl("r", text)]
+    for field, record in (("answer", records[0]), ("reward_model.ground_truth", records[2])):
+        with pytest.raises(
+            RowError, match="want one box or one ####; the last box counts in a field whose name"
+        ) as caught:
+            custom.read(record)
+        assert caught.value.reason == f"{field} has several answers"
+    rows, account = prepared(tmp_path, "a", "--input", jsonl(tmp_path / "x.jsonl", *records[:2]))
+    assert [row["reward_model"]["ground_truth"] for row in rows] == ["3"]
+    assert account["files"]["a_train.parquet"]["dropped"] == {
+        "answer has several answers": {"count": 1, "records": "0"}
+    }
+
+
+@pytest.mark.parametrize("field", ["solution", "Solution", "r1_solution_1", "info.solution"])
+def test_of_a_solutions_boxes_the_last_counts(field):
+    text = "first \\boxed{1}, #### no, \\boxed{2}"
+    outer, _, inner = field.partition(".")
+    record = {"problem": "p", outer: {inner: text} if inner else text}
+    assert pair(record, answer_field=field)[1] == "2"
+    if field.lower() == "solution":
+        assert pair(record)[1] == "2"
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]
+    assert pair({"messages": chat}) == ("q", "2")
+
+
+@pytest.mark.parametrize(
+    ("others", "fields", "flag"),
+    [
+        ({"answer": "4"}, "answer and reward_model.ground_truth", "--answer-field"),
+        ({"Gold": 4}, "Gold and reward_model.ground_truth", "--answer-field"),
+        ({"problem": "another"}, "prompt and problem", "--problem-field"),
+    ],
+)
+def test_another_value_beside_verls_is_asked_about(tmp_path, capsys, others, fields, flag):
+    said = refused(capsys, tmp_path, "--name", "a", "--input", jsonl(tmp_path / "x.jsonl", verl("q", "3") | others))
+    assert f"the records have the fields {fields}, each of which could be the" in said
+    assert f"pass one of them with {flag}" in said
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"answer": 3.0}, {"gold": '["3"]'}, {"problem": "q"}, {"answer": None, "problem": ""}, {"solution": "\\boxed{4}"}],
+)
+def test_the_same_value_or_none_beside_verls_changes_nothing(others):
+    item = custom.read(verl(f"q{SKYWORK}", "3", id="i", tolerance=0.5) | others)
+    assert (item.problem, item.answer, item.id, item.tolerance) == ("q", "3", "i", 0.5)
+
+
+@pytest.mark.parametrize(
     ("record", "reason"),
     [
+        ({"problem": "p", "answer": "\\boxed{\\text{N/A}}"}, "answer says that there is none"),
+        ({"problem": "p", "answer": "Why?\n#### unknown"}, "answer says that there is none"),
+        ({"problem": "p", "solution": "so \\boxed{proof}"}, "solution says that there is none"),
         ({"problem": "p", "solution": "It is 5."}, "no answer in a box in solution"),
         ({"problem": "p", "answer": "x" * 513}, "answer too long"),
         ({"problem": "p", "answer": "NA"}, "answer says that there is none"),

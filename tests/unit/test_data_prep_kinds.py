@@ -102,6 +102,21 @@ def test_a_git_lfs_pointer_is_called_one(tmp_path, suffix):
     assert message.startswith("is a Git LFS pointer, not the data; run `git lfs pull`")
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"answer": "1", "problem": "q", "answer": "2"}',
+        '{"problem": "q", "info": [{"answer": 1, "a": 0, "answer": 1}]}',
+    ],
+)
+def test_two_fields_of_one_name_are_refused(tmp_path, record):
+    said = "row 1: has two fields named 'answer'; rename or remove one of them"
+    content = f'{{"problem": "answer", "answer": "answer"}}\n{record}\n'
+    assert complaint(written(tmp_path / "x.jsonl", content)) == f"{said} (line 2)"
+    content = f"[{content.strip().replace(chr(10), ', ')}]"
+    assert complaint(written(tmp_path / "x.json", content)) == f"{said} (at line 1, column 45)"
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path):
     table = pa.table([["q"], ["1"], ["2"]], names=["problem", "answer", "answer"])
     pq.write_table(table, tmp_path / "x.parquet")

@@ -115,6 +115,40 @@ def test_records_that_cannot_be_read_say_why(record, reason):
     assert caught.value.reason == reason
 
 
+NO_ANSWERS = ["NA", "na", "N/A", "n/a", "N/A.", "n.a.", "null", "NULL", "NaN", "unknown", "Unknown", "Not found"]
+NO_ANSWERS += [
+    "notfound",
+    "NotFound",
+    "no answer",
+    "PROOF",
+    "proof.",
+    "\\text{N/A}",
+    "\\text{proof}",
+    "$\\text{Proof}.$",
+]
+NO_ANSWERS += [" $NA$. ", "\\text{Not  found.}", "\\mathrm{NaN}", '["Null"]']
+
+
+@pytest.mark.parametrize("value", NO_ANSWERS)
+def test_an_answer_that_says_there_is_none_is_none(value):
+    with pytest.raises(RowError) as caught:
+        answer_text(value, "answer")
+    assert caught.value.reason == "answer says that there is none"
+
+
+@pytest.mark.parametrize(
+    "value", ["Na", "\\text{Na}", "nA", "None", "none", "n", "nulls", "a proof", "\\text{unknown } x"]
+)
+def test_an_answer_that_looks_like_none_is_one(value):
+    assert answer_text(value, "answer") == value
+
+
+def test_a_box_that_says_there_is_no_answer_has_none():
+    for text in ("N/A", "\\text{proof}", "Unknown."):
+        with pytest.raises(RowError, match="want an answer"):
+            read_item({"problem": "p", "solution": f"so \\boxed{{{text}}}"}, solution_field="solution")
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
