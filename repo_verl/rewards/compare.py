@@ -30,7 +30,7 @@ _NAME = re.compile(r"\\[A-Za-z]+|([A-Za-z](?:_\w|_\{\w+\})?)")
 _CHOICES = re.compile("(?=..)A?B?C?D?E?")
 _NEGATED = re.compile(
     r"\\(?:not(?!\s*=)|neg|lnot|notin|nexists)(?![A-Za-z])"
-    r"|\b(?:not|never|neither|nor|none|false|wrong|incorrect|negative)\b|n't\b",
+    r"|(?<!\\)(?<!non-)\b(?:not|never|neither|nor|none|false|wrong|incorrect|negative)\b|n't\b",
     re.IGNORECASE,
 )
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -57,18 +57,18 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
         (True, False, None)
     """
     cleaned_gold, cleaned_answer = clean(gold), clean(answer)
+    gold_word = word(cleaned_gold)
+    if gold_word not in TRUTH_WORDS and bool(_NEGATED.search(gold)) != bool(_NEGATED.search(answer)):
+        return False
     if compact(cleaned_gold) == compact(cleaned_answer):
         return True
     cleaned_answer = renamed(cleaned_answer, cleaned_gold)
-    gold_word = word(cleaned_gold)
     if gold_word in TRUTH_WORDS:
         return _truth(cleaned_answer) == gold_word
     if _CHOICES.fullmatch(cleaned_gold) and "," in cleaned_answer:
         picks = [choice(part) for part in cleaned_answer.split(",")]
         if None not in picks:
             return sorted(filter(None, picks)) == list(cleaned_gold)
-    if bool(_NEGATED.search(gold)) != bool(_NEGATED.search(answer)):
-        return False
     letter = choice(cleaned_gold)
     if letter is not None:
         picked = choice(cleaned_answer, with_content=True)

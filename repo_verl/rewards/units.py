@@ -34,7 +34,8 @@ _BODY_END = re.compile(r"[0-9)}\]a-z]\s*")
 _VALUE = re.compile(r"\d|\\pi|\\sqrt")
 _SENTENCE = frozenset(
     "is if are for where when otherwise mod and or hundred thousand million billion trillion dozen "
-    "factorial half halves third thirds quarter quarters".split()
+    "factorial half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths "
+    "hundredths thousandths times plus minus less more pair pairs".split()
 )
 _SQUARES = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
 

@@ -188,6 +188,7 @@ def test_places_are_handed_to_who_waits_longest():
 
 # (gold, answer), of a second reviewer: negations, letters that are no parameters, what stands behind "for all", ...
 SECOND_NOT_EQUAL = [
+    ("5", "5 for all n is wrong"), ("5", "5 tenths"), ("5", "5 pairs"), ("5", r"5 \text{ less}"), ("5", "5 times"),
     ("5", r"x \not= 5"), ("5", r"n \not= 5"), ("5", r"x \notin = 5"), ("5", r"x \text{ is not} = 5"),
     ("5", r"\text{it is false that } x = 5"), ("(2,3)", r"x \not= (2,3)"), (r"\pi", r"\theta \not= \pi"),
     ("2", r"n \not\mid m = 2"), ("5", r"\not a + b = 5"), ("5", r"\text{not } a + b = 5"),
