@@ -132,11 +132,12 @@ def test_one_prompt_twice_replays_twice_and_respects_its_caps(put):
 def capped(put, guesses, max_uses=1, num_replay=2):
     """A retrieval whose guess of each message is ``guesses[message]``, and its buffer of one prompt's four rows."""
     from repo_verl.replay import PromptReplayBuffer, Record
+    from repo_verl.trainer import placing
     from repo_verl.trainer.retrieval import Retrieval
 
     buffer = PromptReplayBuffer(capacity=4, min_size=2, num_replay=num_replay, max_uses=max_uses)
     buffer.add(_key("a"), PROMPTS["a"], [Record.create([i], [-1.0], float(i), 1) for i in range(4)])
-    return Retrieval(buffer, None, False, guesses.get), buffer
+    return Retrieval(buffer, None, False, guesses.get, placing.FloatTypes()), buffer
 
 
 def uses(buffer):
