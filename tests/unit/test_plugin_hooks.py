@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from repo_verl import import_hooks, plugin
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import checks, estimator, golds, seam_check, weight_sockets
-from repo_verl.trainer.seams import WEIGHT_SOCKETS
+from repo_verl.trainer import checks, estimator, golds, seam_check
+from repo_verl.verl_workarounds import weight_sockets
+from repo_verl.verl_workarounds.weight_sockets import WEIGHT_SOCKETS
 
 REPO = {"algorithm": {"adv_estimator": "repo"}}
 GRPO = {"algorithm": {"adv_estimator": "grpo"}}
