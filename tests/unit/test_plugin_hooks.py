@@ -107,7 +107,7 @@ def test_golds_of_another_estimator_are_looked_at_only_where_our_reward_is_named
 
 
 def test_a_gold_check_that_breaks_does_not_stop_another_estimator_and_its_verdict_does(monkeypatch, caplog):
-    ours = {**GRPO, "reward": {"custom_reward_function": {"path": "pkg://repo_verl.rewards.math_score"}}}
+    ours = {**GRPO, "reward": {"custom_reward_function": {"path": "pkg://repo_verl.rewards.score"}}}
     validate = validation(lambda config: "verl's answer")
 
     def broken(config):
