@@ -14,7 +14,8 @@ import hostile
 import psutil
 import pytest
 
-from repo_verl.rewards import compute_score, math_score, pool
+from repo_verl.rewards import compute_score, pool
+from repo_verl.rewards import score as scoring
 from repo_verl.rewards.pool import JudgeError, JudgePool, Limits
 
 SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
@@ -63,7 +64,7 @@ def test_hostile_completions_and_the_honest_rows_beside_them():
     rows, honest = hostile.hostile_completions(), hostile.honest_rows()
     Path(hostile.MARKER).unlink(missing_ok=True)
     assert len(rows) == 500 and compute_score("a", r"\boxed{1+x}", "x+1")["acc"] == 1.0
-    math_score._cached.cache_clear()
+    scoring._cached.cache_clear()
 
     def timed(row):
         begin = time.perf_counter()
