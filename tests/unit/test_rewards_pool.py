@@ -13,7 +13,8 @@ import psutil
 import pytest
 from grading_cases import MARKER, honest_rows, hostile_completions
 
-from repo_verl.rewards import compute_score, math_score, pool
+from repo_verl.rewards import compute_score, pool
+from repo_verl.rewards import score as scoring
 from repo_verl.rewards.pool import JudgeError, JudgePool, Limits
 
 SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
@@ -62,7 +63,7 @@ def test_hostile_completions_and_the_honest_rows_beside_them():
     rows, honest = hostile_completions(), honest_rows()
     MARKER.unlink(missing_ok=True)
     assert len(rows) == 500 and compute_score("a", r"\boxed{1+x}", "x+1")["acc"] == 1.0
-    math_score._cached.cache_clear()
+    scoring._cached.cache_clear()
 
     def timed(row):
         begin = time.perf_counter()

@@ -24,7 +24,7 @@ from repo_verl.evaluate.reading import benchmark_name
 from repo_verl.evaluate.store import Completion, Store
 from repo_verl.rewards import compute_score
 from repo_verl.rewards.extract import extract_answer
-from repo_verl.rewards.math_score import gold_is_verifiable
+from repo_verl.rewards.score import gold_is_verifiable
 
 # --- nothing that is read is run -------------------------------------------------------------------------------------
 
