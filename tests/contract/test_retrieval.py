@@ -210,7 +210,7 @@ def test_a_chat_template_that_fails_is_no_guess():
 
 
 def test_pauses_between_looks():
-    from repo_verl.trainer.polling import next_pause
+    from repo_verl.verl_workarounds.polling import next_pause
 
     assert next_pause(0.0, 0.001, 2.0) == pytest.approx(0.05), "at first often"
     assert next_pause(10.0, 0.001, 2.0) == pytest.approx(0.2), "a share of what was waited"
@@ -219,7 +219,7 @@ def test_pauses_between_looks():
 
 
 def test_a_queue_is_looked_at_sooner_and_counts_from_its_own_start(monkeypatch):
-    from repo_verl.trainer import polling
+    from repo_verl.verl_workarounds import polling
 
     now = [0.0]
     monkeypatch.setattr(polling.time, "perf_counter", lambda: now[0])
