@@ -16,8 +16,8 @@ from repo_verl.preflight.estimate import GIB, Estimate
 from repo_verl.preflight.machine import Gpu, existing_parent
 from repo_verl.preflight.models import Dims, is_local
 from repo_verl.preflight.settings import FSDP, Config
-from repo_verl.trainer.checks import check_config, is_selected
 from repo_verl.trainer.seam_check import require_seams
+from repo_verl.trainer.validation import check_config, is_selected
 
 PLUGIN = "repo_verl"
 UNSET = "???"

@@ -31,7 +31,7 @@ ALLOWED = {
     "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.checks": {
-        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
+        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
     "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
@@ -61,7 +61,7 @@ ALLOWED = {
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.import_hooks": set(),
     "repo_verl.plugin": {
-        "repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu", "repo_verl.verl_workarounds",
+        "repo_verl", "repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu", "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer": {
         *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "jinja2", "repo_verl.trainer", "repo_verl.replay",
@@ -73,12 +73,11 @@ ALLOWED = {
     "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
     "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
     "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.custom", "repo_verl.trainer.engines"},
-    "repo_verl.trainer.engines": {"repo_verl.config"},
-    "repo_verl.trainer.golds": {
-        "pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.shared_prompts",
+    "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
+    "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
+    "repo_verl.trainer.ground_truth_check": {
+        "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
-    "repo_verl.trainer.shared_prompts": {"numpy", "pyarrow", "repo_verl.config"},
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
