@@ -59,7 +59,7 @@ def series(log: Log, key: str) -> tuple[list[int], list[float]]:
 
 
 def summarize(log: Log) -> dict[str, float | None]:
-    """One run in numbers; README.md says what each means.
+    """One run in numbers; docs/results.md says what each means.
 
     Args:
         log: of one run.
