@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repo_verl.rewards.compare import judgeable_without_engine
-from repo_verl.rewards.spelling import clean
+from repo_verl.rewards.normalize import clean
 from repo_verl.rewards.units import split_unit
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

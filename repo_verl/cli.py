@@ -183,7 +183,7 @@ def _seams() -> Iterator[Line]:
 
 
 def _weight_sockets() -> str:
-    unknown = importlib.import_module("repo_verl.trainer.weight_sockets").find_unknown_end()
+    unknown = importlib.import_module("repo_verl.verl_workarounds.weight_sockets").find_unknown_end()
     return "named by Ray cluster in RePO's runs" if unknown is None else f"named as verl does ({unknown} is not known)"
 
 

@@ -1,4 +1,4 @@
-"""What RePO logs each step; every value's equation is in the README's table."""
+"""What RePO logs each step; docs/reference/metrics.md has every value's equation."""
 
 from __future__ import annotations
 

@@ -126,7 +126,8 @@ def _wrap_validation(config_module: ModuleType) -> None:
 def _check_run(config: Any) -> None:
     """All that is checked of a RePO run before Ray starts."""
     raise_failures()
-    from repo_verl.trainer import checks, golds, seam_check, weight_sockets
+    from repo_verl.trainer import checks, golds, seam_check
+    from repo_verl.verl_workarounds import weight_sockets
 
     checks.check_config(config)
     seam_check.require_seams()  # imports verl's trainers, which runs their hooks
@@ -165,13 +166,13 @@ def name_sockets_by_cluster() -> None:
 
 
 def _mark_weight_sender(module: ModuleType) -> None:
-    from repo_verl.trainer.weight_sockets import mark_sender
+    from repo_verl.verl_workarounds.weight_sockets import mark_sender
 
     mark_sender(module)
 
 
 def _mark_weight_receiver(module: ModuleType) -> None:
-    from repo_verl.trainer.weight_sockets import mark_receiver
+    from repo_verl.verl_workarounds.weight_sockets import mark_receiver
 
     mark_receiver(module)
 

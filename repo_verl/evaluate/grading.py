@@ -11,8 +11,8 @@ from itertools import islice
 from repo_verl.evaluate.problems import Problem
 from repo_verl.evaluate.store import TOO_LONG, Completion
 from repo_verl.rewards import compute_score
+from repo_verl.rewards.normalize import clean, compact
 from repo_verl.rewards.numbers import exact_number
-from repo_verl.rewards.spelling import clean, compact
 
 THREADS = 8
 CHUNK = 4096

@@ -59,7 +59,10 @@ def series(log: Log, key: str) -> tuple[list[int], list[float]]:
 
 
 def summarize(log: Log) -> dict[str, float | None]:
-    """One run in numbers: shares of 0 to 1, counts, and the median seconds per step; None where the log lacks it."""
+    """One run in numbers, which docs/results.md explains: shares of 0 to 1, counts, and the median seconds per step.
+
+    None where the log lacks it.
+    """
     steps = [data for _, data in log if STEP in data]
     points = accuracies(log)
 

@@ -5,6 +5,6 @@ standard library alone; Math-Verify (and with it SymPy) is imported when an answ
 """
 
 from repo_verl.rewards.extract import extract_boxed
-from repo_verl.rewards.math_score import compute_score, gold_is_verifiable
+from repo_verl.rewards.score import compute_score, gold_is_verifiable
 
 __all__ = ["compute_score", "extract_boxed", "gold_is_verifiable"]

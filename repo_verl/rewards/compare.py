@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from repo_verl.rewards.normalize import TRUTH_WORDS, choice, clean, compact, letters, renamed, unwrap, word
 from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number
-from repo_verl.rewards.spelling import TRUTH_WORDS, choice, clean, compact, letters, renamed, unwrap, word
 from repo_verl.rewards.structure import Chain, Equation, Group, Node, Scalar, Words, leaves, quotients, read, vector
 from repo_verl.rewards.units import radians, split_unit
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from repo_verl.rewards.spelling import TRUTH_WORDS, clean, word
+from repo_verl.rewards.normalize import TRUTH_WORDS, clean, word
 
 MAX_ANSWER_CHARS = 512
 """Longer answers are not judged: the longest gold answer of DeepMath's sample has 161 characters."""

@@ -2,7 +2,7 @@ r"""What kind of answer a text is: words, a set, an ordered group, an equation, 
 
 A bare comma list and ``\{ \}`` are sets; round, square and angle brackets keep order and kind, as in tuples and
 intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows. Every
-``text`` is a cleaned one (:func:`repo_verl.rewards.spelling.clean`).
+``text`` is a cleaned one (:func:`repo_verl.rewards.normalize.clean`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from repo_verl.rewards.normalize import compact, only_text, unwrap, word
 from repo_verl.rewards.numbers import is_thousands
-from repo_verl.rewards.spelling import compact, only_text, unwrap, word
 
 MAX_DEPTH = 12
 

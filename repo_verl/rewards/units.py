@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from repo_verl.rewards.spelling import TEXT_COMMAND, unwrap
+from repo_verl.rewards.normalize import TEXT_COMMAND, unwrap
 
 _UNITS = (
     "cm centimeter centimetre, mm millimeter millimetre, km kilometer kilometre, m meter metre, in inch inche, ft "

@@ -1,7 +1,7 @@
 """The buffer beside verl's checkpoint of the same step: ``global_step_N/prompt_replay``.
 
-It is complete before verl's tracker file names the step (:mod:`repo_verl.trainer.tracker`); its files are those of
-:mod:`repo_verl.replay.files`.
+It is complete before verl's tracker file names the step (:mod:`repo_verl.verl_workarounds.tracker`); its files are
+those of :mod:`repo_verl.replay.files`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from repo_verl.replay.files import (
 )
 from repo_verl.replay.fitting import RowLimits
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
-from repo_verl.trainer import tracker
 from repo_verl.trainer.identity import refuse_other_settings
 from repo_verl.trainer.limits import describe_left_out
-from repo_verl.trainer.tracker import CheckpointError, Marker
+from repo_verl.verl_workarounds import tracker
+from repo_verl.verl_workarounds.tracker import CheckpointError, Marker
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -157,7 +157,7 @@ class CheckpointKeeper:
         """
         folder: str | None = None
         if self._trainer.resume_mode == "auto":
-            tracker.mend_tracker(self._root)
+            tracker.repair_latest(self._root)
             folder = tracker.named_by_tracker(self._root)
         elif self._trainer.resume_mode == "resume_path" and isinstance(self._trainer.resume_from_path, str):
             folder = os.path.abspath(self._trainer.resume_from_path)
@@ -212,10 +212,10 @@ class CheckpointKeeper:
         if os.path.dirname(folder) == self._root:
             self._last = step_of(folder)
             if marker is None or marker.files is None:
-                self._vouch(folder, marker or Marker(0, None, tracker.next_number(self._root)))
+                self._mark_complete(folder, marker or Marker(0, None, tracker.next_number(self._root)))
         return effective_steps
 
-    def _vouch(self, folder: str, marker: Marker) -> None:
+    def _mark_complete(self, folder: str, marker: Marker) -> None:
         """Mark a checkpoint as finished that verl's tracker names and that was loaded."""
         try:
             tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))

@@ -37,7 +37,7 @@ def check_golds(config: Any) -> None:
 
 
 def _check_verifiable(config: Any) -> None:
-    path = str(lookup(config, "reward.custom_reward_function.path", "")).removesuffix(".math_score")
+    path = str(lookup(config, "reward.custom_reward_function.path", "")).removesuffix(".score")
     if path != OUR_REWARDS or lookup(config, "data.custom_cls.path") is not None:
         return
     files = lookup(config, "data.train_files", [])

@@ -33,15 +33,15 @@ from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
 from repo_verl.trainer.engines import MEGATRON_NOTICE
 from repo_verl.trainer.limits import row_limits
-from repo_verl.trainer.logs import log_as_verl
-from repo_verl.trainer.polling import poll_adaptively
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
 from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.update import Prepared, Update, finish_update, place_update, plan_step, update_shape
-from repo_verl.trainer.watch import Watch, watching
 from repo_verl.trainer.worker_loss import repo_loss
 from repo_verl.trainer.worker_update import watched_update
+from repo_verl.verl_workarounds.logs import log_as_verl
+from repo_verl.verl_workarounds.polling import poll_adaptively
+from repo_verl.verl_workarounds.watch import Watch, watching
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))

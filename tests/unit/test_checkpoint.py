@@ -13,7 +13,6 @@ from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import BufferFilesError, has_buffer
 from repo_verl.replay.fitting import RowLimits
 from repo_verl.step_folders import BUFFER as FOLDER
-from repo_verl.trainer import tracker
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.identity import (
     data_fingerprint,
@@ -21,7 +20,8 @@ from repo_verl.trainer.identity import (
     refuse_other_settings,
     tokenizer_fingerprint,
 )
-from repo_verl.trainer.tracker import TRACKER, CheckpointError, read_marker
+from repo_verl.verl_workarounds import tracker
+from repo_verl.verl_workarounds.tracker import TRACKER, CheckpointError, read_marker
 
 SETTINGS = {"capacity": 4, "min_size": 1, "num_replay": 2}
 

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from repo_verl import import_hooks, plugin
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import checks, estimator, golds, seam_check, weight_sockets
-from repo_verl.trainer.seams import WEIGHT_SOCKETS
+from repo_verl.trainer import checks, estimator, golds, seam_check
+from repo_verl.verl_workarounds import weight_sockets
+from repo_verl.verl_workarounds.weight_sockets import WEIGHT_SOCKETS
 
 REPO = {"algorithm": {"adv_estimator": "repo"}}
 GRPO = {"algorithm": {"adv_estimator": "grpo"}}
@@ -106,7 +107,7 @@ def test_golds_of_another_estimator_are_looked_at_only_where_our_reward_is_named
 
 
 def test_a_gold_check_that_breaks_does_not_stop_another_estimator_and_its_verdict_does(monkeypatch, caplog):
-    ours = {**GRPO, "reward": {"custom_reward_function": {"path": "pkg://repo_verl.rewards.math_score"}}}
+    ours = {**GRPO, "reward": {"custom_reward_function": {"path": "pkg://repo_verl.rewards.score"}}}
     validate = validation(lambda config: "verl's answer")
 
     def broken(config):

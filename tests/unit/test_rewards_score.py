@@ -8,12 +8,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import equivalence
 import pytest
+from grading_cases import pairs
 
-from repo_verl.rewards import compute_score, gold_is_verifiable, math_score
+from repo_verl.rewards import compute_score, gold_is_verifiable
+from repo_verl.rewards import score as scoring
 from repo_verl.rewards.compare import verdict
-from repo_verl.rewards.math_score import STATUSES, grade
+from repo_verl.rewards.score import STATUSES, grade
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 OPPOSITE = {"Yes": "No", "No": "Yes", "True": "False", "False": "True"}
@@ -55,10 +56,10 @@ def benchmark_golds():
 
 def test_the_table_of_pairs():
     """Written without a look at the grader; about half of it are near misses."""
-    pairs = equivalence.PAIRS
-    assert len(pairs) >= 150 and 0.45 <= sum(not pair.equal for pair in pairs) / len(pairs) <= 0.55
+    table = pairs("equivalence")
+    assert len(table) >= 150 and 0.45 <= sum(not pair.equal for pair in table) / len(table) <= 0.55
     wrong = []
-    for pair in pairs:
+    for pair in table:
         result = compute_score("any", box(pair.answer), pair.gold, {"tolerance": pair.tolerance})
         if (result["acc"], result["status"]) != (float(pair.equal), "ok"):
             wrong.append((pair, result))
@@ -115,8 +116,8 @@ def test_the_cheap_path_and_the_engine_agree_on_numbers(benchmark_golds):
     from repo_verl.rewards.symbolic import equal
 
     golds = [gold.strip("$") for name in ("math500", "olympiadbench") for gold in benchmark_golds[name]]
-    golds = [gold for gold in golds if "%" not in gold and math_score.judgeable_without_engine(gold) and len(gold) < 20]
-    numbers = [gold for gold in golds if math_score.verdict(gold, "0") is not None and any(c.isdigit() for c in gold)]
+    golds = [gold for gold in golds if "%" not in gold and scoring.judgeable_without_engine(gold) and len(gold) < 20]
+    numbers = [gold for gold in golds if scoring.verdict(gold, "0") is not None and any(c.isdigit() for c in gold)]
     numbers = [n for n in numbers if not any(c in n for c in "=_(,\\$") or n.startswith((r"\frac{", r"-\frac{"))][:150]
     assert len(numbers) == 150
     pairs = list(zip(numbers, numbers[1:] + numbers[:1], strict=True)) + [
@@ -235,18 +236,18 @@ def test_it_works_outside_a_main_thread():
 
 
 def test_repeated_pairs_are_judged_once():
-    before = math_score._cached.cache_info()
+    before = scoring._cached.cache_info()
     for _ in range(5):
         assert score("q^2+2q+1", "(q+1)^2") == (1.0, "ok")
-    after = math_score._cached.cache_info()
+    after = scoring._cached.cache_info()
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 4)
 
 
 def test_time_outs_are_not_cached():
-    before = math_score._cached.cache_info().currsize
-    outcome = [grade(r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx", "7.5", None, math_score.Limits(0.2, 5.0)) for _ in range(2)]
+    before = scoring._cached.cache_info().currsize
+    outcome = [grade(r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx", "7.5", None, scoring.Limits(0.2, 5.0)) for _ in range(2)]
     assert {judgement.status for judgement in outcome} == {"timeout"}
-    assert math_score._cached.cache_info().currsize == before
+    assert scoring._cached.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(

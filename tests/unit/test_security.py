@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import report_logs
 from fuzzing import MARKER, ROOT
+from grading_cases import honest_rows
 from test_fuzz_data_prep import CHATS
 
 from data_prep import cli as data_prep
@@ -23,7 +24,7 @@ from repo_verl.evaluate.reading import benchmark_name
 from repo_verl.evaluate.store import Completion, Store
 from repo_verl.rewards import compute_score
 from repo_verl.rewards.extract import extract_answer
-from repo_verl.rewards.math_score import gold_is_verifiable
+from repo_verl.rewards.score import gold_is_verifiable
 
 # --- nothing that is read is run -------------------------------------------------------------------------------------
 
@@ -140,7 +141,6 @@ NUMBER_CODE = re.compile(r"(?:Integer|Float|Rational) \('?[0-9.eE+-]{1,600}'? \)
 
 def test_sympy_evaluates_numbers_alone(monkeypatch):
     """Math-Verify and latex2sympy call sympify and parse_expr, which run Python where they are given text."""
-    import hostile
     import sympy.parsing.sympy_parser as parser
 
     from repo_verl.rewards import symbolic
@@ -148,7 +148,7 @@ def test_sympy_evaluates_numbers_alone(monkeypatch):
     evaluated, evaluate = [], parser.eval_expr
     monkeypatch.setattr(parser, "eval_expr", lambda code, *rest: evaluated.append(code) or evaluate(code, *rest))
     texts = [context.format(exploit) for context in CONTEXTS for exploit in EXPLOITS]
-    for text in [*texts, *(text for pair in hostile.honest_rows() for text in pair[:2])]:
+    for text in [*texts, *(text for pair in honest_rows() for text in pair[:2])]:
         try:
             symbolic.parse(text)
         except Exception:  # whatever the engine makes of it

@@ -20,8 +20,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from repo_verl.step_folders import step_of
-from repo_verl.trainer import tracker
-from repo_verl.trainer.actors import engine_dead, find_actors
+from repo_verl.verl_workarounds import tracker
+from repo_verl.verl_workarounds.actors import engine_dead, find_actors
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,6 @@ from typing import Any
 import omegaconf
 
 from repo_verl.config import lookup
-from repo_verl.trainer.seams import WEIGHT_SOCKETS
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +31,14 @@ _MARK = "_repo_verl_cluster_in_name"
 
 JOB = "VERL_RAY_JOB_ID"
 """Environment variable by which verl tells vLLM's processes the job id that stands in the socket's name."""
+
+WEIGHT_SOCKETS = {
+    "vllm_rollout.py": ("class ServerAdapter", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
+    "vllm_async_server.py": ("class vLLMHttpServer", 'os.environ["VERL_RAY_JOB_ID"] = '),
+    "utils.py": ('os.environ.get("VERL_RAY_JOB_ID"', 'f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
+}
+"""Where both ends of the weight sync name their socket, below verl's ``workers/rollout/vllm_rollout``, and what must
+stand there. These are read, not imported, since that needs vLLM; where they differ, verl's names stay."""
 
 
 def mark_run(config: Any, variable: str) -> None:
@@ -59,7 +66,7 @@ def mark_run(config: Any, variable: str) -> None:
 
 
 def find_unknown_end() -> str | None:
-    """The first of verl's files that does not name the socket as :data:`.seams.WEIGHT_SOCKETS` has it; None if all do.
+    """The first of verl's files that does not name the socket as :data:`WEIGHT_SOCKETS` has it; None if all do.
 
     Read and not imported: these modules need vLLM, and the process that starts Ray may have none.
     """

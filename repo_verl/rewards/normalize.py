@@ -1,4 +1,4 @@
-r"""One spelling for answers: what LaTeX offers in several ways and what carries no meaning.
+r"""Normalized text of answers: one form for what LaTeX offers in several ways, without what carries no meaning.
 
 Pure functions on strings, standard library only, linear in the length of their input. Every ``text`` is a cleaned one.
 """

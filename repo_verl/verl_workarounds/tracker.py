@@ -1,4 +1,4 @@
-"""Which of verl's checkpoints are finished: a marker in each, and mending verl's tracker file.
+"""Which of verl's checkpoints are finished: a marker in each, and repairing verl's tracker file.
 
 verl names the last checkpoint in ``latest_checkpointed_iteration.txt``, which it writes in place: a kill in that
 instant leaves it empty, and verl could not resume. RePO keeps ``repo_checkpoint.json`` in every ``global_step_N``:
@@ -208,7 +208,7 @@ def unname(root: str, step: int, parent: int | None) -> None:
     logger.warning("RePO: %s is written again; until that is finished, the run resumes from step %s", folder, parent)
 
 
-def mend_tracker(root: str) -> None:
+def repair_latest(root: str) -> None:
     """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
 
     The last one is that of the last saving if that was finished, else the one that it followed. A tracker that names a
