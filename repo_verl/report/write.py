@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from repo_verl.atomic_files import write_atomically
 from repo_verl.report.charts import CHARTS, OVERVIEW, Chart
 from repo_verl.report.curves import FEWEST_FOR_INTERVAL, MOST_POINTS
 from repo_verl.report.draw import overview, png, svg
@@ -63,7 +63,7 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     except ValueError as error:
         if refresh is None:
             raise
-        _write(output / "report.html", _page(refresh, waiting=str(error), heading=": waiting", size="").encode())
+        _write(output / "report.html", _page(refresh, waiting=str(error), heading=": waiting", size=""))
         return str(error)
     groups = group_runs(runs)
     short = with_short_names(groups, NAME_LENGTH)
@@ -72,8 +72,8 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     drawings = [_drawing(chart, short) for chart in CHARTS]
     page = report_page(groups, summaries, drawings, waiting, found, refresh)
     _write_pictures([drawing.chart for drawing in drawings if drawing.light], short, output)
-    _write(output / "summary.json", (json.dumps({**summaries, **found}, indent=2) + "\n").encode())
-    _write(output / "report.html", page.encode())
+    _write(output / "summary.json", json.dumps({**summaries, **found}, indent=2) + "\n")
+    _write(output / "report.html", page)
     return table(summaries)
 
 
@@ -198,14 +198,9 @@ def _write_pictures(shown: Sequence[Chart], groups: Sequence[Group], output: Pat
     _write(output / "report.png", overview([by_name[name] for name in OVERVIEW if name in by_name], groups))
 
 
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: Path, content: bytes | str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(content)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_atomically(path, content)
     except OSError as error:
         raise ValueError(f"{path} can't be written ({error.strerror}): give another folder as --output.") from error

@@ -1,15 +1,15 @@
 """The page: self-contained, escaped, partial where the logs are, written whole; the watching command."""
 
 import json
+import os
 import re
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from report_logs import steps, write_log, write_seeds
 
-from repo_verl import cli
+from repo_verl import atomic_files, cli
 from repo_verl.report import draw, write, write_report
 from repo_verl.report.charts import CHARTS
 from repo_verl.report.provenance import compare_settings, find_settings
@@ -229,13 +229,12 @@ def test_a_reader_never_sees_half_a_page(tmp_path, few, monkeypatch):
     run = write_log(tmp_path / "run", steps("repo", 0, 2))
     write_report([run], tmp_path)
     before = (tmp_path / "report.html").read_bytes()
-    real = Path.write_bytes
 
-    def full(path, content):
-        real(path, content[: len(content) // 2])
+    def full(file):
+        os.truncate(file, os.stat(file).st_size // 2)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(ValueError, match=r"can't be written \(No space left on device\): give another folder"):
         write_report([run], tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
