@@ -29,23 +29,16 @@ ALLOWED = {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
     "repo_verl.versions": {"packaging"},
-    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.checks": {
+    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
+    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight.problems": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
-    "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.machine": {
-        "repo_verl.config", "repo_verl.host_memory", "repo_verl.preflight", "repo_verl.step_folders",
-    },
-    "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
-    "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
         "repo_verl.step_folders",
     },
-    "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
@@ -91,8 +84,8 @@ ALLOWED = {
     },
     "repo_verl.trainer.content": set(),
     "repo_verl.verl_workarounds": {
-        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.config", "repo_verl.step_folders",
-        "repo_verl.verl_workarounds",
+        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
+        "repo_verl.step_folders", "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
