@@ -24,7 +24,7 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.host_memory": set(),
-    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
+    "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
