@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from repo_verl.safe_text import shown
+
 BATCH = 256
 NAME_LENGTH = 64
 ID_LENGTH = 512
@@ -158,14 +160,3 @@ def _of_type(value: Any, name: str, kind: type, wanted: str) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"field {name!r} is {shown(value)}, want {wanted}")
     return value
-
-
-def shown(value: Any, most: int = 100) -> str:
-    """A value as messages have it: in ASCII, the rest of a long one left out.
-
-    Args:
-        value: of a row or a setting.
-        most: characters.
-    """
-    text = ascii(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from repo_verl.atomic_files import write_atomically
 from repo_verl.evaluate.grading import Graded
 from repo_verl.evaluate.reading import benchmark_name, parquet_rows, problem_id
 from repo_verl.evaluate.stats import avg_at_k, bootstrap_interval, macro_interval, maj_at_k, pass_at_k
@@ -103,11 +103,11 @@ def write_completions(graded: Mapping[str, Sequence[Graded]], path: Path) -> Non
         graded: the samples of every benchmark.
         path: the file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with pq.ParquetWriter(temporary, SCHEMA) as writer:
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, SCHEMA) as writer:
         for samples in graded.values():
             writer.write_table(pa.Table.from_pylist([_row(sample) for sample in samples], SCHEMA))
-    os.replace(temporary, path)
+    write_atomically(path, content.getvalue().to_pybytes())
 
 
 def read_values(folder: Path) -> dict[str, dict[str, float]]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from repo_verl.evaluate.reading import brief, is_missing, json_value, problem_id, shown, text, whole_number
+from repo_verl.atomic_files import write_atomically
+from repo_verl.evaluate.reading import brief, is_missing, json_value, problem_id, text, whole_number
+from repo_verl.safe_text import printable, shown
 
 MOST_SHOWN = 500
 """Characters of a setting in a message."""
@@ -91,9 +93,7 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
         content: of the file.
         path: its place.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def _settle(path: Path, settings: Mapping[str, Any]) -> None:
@@ -111,7 +111,7 @@ def _settle(path: Path, settings: Mapping[str, Any]) -> None:
         if there.get(key) != wanted.get(key):
             before, now = shown(there.get(key), MOST_SHOWN), shown(wanted.get(key), MOST_SHOWN)
             raise ValueError(
-                f"{path.parent} holds completions made with {ascii(key[:100])[1:-1]}={before}, now it is {now}: "
+                f"{path.parent} holds completions made with {printable(key, 100)}={before}, now it is {now}: "
                 "take another --output, or the settings of before."
             )
 
