@@ -29,8 +29,7 @@ from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
 from repo_verl.trainer import estimator, guards, identity, placing, rows, seam_check, texts
 from repo_verl.trainer.buffer_watch import BufferWatch
-from repo_verl.trainer.checkpoint import CheckpointKeeper
-from repo_verl.trainer.limits import row_limits
+from repo_verl.trainer.checkpoint import CheckpointKeeper, row_limits
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
 from repo_verl.trainer.startup_warnings import (
     MEGATRON_NOTICE,

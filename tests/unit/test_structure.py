@@ -24,7 +24,6 @@ ALLOWED = {
     "repo_verl.safe_text": set(),
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
-    "repo_verl.host_memory": set(),
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
@@ -64,8 +63,7 @@ ALLOWED = {
         "repo_verl.step_folders",
     },
     "repo_verl.trainer.layout": set(),
-    "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
-    "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
+    "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
     "repo_verl.trainer.fields": set(),
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
@@ -77,12 +75,11 @@ ALLOWED = {
     },
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
-        "repo_verl.trainer.limits", "repo_verl.verl_workarounds.tracker",
+        "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer.identity": {
-        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets", "repo_verl.trainer.content",
+        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets",
     },
-    "repo_verl.trainer.content": set(),
     "repo_verl.verl_workarounds": {
         "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
         "repo_verl.step_folders", "repo_verl.verl_workarounds",
