@@ -65,7 +65,6 @@ def test_rows_are_in_the_queue_before_the_batch_is_there(put):
     retrieval.expect(["u0", "u1", "u2"], ["a", "b", "new"])
     retrieval.ahead(step=2)
     assert len(put) == 8
-    assert all(row.uses == 0 for key in map(_key, SCORES) for row in buffer.rows(key)), "nothing is used up by a guess"
     found, late = retrieval.take(batch_of("a", "b", "new"), 2)
     assert late == 0 and len(put) == 8
     assert [len(one.placed) for one in found] == [4, 4, 0]
@@ -176,23 +175,6 @@ def test_an_abandoned_step_leaves_no_pending_use(put):
     retrieval.ahead(step=3)
     found, late = retrieval.take(batch_of("a"), 3)
     assert len(found[0].selection) == 4 and late == 0 and uses(buffer) == [1, 1, 1, 1]
-
-
-def test_a_checkpoint_between_retrieval_and_use_is_that_of_a_run_that_has_not_begun_the_step(put):
-    from repo_verl.replay import PromptReplayBuffer
-
-    retrieval, buffer = capped(put, {"known": PROMPTS["a"]})
-    before = buffer.state_dict()
-    retrieval.expect(["u0"], ["known"])
-    retrieval.ahead(step=2)
-    saved = buffer.state_dict()
-    assert saved["meta"] == before["meta"]
-    assert all(saved["arrays"][name].tolist() == array.tolist() for name, array in before["arrays"].items())
-    resumed = PromptReplayBuffer(capacity=4, min_size=2, num_replay=2, max_uses=1)
-    resumed.load_state_dict(saved)
-    retrieval.take(batch_of("a"), 2)
-    resumed.mark_used(resumed.select_batch([_key("a")], 2))
-    assert uses(resumed) == uses(buffer) == [0, 0, 1, 1]
 
 
 def test_long_retrievals_go_in_groups(put, monkeypatch):

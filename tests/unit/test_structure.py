@@ -91,8 +91,8 @@ ALLOWED = {
     },
     "repo_verl.trainer.content": set(),
     "repo_verl.verl_workarounds": {
-        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.config", "repo_verl.step_folders",
-        "repo_verl.verl_workarounds",
+        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
+        "repo_verl.step_folders", "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
