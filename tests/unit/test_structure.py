@@ -24,28 +24,21 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.host_memory": set(),
-    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
+    "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
     "repo_verl.versions": {"packaging"},
-    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.checks": {
+    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
+    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight.problems": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
-    "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.machine": {
-        "repo_verl.config", "repo_verl.host_memory", "repo_verl.preflight", "repo_verl.step_folders",
-    },
-    "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
-    "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
         "repo_verl.step_folders",
     },
-    "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
