@@ -462,7 +462,7 @@ def test_no_module_logs_the_environment_or_a_whole_configuration():
 
 
 def test_messages_about_settings_are_short():
-    from repo_verl.trainer.checks import check_config
+    from repo_verl.trainer.validation import check_config
 
     with pytest.raises(RepoConfigError) as error:
         check_config({"algorithm": {"repo": {"strategy": "x" * 10_000 + "\n" * 10}}})
