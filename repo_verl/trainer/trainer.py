@@ -25,18 +25,23 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, outlook, queue_rows, retrieval, rollouts, seam_check
+from repo_verl.trainer import estimator, guards, identity, queue_rows, retrieval, rollouts, seam_check
 from repo_verl.trainer.buffer_watch import BufferWatch
-from repo_verl.trainer.checkpoint import CheckpointKeeper
-from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
-from repo_verl.trainer.engines import MEGATRON_NOTICE
-from repo_verl.trainer.limits import row_limits
+from repo_verl.trainer.checkpoint import CheckpointKeeper, row_limits
 from repo_verl.trainer.minibatches import UpdateShape
 from repo_verl.trainer.queue_rows import PlacedUpdate
 from repo_verl.trainer.retrieval import Update
 from repo_verl.trainer.rollouts import FreshRows
+from repo_verl.trainer.startup_warnings import (
+    MEGATRON_NOTICE,
+    describe_objective,
+    find_date,
+    find_doubts,
+    pruning_obstacle,
+)
 from repo_verl.trainer.step_metrics import reported_metrics, row_metrics
 from repo_verl.trainer.storage import DistributedStore
+from repo_verl.trainer.validation import check_config, refuse_experts
 from repo_verl.trainer.worker_loss import repo_loss, watched_update
 from repo_verl.verl_workarounds.logs import log_as_verl
 from repo_verl.verl_workarounds.polling import poll_adaptively
@@ -85,7 +90,7 @@ class ReplayTrainer(PPOTrainer):
         obstacle = pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None
         if self.repo.active and self.repo.prune and obstacle is not None:
-            logger.info("RePO: prune is off, since rows of zero advantage have a gradient with %s", obstacle)
+            logger.info("RePO: pruning disabled: %s gives zero-advantage rows a gradient", obstacle)
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; verl's loop."""
@@ -118,9 +123,9 @@ class ReplayTrainer(PPOTrainer):
         if not self.repo.active:
             return []
         steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        found = outlook.find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
+        found = find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
         given = self.config.data.get("apply_chat_template_kwargs", None)
-        return [*found, *outlook.find_date(self.tokenizer.chat_template, given)]
+        return [*found, *find_date(self.tokenizer.chat_template, given)]
 
     def _worker_loss(self) -> Any:
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
