@@ -37,10 +37,10 @@ def rows(kind: str) -> list[Row]:
     """The rows of a kind."""
     if kind == "hostile":
         sys.path.insert(0, str(ROOT / "tests" / "helpers"))
-        import hostile
+        from grading_cases import hostile_completions
 
-        every = len(hostile.hostile_completions()) // HOSTILE
-        return [(text, gold, False) for _, text, gold in hostile.hostile_completions()[::every][:HOSTILE]]
+        cases = hostile_completions()
+        return [(text, gold, False) for _, text, gold in cases[:: len(cases) // HOSTILE][:HOSTILE]]
     gsm8k = [
         json.loads(line)["answer"].split("#### ")[1] for line in _lines("gsm8k/openai__grade-school-math__test.jsonl")
     ]

@@ -26,7 +26,8 @@ import psutil
 from common import RESULTS
 from learning_plan import PILOT_SEED, TASKS, Run, overrides, pilots, planned
 
-from repo_verl.report import surroundings
+from repo_verl.atomic_files import write_atomically
+from repo_verl.report import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = RESULTS / "learning"
@@ -162,17 +163,14 @@ def train(run: Run, work: Path, at_once: int) -> dict[str, Any]:
         "task": run.task, "arm": run.arm, "settings": settings, "base": json.loads((base / "tiny.json").read_text()),
         "at_once": at_once, "threads": int(threads), "wall_seconds": round(seconds, 1),
         "processor_seconds": round(mine, 1), "others_seconds": round(others, 1),
-        **read(metrics), **surroundings(run.seed),
+        **read(metrics), **provenance(run.seed),
     }  # fmt: skip
 
 
 def keep(run: Run, work: Path, results: Path, at_once: int) -> None:
     """Train, and leave the run's JSON."""
     result = train(run, work, at_once)
-    path = results / f"{run.name}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result) + "\n")
-    os.replace(temporary, path)
+    write_atomically(results / f"{run.name}.json", json.dumps(result) + "\n")
     print(f"{run.name}: {100 * result['accuracy'][-1][1]:.1f} % after {result['wall_seconds']:.0f} s", flush=True)
 
 

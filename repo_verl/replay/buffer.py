@@ -13,7 +13,7 @@ from repo_verl.replay.custom import picker
 from repo_verl.replay.eviction import hold_at_most
 from repo_verl.replay.index import Index
 from repo_verl.replay.record import Record
-from repo_verl.replay.selection import Pending, Selection, choose, locate, places_of
+from repo_verl.replay.selection import Selection, choose, locate, places_of
 from repo_verl.replay.store import BlobStore, HostStore
 
 Arrays = Mapping[str, np.ndarray]
@@ -81,7 +81,6 @@ class PromptReplayBuffer:
         self._index = Index(capacity)
         self._rng = np.random.default_rng(seed)
         self._pick = picker(strategy)
-        self._pending = Pending()
 
     @classmethod
     def from_config(cls, config: RepoConfig, store: BlobStore | None = None) -> PromptReplayBuffer:
@@ -133,22 +132,25 @@ class PromptReplayBuffer:
         self._index.visit(sorted(packing.insert(items, self._index, self._store, self._narrow)))
         return hold_at_most(self._index, self._store, self._config.max_tokens)[0]
 
-    def select_batch(self, keys: Sequence[str], step: int) -> list[Selection]:
-        """Choose the rows to replay in a training step, one selection a key, in order; reads no tokens.
+    def select_batch(
+        self, keys: Sequence[str], step: int, fresh_scores: Sequence[np.ndarray] | None = None
+    ) -> list[Selection]:
+        """Choose the rows to replay in a training step, one selection for each key, in order; reads no tokens.
 
         A selection is empty until the prompt holds ``min_size`` rows of earlier steps and ``step`` is past
-        ``start_step``. Rows of this step, rows over ``max_age`` and rows over ``max_uses`` are never picked. A key that
-        comes twice is chosen for twice. A selected row's use is pending until :meth:`mark_used` counts it or
-        :meth:`release` gives it back; pending uses count for ``max_uses``, and are no part of a saved state.
+        ``start_step``. Rows of this step, rows over ``max_age`` and rows over ``max_uses`` are never picked. The use of
+        a selected row counts at once: a key that comes twice is chosen for twice, within ``max_uses``.
 
         Args:
             keys: prompts.
             step: the current training step; age = step - the step in which the row was fresh.
+            fresh_scores: (G_on,) scores of the fresh rows of each key, for a user's strategy that asks for them; None
+                where they are not known.
 
         Raises:
             StrategyError: if a function of the user's fails.
         """
-        return choose(self._index, self._config, self._pick, self._rng, self._pending, keys, step)
+        return choose(self._index, self._config, self._pick, self._rng, keys, step, fresh_scores)
 
     def fetch(self, selections: Sequence[Selection]) -> list[list[Record]]:
         """The rows of selections with their tokens, the oldest first, by one call of the store.
@@ -163,25 +165,21 @@ class PromptReplayBuffer:
         return [[next(records) for _ in range(len(selection))] for selection in selections]
 
     def mark_used(self, selections: Sequence[Selection]) -> None:
-        """Count one use of each selected row, no longer pending; rows evicted meanwhile are passed over."""
-        self.release(selections)
-        slots, serials, held = locate(self._index, selections)
-        np.add.at(self._index.rows["uses"], self._index.places(slots[held], serials[held]), 1)
+        """Nothing: uses count when rows are selected. Goes with its last caller."""
 
     def release(self, selections: Sequence[Selection]) -> None:
-        """Give back the pending uses of rows that were selected and are not replayed."""
-        self._pending.settle(selections)
+        """Take back one use of each selected row. Goes with its last caller."""
+        slots, serials, held = locate(self._index, selections)
+        np.add.at(self._index.rows["uses"], self._index.places(slots[held], serials[held]), -1)
 
     def sample(self, key: str, step: int) -> list[Record]:
-        """:meth:`select_batch`, :meth:`mark_used` and :meth:`fetch` of one prompt: its rows, the oldest first.
+        """:meth:`select_batch` and :meth:`fetch` of one prompt: its rows, the oldest first.
 
         Args:
             key: the prompt.
             step: the current training step.
         """
-        selections = self.select_batch([key], step)
-        self.mark_used(selections)
-        return self.fetch(selections)[0]
+        return self.fetch(self.select_batch([key], step))[0]
 
     def stats(self) -> dict[str, int]:
         """``prompts``, ``rows``, response ``tokens`` and ``bytes``, in constant time.
@@ -243,7 +241,7 @@ class PromptReplayBuffer:
         rng, index = checks.generator(meta["rng"]), Index(self._config.capacity, self._index.inserted)
         bound = self._config.max_tokens
         evicted = restore.fill(shards, meta["part_names"], index, self._store, self._narrow, bound, in_order)
-        held, self._index, self._rng, self._pending = self._index.handles(), index, rng, Pending()
+        held, self._index, self._rng = self._index.handles(), index, rng
         if held:
             self._store.drop(held)
         return evicted

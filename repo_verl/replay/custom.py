@@ -9,6 +9,9 @@ The function has the signature of :mod:`repo_verl.replay.strategies`, ``(scores,
     rng: the buffer's generator, saved and restored with the buffer; draw from nothing else, and a resumed run goes on
         as if it had not stopped.
 
+A function with a parameter ``fresh_scores`` gets, by that name, the scores of the prompt's responses of this step too:
+(G_on,) float64, read-only; None where they are not known, which is outside of training.
+
 It returns up to k different integers from 0 to n - 1 in any order (an array, a list or a tuple), or nothing (None or
 no index): the prompt then replays no row in this step. It is called for every prompt that may replay, where n <= k
 too, once a visit, by one thread at a time, which need not be the main one.
@@ -28,13 +31,13 @@ from typing import Any
 import numpy as np
 
 from repo_verl.config import PREFIX, RepoConfigError, names_function
-from repo_verl.replay.disk import printable
-from repo_verl.replay.strategies import Strategy, select
+from repo_verl.replay.strategies import select
+from repo_verl.safe_text import printable
 
-Picker = Callable[[str, np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
-"""(prompt key, scores, ages, k, rng) -> sorted indices."""
+Picker = Callable[[str, np.ndarray, np.ndarray, int, np.random.Generator, np.ndarray | None], np.ndarray]
+"""(prompt key, scores, ages, k, rng, fresh scores or None) -> sorted indices."""
 
-SIGNATURE = "(scores, ages, k, rng)"
+SIGNATURE, FRESH = "(scores, ages, k, rng)", "fresh_scores"
 MOST_REASON = 200
 
 
@@ -53,10 +56,10 @@ def picker(strategy: str) -> Picker:
     """
     if names_function(strategy):
         return partial(pick, load_function(strategy), strategy)
-    return lambda key, *rest: select(strategy, *rest)
+    return lambda key, scores, ages, k, rng, fresh_scores: select(strategy, scores, ages, k, rng)
 
 
-def load_function(strategy: str) -> Strategy:
+def load_function(strategy: str) -> Callable[..., Any]:
     """Import ``package.module:function``.
 
     Args:
@@ -100,21 +103,35 @@ def _remedy(module: str, error: BaseException) -> str:
 def _check_signature(strategy: str, found: Any) -> None:
     if not callable(found):
         raise RepoConfigError(f"{_setting(strategy)} is of type {type(found).__name__}: name a function {SIGNATURE}.")
-    try:
-        signature = inspect.signature(found)
-    except (TypeError, ValueError):  # compiled functions may have none
+    signature = _signature(found)
+    if signature is None:
         return
     try:
-        signature.bind(None, None, None, None)
+        signature.bind(None, None, None, None, **dict.fromkeys({FRESH} & set(signature.parameters)))
     except TypeError as error:
         raise RepoConfigError(
             f"{_setting(strategy)} takes {printable(str(signature), MOST_REASON)}: it is called with four positional "
-            f"values, so give it the parameters {SIGNATURE}."
+            f"values, and with {FRESH} by name if it has that parameter, so give it the parameters {SIGNATURE}."
         ) from error
 
 
+def _signature(function: Any) -> inspect.Signature | None:
+    """What a function takes; None for compiled functions that don't say."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
 def pick(
-    function: Strategy, name: str, key: str, scores: np.ndarray, ages: np.ndarray, k: int, rng: np.random.Generator
+    function: Callable[..., Any],
+    name: str,
+    key: str,
+    scores: np.ndarray,
+    ages: np.ndarray,
+    k: int,
+    rng: np.random.Generator,
+    fresh_scores: np.ndarray | None = None,
 ) -> np.ndarray:
     """Ask a user's function for the rows of one prompt to replay.
 
@@ -126,6 +143,7 @@ def pick(
         ages: (n,) int; the function gets a copy.
         k: rows wanted.
         rng: the buffer's generator.
+        fresh_scores: (G_on,) float, of which a function that has that parameter gets a copy; None if not known.
 
     Returns:
         (up to k,) intp, sorted.
@@ -134,8 +152,11 @@ def pick(
         StrategyError: if the function raises, or returns something else than up to k different indices.
     """
     most = min(k, len(scores))
+    fresh = None if fresh_scores is None else _frozen(fresh_scores, np.float64)
+    signature = _signature(function)
+    named = {FRESH: fresh} if signature is not None and FRESH in signature.parameters else {}
     try:
-        result = function(_frozen(scores, np.float64), _frozen(ages, np.int64), most, rng)
+        result = function(_frozen(scores, np.float64), _frozen(ages, np.int64), most, rng, **named)
     except Exception as error:  # whatever the user's function raises
         reason = printable(f"{type(error).__name__}: {error}", MOST_REASON)
         raise StrategyError(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,7 +21,7 @@ class Selection:
         serials: (k,) int64, which rows; good until a row is evicted or another state is loaded.
         scores: (k,) float64.
         steps: (k,) int64, the training steps in which they were fresh.
-        uses: (k,) int64, times they were replayed before.
+        uses: (k,) int64, times they were replayed before this batch.
         lengths: (k,) int64, response tokens.
         counted: (k,) int64, response tokens with the mask set.
     """
@@ -45,39 +44,16 @@ class Selection:
         return cls(key, none, np.empty(0), none, none, none, none)
 
 
-class Pending:
-    """Uses of rows that are selected and neither counted nor given back yet; no part of a saved state."""
-
-    def __init__(self) -> None:
-        self._uses: Counter[tuple[str, int]] = Counter()
-
-    def of(self, key: str, serials: np.ndarray) -> np.ndarray:
-        """(k,) int64, the pending uses of the rows of a prompt with these serials, (k,) int."""
-        return np.array([self._uses[key, serial] for serial in serials.tolist()], dtype=np.int64)
-
-    def add(self, selection: Selection) -> None:
-        """One use more of each row."""
-        self._uses.update((selection.key, serial) for serial in selection.serials.tolist())
-
-    def settle(self, selections: Iterable[Selection]) -> None:
-        """One use less of each row; nothing for rows that have none."""
-        for selection in selections:
-            for serial in selection.serials.tolist():
-                left = self._uses.pop((selection.key, serial), 0) - 1
-                if left > 0:
-                    self._uses[selection.key, serial] = left
-
-
 def choose(
     index: Index,
     config: RepoConfig,
     pick: Picker,
     rng: np.random.Generator,
-    pending: Pending,
     keys: Sequence[str],
     step: int,
+    fresh_scores: Sequence[np.ndarray] | None = None,
 ) -> list[Selection]:
-    """One selection a key, in order; see :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`."""
+    """One selection for each key, in order; see :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`."""
     chosen = [Selection.nothing(key) for key in keys]
     if step <= config.start_step:
         return chosen
@@ -85,7 +61,7 @@ def choose(
     slots = np.array([index.slots[keys[number]] for number in known], dtype=np.int64)
     places, counts = index.all_of(slots)
     firsts = index.prompts["first"][slots].tolist()
-    steps = index.rows["step"][places]
+    steps, uses = index.rows["step"][places], index.rows["uses"][places]
     earlier = steps < step
     allowed = earlier.copy()
     if config.max_age is not None:
@@ -95,19 +71,19 @@ def choose(
         start, stop = stop, stop + count
         free = np.flatnonzero(allowed[start:stop])
         if config.max_uses is not None:
-            uses = index.rows["uses"][places[start + free]] + pending.of(keys[number], first + free)
-            free = free[uses < config.max_uses]
+            free = free[index.rows["uses"][places[start + free]] < config.max_uses]
         if free.size and np.count_nonzero(earlier[start:stop]) >= config.min_size:
             at = places[start + free]
             ages = step - steps[start + free]
-            picked = pick(keys[number], index.rows["score"][at], ages, config.num_replay, rng)
-            chosen[number] = _selection(index, keys[number], first + free[picked], at[picked])
-            if config.max_uses is not None:
-                pending.add(chosen[number])
+            fresh = None if fresh_scores is None else fresh_scores[number]
+            picked = pick(keys[number], index.rows["score"][at], ages, config.num_replay, rng, fresh)
+            before = uses[start + free[picked]]
+            chosen[number] = _selection(index, keys[number], first + free[picked], at[picked], before)
+            index.rows["uses"][at[picked]] += 1
     return chosen
 
 
-def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray) -> Selection:
+def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray, uses: np.ndarray) -> Selection:
     rows = index.rows
     lengths = rows["length"][places].astype(np.int64)
     return Selection(
@@ -115,7 +91,7 @@ def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray) 
         serials=serials,
         scores=rows["score"][places],
         steps=rows["step"][places].astype(np.int64),
-        uses=rows["uses"][places].astype(np.int64),
+        uses=uses.astype(np.int64),
         lengths=lengths,
         counted=lengths - np.maximum(rows["hidden"][places], 0) if "hidden" in rows else lengths,
     )

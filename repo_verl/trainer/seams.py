@@ -21,8 +21,6 @@ OVERRIDDEN = (
     "fit(agent_loop_manager)",
     "_build_replay_buffer()",
     "_setup()",
-    "_submit_batch_to_rollout(batch)",
-    "on_sample_begin()",
     "on_step_end()",
     "_balance_batch(batch, metrics, *)",
     "_compute_advantage(batch, metrics)",
@@ -149,14 +147,6 @@ CPU: dict[str, tuple[str, ...]] = {
     "verl.utils.distributed": ("initialize_global_process_group_ray(timeout_second, backend)",),
 }
 """What the CPU backend needs beside, under ``VERL_PLATFORM=cpu``."""
-
-WEIGHT_SOCKETS = {
-    "vllm_rollout.py": ("class ServerAdapter", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
-    "vllm_async_server.py": ("class vLLMHttpServer", 'os.environ["VERL_RAY_JOB_ID"] = '),
-    "utils.py": ('os.environ.get("VERL_RAY_JOB_ID"', 'f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
-}
-"""Where both ends of the weight sync name their socket, below verl's ``workers/rollout/vllm_rollout``, and what must
-stand there. These are read, not imported, since that needs vLLM; where they differ, verl's names stay."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,8 @@ from repo_verl.trainer.seams import list_seams
 pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [*sorted((ROOT / "repo_verl" / "trainer").glob("*.py")), ROOT / "repo_verl" / "plugin.py"]
+PACKAGES = [ROOT / "repo_verl" / name for name in ("trainer", "verl_workarounds")]
+SOURCES = [*sorted(path for package in PACKAGES for path in package.glob("*.py")), ROOT / "repo_verl" / "plugin.py"]
 FOREIGN = ("verl", "transfer_queue", "ray")
 OVERRIDDEN = [seam for seam in list_seams(cpu=False) if seam.overridden]
 NOT_SEAMS = {"verl.__file__"}

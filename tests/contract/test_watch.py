@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from repo_verl.trainer import watch
-from repo_verl.trainer.actors import find_actors
-from repo_verl.trainer.watch import Watch, WorkerDiedError, remedy, watch_queue, watching
+from repo_verl.verl_workarounds import watch
+from repo_verl.verl_workarounds.watch import Watch, WorkerDiedError, find_actors, remedy, watch_queue, watching
 
 pytestmark = pytest.mark.contract
 

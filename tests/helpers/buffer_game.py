@@ -54,7 +54,6 @@ class Game:
 
     def __init__(self, rng):
         self.rng, self.step, self.saved, self.filed = rng, 1, None, None
-        self.open = []  # selections whose uses are pending
         self.start()
         self.masks = rng.random() < 0.5
         self.ids = [[i] * i for i in range(4)]
@@ -62,7 +61,7 @@ class Game:
 
     def start(self):
         """An empty buffer with random settings, and its model."""
-        rng, self.selections, self.open = self.rng, [], []
+        rng, self.selections = self.rng, []
         capacity = rng.choice([1, 2, 3, 5, 8, 9, 17])
         self.settings = {
             "capacity": capacity,
@@ -98,22 +97,16 @@ class Game:
 
     def select(self):
         keys = [self.rng.choice([*self.keys, "ff" * 16]) for _ in range(self.rng.randint(0, 4))]
+        before = {id(row): row["uses"] for _, rows in self.model.prompts.values() for row in rows}
         made = self.buffer.select_batch(keys, self.step)
         for key, selection, rows in zip(keys, made, self.model.select_batch(keys, self.step), strict=True):
             assert selection.key == key and len(selection) == len(rows) == selection.serials.size
             assert selection.scores.tolist() == [row["score"] for row in rows]
             assert selection.steps.tolist() == [row["step"] for row in rows]
-            assert selection.uses.tolist() == [row["uses"] for row in rows]
+            assert selection.uses.tolist() == [before[id(row)] for row in rows]
             assert selection.lengths.tolist() == [len(row["ids"]) for row in rows]
             assert selection.counted.tolist() == [sum(row["mask"]) for row in rows]
             self.selections.append((selection, rows))
-            self.open.append((selection, rows))
-
-    def settle(self):
-        """Some selections whose uses are pending; they are not pending any more."""
-        chosen = self.rng.sample(self.open, self.rng.randint(0, min(4, len(self.open))))
-        self.open = [one for one in self.open if not any(one is other for other in chosen)]
-        return chosen
 
     def some(self):
         return self.rng.sample(self.selections, self.rng.randint(0, min(4, len(self.selections))))
@@ -129,22 +122,9 @@ class Game:
             with pytest.raises(ValueError, match="was evicted after it was selected"):
                 self.buffer.fetch(selections)
 
-    def mark(self):
-        chosen = self.settle()
-        self.buffer.mark_used([selection for selection, _ in chosen])
-        for _, rows in chosen:
-            self.model.mark(rows)
-
-    def release(self):
-        chosen = self.settle()
-        self.buffer.release([selection for selection, _ in chosen])
-        for _, rows in chosen:
-            self.model.release(rows)
-
     def sample(self):
         key = self.rng.choice(self.keys)
         (rows,) = self.model.select_batch([key], self.step)
-        self.model.mark(rows)
         for made, row in zip(self.buffer.sample(key, self.step), rows, strict=True):
             same(made, row)
 

@@ -100,8 +100,7 @@ def train_step(trainer) -> None:
         for one in prompts
     ]
     keys = [prompt_key(one) for one in ids]
-    chosen = trainer.prompt_replay.select_batch(keys, step)
-    trainer.prompt_replay.mark_used(chosen)
+    trainer.prompt_replay.select_batch(keys, step)
     items = []
     for key, one, messages in zip(keys, ids, prompts, strict=True):
         made = rollout(messages[0]["content"], step, 4, len(trainer.tokenizer))

@@ -31,3 +31,10 @@ def oldest_of_mixed(scores, ages, k, rng):
     """The k oldest rows, where the scores of the oldest step differ; nothing elsewhere."""
     old = scores[ages == ages.max()]
     return list(range(k)) if old.min() < old.max() else None
+
+
+def best_where_all_fail(scores, ages, k, rng, fresh_scores=None):
+    """The k best rows where every fresh response scores 0; nothing elsewhere."""
+    if fresh_scores is None or fresh_scores.any():
+        return None
+    return np.argsort(scores, kind="stable")[::-1][:k]

@@ -100,19 +100,19 @@ class PlainBuffer:
             row = copy.deepcopy(row)
             mask = [1] * len(row["ids"]) if row["mask"] is None else row["mask"]
             values = [bfloat16(v) if self.narrow and np.isfinite(v) else v for v in row["log_probs"]]
-            row.update(log_probs=values, mask=mask, uses=0, pending=0, visit=self.visits, mask_kept=masked)
+            row.update(log_probs=values, mask=mask, uses=0, visit=self.visits, mask_kept=masked)
             held.append(row)
             self.names |= set(row["parts"])
         self.any_mask |= masked
         del held[: max(0, len(held) - self.capacity)]
 
     def select_batch(self, keys, step):
-        """The rows of every key; a choice is a pending use for the choices after it."""
+        """The rows of every key; a choice is a use for the choices after it."""
         chosen = []
         for key in keys:
             chosen.append(self.select(key, step))
             for row in chosen[-1]:
-                row["pending"] += 1
+                row["uses"] += 1
         return chosen
 
     def select(self, key, step):
@@ -123,7 +123,7 @@ class PlainBuffer:
         if len(earlier) < self.min_size:
             return []
         rows = [row for row in earlier if self.max_age is None or step - row["step"] <= self.max_age]
-        rows = [row for row in rows if self.max_uses is None or row["uses"] + row["pending"] < self.max_uses]
+        rows = [row for row in rows if self.max_uses is None or row["uses"] < self.max_uses]
         if self.strategy == "none" or not rows:
             return []
         if ":" in self.strategy:
@@ -151,18 +151,6 @@ class PlainBuffer:
     def holds(self, row):
         return any(row is held for _, rows in self.prompts.values() for held in rows)
 
-    def mark(self, rows):
-        """Count the uses of selected rows."""
-        for row in rows:
-            row["pending"] -= 1
-            if self.holds(row):
-                row["uses"] += 1
-
-    def release(self, rows):
-        """Give the uses of selected rows back."""
-        for row in rows:
-            row["pending"] -= 1
-
     def save(self):
         return copy.deepcopy((self.prompts, self.rng.bit_generator.state, self.names))
 
@@ -179,7 +167,6 @@ class PlainBuffer:
             del rows[: max(0, len(rows) - self.capacity)]
             before = None
             for row in rows:
-                row["pending"] = 0
                 self.visits += before is None or before["step"] != row["step"]
                 row["visit"], before = self.visits, row
         rows = [row for _, rows in self.prompts.values() for row in rows]

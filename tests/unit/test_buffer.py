@@ -55,49 +55,28 @@ def test_nothing_is_consumed_and_uses_are_counted_and_capped():
     assert buffer.sample("00", 6) == [] and len(buffer) == 3
 
 
-def test_uses_are_pending_from_the_moment_of_selection():
+def test_uses_count_from_the_moment_of_selection():
     buffer = make(max_uses=1)
     buffer.add("00", [1], [row(s, step=1) for s in (0, 1, 2, 3)])
     (first,), (second,), (none,) = (buffer.select_batch(["00"], 2) for _ in range(3))
     assert first.scores.tolist() == [2, 3] and second.scores.tolist() == [0, 1] and none.scores.size == 0
-    buffer.release([first])
-    (again,) = buffer.select_batch(["00"], 2)
-    assert again.scores.tolist() == [2, 3], "given back"
-    assert [r.uses for r in buffer.rows("00")] == [0, 0, 0, 0]
-    buffer.mark_used([again, second])
     assert [r.uses for r in buffer.rows("00")] == [1, 1, 1, 1] and buffer.sample("00", 3) == []
 
 
-def test_every_selection_of_a_row_is_one_pending_use():
+def test_a_prompt_that_comes_twice_stays_within_max_uses():
     buffer = make(max_uses=3, num_replay=4, capacity=4)
     buffer.add("00", [1], [row(s, step=1) for s in (0, 1)])
-    one, two, three, four = buffer.select_batch(["00"] * 4, 2)
-    assert [len(s) for s in (one, two, three, four)] == [2, 2, 2, 0]
-    buffer.mark_used([one])
-    assert len(buffer.select_batch(["00"], 2)[0]) == 0, "one use and two pending"
-    buffer.release([two])
-    (again,) = buffer.select_batch(["00"], 2)
-    assert len(again) == 2 and len(buffer.select_batch(["00"], 2)[0]) == 0
-    buffer.mark_used([three, again])
-    assert [r.uses for r in buffer.rows("00")] == [3, 3]
+    buffer.sample("00", 2)
+    one, two, three = buffer.select_batch(["00"] * 3, 3)
+    assert [s.uses.tolist() for s in (one, two, three)] == [[1, 1], [1, 1], []], "before this batch"
+    assert [r.uses for r in buffer.rows("00")] == [3, 3] and buffer.sample("00", 4) == []
 
 
-def test_pending_uses_are_no_part_of_a_saved_state():
-    """A checkpoint between selection and use: the resumed run selects again, as if the step had not begun."""
-    buffer, undisturbed = make(max_uses=1, num_replay=3), make(max_uses=1, num_replay=3)
-    key = prompt_key([1])
-    for one in (buffer, undisturbed):
-        one.add(key, [1], [row(s, step=1) for s in range(4)])
-    buffer.select_batch([key], 2)
-    saved = through_json_and_copies(buffer.state_dict())
-    assert saved["arrays"]["uses"].tolist() == [0, 0, 0, 0]
-    assert saved["meta"] == undisturbed.state_dict()["meta"]
-    other = make(max_uses=1, num_replay=3)
-    for resumed in (other, buffer):
-        resumed.load_state_dict(saved)
-        (chosen,) = resumed.select_batch([key], 2)
-        resumed.mark_used([chosen])
-        assert chosen.scores.tolist() == [1, 2, 3] and [r.uses for r in resumed.rows(key)] == [0, 1, 1, 1]
+def test_uses_without_a_cap_are_counted_too():
+    buffer = make()
+    buffer.add("00", [1], [row(step=1), row(step=1)])
+    buffer.select_batch(["00", "00"], 2)
+    assert [r.uses for r in buffer.rows("00")] == [2, 2]
 
 
 def test_old_rows_are_held_but_not_replayed():

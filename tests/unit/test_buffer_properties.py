@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 CHUNKS, SEQUENCES, OPERATIONS = 8, 1250, 20
-NAMES = ["add", "add", "select", "fetch", "mark", "release", "sample", "save", "load", "advance", "save_files",
+NAMES = ["add", "add", "select", "fetch", "select", "sample", "save", "load", "advance", "save_files",
          "load_files", "damage"]  # fmt: skip
 NUMBER = int(os.environ.get("REPO_VERL_SEQUENCES", "0"))
 SEEDS = st.integers(0, 1 << 32)

@@ -140,7 +140,6 @@ def test_a_batch_is_one_put_one_drop_and_a_fetch_one_get():
     assert buffer.stats()["rows"] == 20
     assert buffer.fetch(buffer.select_batch(["ff" * 16], 2)) == [[]]
     selections = buffer.select_batch([key(0), key(3), key(0)], 2)
-    buffer.mark_used(selections)
     assert store.calls[3:] == [], "choosing reads no tokens"
     assert [len(rows) for rows in buffer.fetch(selections)] == [2, 2, 2]
     assert store.calls[3:] == ["get"]
@@ -242,7 +241,6 @@ def test_an_evicted_row_is_named():
     buffer.add(key(2), [2], [row(step=2) for _ in range(3)])
     with pytest.raises(ValueError, match=f"row 0 of prompt '{key(2)}' was evicted"):
         buffer.fetch(selections)
-    buffer.mark_used(selections)
     assert [r.uses for r in buffer.rows(key(2))] == [1, 0, 0, 0]
     assert [[r.uses for r in rows] for rows in buffer.fetch(selections[:2])] == [[1, 1], []]
 

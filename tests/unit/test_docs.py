@@ -17,7 +17,6 @@ import pytest
 from repo_verl.config import RepoConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()
 FOREIGN = "## Messages of verl, Hydra and Ray"
@@ -67,9 +66,7 @@ def test_every_page_is_in_the_navigation(site):
         assert f'href="{page}"' in menu, page
 
 
-@pytest.mark.parametrize(
-    "line", ["[x](gone.md)", "[x](concept.md#gone)", "[x](#gone)", "<!-- README: Gone -->", '--8<-- "gone.svg"']
-)
+@pytest.mark.parametrize("line", ["[x](gone.md)", "[x](concept.md#gone)", "[x](#gone)", '--8<-- "gone.svg"'])
 def test_a_dead_link_in_a_page_stops_the_build(line, tmp_path):
     root = tmp_path / "root"
     for name in ("docs", "repo_verl", "data_prep"):
@@ -122,11 +119,13 @@ def test_lists_and_bars_are_written_as_mkdocs_reads_them(site):
 # --- tables against the code -----------------------------------------------------------------------------------------
 
 
-def table(title):
-    """Cells of the first table of a section of the README, a list a row."""
-    lines = hooks.readme_section(title, "").splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
-    return rows[2:]
+def table(path, title):
+    """Cells of the first table of a section of a page, a list a row."""
+    parts = re.split(r"^#+ (.+)$", (ROOT / path).read_text(), flags=re.MULTILINE)
+    body = dict(zip(parts[1::2], parts[2::2], strict=True))[title]
+    lines = itertools.dropwhile(lambda line: not line.startswith("|"), body.splitlines())
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows][2:]
 
 
 def number(text):
@@ -137,24 +136,27 @@ def number(text):
         return text
 
 
-def test_the_readmes_table_has_the_settings_and_their_defaults():
-    written = {row[0].strip("| `"): number(row[1].strip("` ")) for row in table("Settings")}
-    assert written == {field.name: number(hooks.as_yaml(field.default)) for field in dataclasses.fields(RepoConfig)}
+def as_yaml(value):
+    """A default as YAML and Hydra have it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return number(value)
 
 
-def test_the_sites_table_has_the_settings_their_defaults_and_a_meaning(site):
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| `([^`]+)` \| (.+) \|$", hooks.settings_table(), re.MULTILINE)
-    assert [row[0] for row in rows] == [field.name for field in dataclasses.fields(RepoConfig)]
-    assert rows[0][1:3] == ("str", "recency") and "`reward`, `variance`" in rows[0][3]
-    page = (site / "reference" / "settings.html").read_text()
-    assert all(f"<code>{field.name}</code>" in page for field in dataclasses.fields(RepoConfig))
+DEFAULTS = {field.name: as_yaml(field.default) for field in dataclasses.fields(RepoConfig)}
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "null"), (True, "true"), (1e-6, "1e-6"), (1.0, "1.0"), (0.1, "0.1"), (16, "16")]
-)
-def test_defaults_are_written_as_yaml(value, text):
-    assert hooks.as_yaml(value) == text
+def written(path, title="Settings"):
+    return {row[0].strip("| `"): number(row[1].strip("` ")) for row in table(path, title)}
+
+
+def test_the_table_of_settings_has_them_all_with_their_defaults():
+    assert list(written("docs/reference/settings.md")) == list(DEFAULTS)
+    assert written("docs/reference/settings.md") == DEFAULTS
+
+
+def test_the_readmes_eight_settings_have_their_defaults():
+    assert len(written("README.md")) == 8 and written("README.md").items() <= DEFAULTS.items()
 
 
 def expanded(pattern):
@@ -165,10 +167,14 @@ def expanded(pattern):
 
 def test_metrics_that_pages_name_are_logged():
     logged = set().union(
-        *(expanded(name) for row in table("Logged metrics") for name in re.findall(r"`([^`]+)`", row[0]))
+        *(
+            expanded(name)
+            for row in table("docs/reference/metrics.md", "Logged metrics")
+            for name in re.findall(r"`([^`]+)`", row[0])
+        )
     )
     assert "score_replayed_std" in logged and len(logged) > 35
-    for path in PAGES:
+    for path in [*PAGES, ROOT / "README.md"]:
         for name in re.findall(r"`repo/(\w+)`", path.read_text()):
             assert name in logged, (path.name, name)
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import own_strategies
@@ -15,7 +16,8 @@ from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record
 from repo_verl.replay.custom import StrategyError, load_function, pick
 from repo_verl.replay.files import load_buffer, read_meta, save_buffer
-from repo_verl.trainer.checks import check_config, describe_objective
+from repo_verl.trainer.startup_warnings import describe_objective
+from repo_verl.trainer.validation import check_config
 
 KEY = "ab" * 16
 
@@ -108,6 +110,61 @@ def test_a_function_that_writes_stops_the_run_and_cannot_reach_the_buffer(monkey
     buffer = buffer_with("own_strategies:insists")
     assert replayed(buffer) == [0.5]
     assert [(row.score, row.step) for row in buffer.rows(KEY)] == [(0.5, 1), (0.25, 2), (1.0, 3), (0.0, 4)]
+
+
+def test_a_function_with_a_parameter_fresh_scores_gets_those_of_the_step(monkeypatch):
+    seen = []
+
+    def spy(scores, ages, k, rng, fresh_scores):
+        seen.append(fresh_scores)
+        return [len(seen) - 1]
+
+    monkeypatch.setattr(own_strategies, "spy", spy, raising=False)
+    buffer, given = buffer_with("own_strategies:spy"), np.array([1, 0], dtype=np.float32)
+    chosen = buffer.select_batch([KEY, "cd" * 16, KEY], 9, [given, np.zeros(1), np.array([0.5])])
+    assert [one.scores.tolist() for one in chosen] == [[0.5], [], [0.25]]
+    assert [one.tolist() for one in seen] == [[1.0, 0.0], [0.5]] and seen[0].dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        seen[0][0] = 5
+    assert replayed(buffer) == [1.0] and seen[2] is None, "not known outside of training"
+
+
+def test_the_examples_of_the_page_choose_what_they_say():
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "own_strategy.md").read_text()
+    found = {}
+    for text in re.findall(r'```python title="\w+\.py"\n(.*?)```', page, re.DOTALL):
+        exec(text, found)
+    scores = np.array([1.0, 0.0, 0.0, 1.0, 0.5, 0.0])
+    given = scores, np.arange(6, 0, -1), 4, np.random.default_rng(0)
+    assert pick(found["newest_and_best"], "mine:f", KEY, *given).tolist() == [0, 3, 4, 5]
+    assert pick(found["best_where_all_fail"], "mine:f", KEY, *given, np.zeros(8)).tolist() == [0, 3, 4, 5]
+    for fresh in (np.array([0.0, 0.5]), None):
+        assert pick(found["best_where_all_fail"], "mine:f", KEY, *given, fresh).tolist() == []
+
+
+def test_fresh_scores_may_have_a_default_or_stand_by_name_alone(monkeypatch):
+    for function in (own_strategies.best_where_all_fail, lambda s, a, k, r, *, fresh_scores=(): own_strategies.oldest):
+        assert takes(function, monkeypatch) is function
+    picked = pick(own_strategies.best_where_all_fail, "mine:f", KEY, np.array([0.0, 1.0]), np.array([2, 1]), 1,
+                  np.random.default_rng(0), np.zeros(4))  # fmt: skip
+    assert picked.tolist() == [1]
+    assert ask(own_strategies.best_where_all_fail).tolist() == []
+
+
+def test_the_four_other_values_stay_positional_beside_fresh_scores(monkeypatch):
+    for function, shown in (
+        (lambda scores, fresh_scores, k, rng: [0], r"\(scores, fresh_scores, k, rng\)"),
+        (lambda scores, ages, k, fresh_scores: [0], r"\(scores, ages, k, fresh_scores\)"),
+        (lambda scores, ages, k, rng, fresh_scores, /: [0], r"\(scores, ages, k, rng, fresh_scores, /\)"),
+        (lambda scores, ages, k, rng, fresh_scores, more: [0], r"\(.*, more\)"),
+    ):
+        with pytest.raises(RepoConfigError, match=f"takes {shown}: it is called with four .* fresh_scores by name if"):
+            takes(function, monkeypatch)
+
+
+def takes(function, monkeypatch):
+    monkeypatch.setattr(own_strategies, "tried", function, raising=False)
+    return load_function("own_strategies:tried")
 
 
 # --- what it may give ------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Verdicts on what outside cases found, kind by kind: spellings that are right, and what is near them."""
 
 import pytest
-from equivalence_kinds import KINDS
+from grading_cases import pairs
 
 from repo_verl.rewards import compute_score
+
+KINDS = pairs("equivalence_kinds")
 
 
 @pytest.mark.parametrize("kind", sorted({pair.kind for pair in KINDS}))

@@ -8,11 +8,10 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import hostile
 import psutil
 import pytest
+from grading_cases import MARKER, honest_rows, hostile_completions
 
 from repo_verl.rewards import compute_score, pool
 from repo_verl.rewards import score as scoring
@@ -61,8 +60,8 @@ class PeakMemory(threading.Thread):
 
 
 def test_hostile_completions_and_the_honest_rows_beside_them():
-    rows, honest = hostile.hostile_completions(), hostile.honest_rows()
-    Path(hostile.MARKER).unlink(missing_ok=True)
+    rows, honest = hostile_completions(), honest_rows()
+    MARKER.unlink(missing_ok=True)
     assert len(rows) == 500 and compute_score("a", r"\boxed{1+x}", "x+1")["acc"] == 1.0
     scoring._cached.cache_clear()
 
@@ -83,7 +82,7 @@ def test_hostile_completions_and_the_honest_rows_beside_them():
     late = {name: seconds for name, _, seconds in outcome if seconds > 1.0}
     assert len(late) <= 5 and all(seconds < 3.0 for seconds in late.values()), late
     assert memory.peak < 1 << 30
-    assert not Path(hostile.MARKER).exists()
+    assert not MARKER.exists()
 
 
 def test_a_judge_over_its_cpu_time_is_replaced(judges):

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from repo_verl.trainer.weight_sockets import own_handle, own_job
+from repo_verl.verl_workarounds.weight_sockets import own_handle, own_job
 
 JOB, SESSION = "01000000", "session_2026-11-23_06-08-14_123456_26046"
 HANDLE = f"ipc:///tmp/rl-colocate-zmq-{JOB}-replica-3-rank-1.sock"

@@ -1,0 +1,232 @@
+"""What an update consists of: the advantage, the weight and the mini-batch of every row. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from repo_verl.advantages import block_advantages
+from repo_verl.config import RepoConfig
+from repo_verl.losses import group_row_weights, uniform_row_weights
+from repo_verl.trainer.layout import Block, Layout, Partition, place_rows, spread_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateShape:
+    """verl's settings that shape an update.
+
+    Attributes:
+        prompts: P, prompts of a mini-batch (``ppo_mini_batch_size``).
+        rows: fresh rows of a mini-batch, verl's ``global_batch_size`` (P * ``rollout.n``).
+        num_mini_batches: optimizer steps per epoch.
+        ranks: data-parallel size.
+        micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
+        loss_agg_mode: verl's.
+        scale_factor: verl's ``loss_scale_factor``; 1 where unset.
+        norm_by_std: verl's ``norm_adv_by_std_in_grpo``.
+        padded: whether a forward pass pads its rows to the longest (no ``use_remove_padding``).
+    """
+
+    prompts: int
+    rows: int
+    num_mini_batches: int
+    ranks: int
+    micro_batch_rows: int | None
+    loss_agg_mode: str
+    scale_factor: float = 1.0
+    norm_by_std: bool = True
+    padded: bool = False
+
+    @classmethod
+    def of(cls, config: Any, batch_rows: int, ranks: int) -> UpdateShape:
+        """The shape of an update by verl's configuration; ``batch_rows`` counts verl's padding."""
+        actor = config.actor_rollout_ref.actor
+        mini_rows = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+        return cls(
+            prompts=actor.ppo_mini_batch_size,
+            rows=mini_rows,
+            num_mini_batches=batch_rows // mini_rows,
+            ranks=ranks,
+            micro_batch_rows=None if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu,
+            loss_agg_mode=actor.loss_agg_mode,
+            scale_factor=actor.loss_scale_factor or 1.0,
+            norm_by_std=config.algorithm.get("norm_adv_by_std_in_grpo", True),
+            padded=not config.actor_rollout_ref.model.get("use_remove_padding", False),
+        )
+
+    def stock_mini_batches(self, all_keys: Sequence[str], keys: Sequence[str]) -> list[int]:
+        """The mini-batch in which verl would put every row: equal chunks to ranks, each cut into mini-batches.
+
+        Args:
+            all_keys: of the whole batch, verl's padding included, in dispatch order.
+            keys: of the rows asked for.
+        """
+        share, mini_share = len(all_keys) // self.ranks, self.rows // self.ranks
+        place = {key: position for position, key in enumerate(all_keys)}
+        return [place[key] % share // mini_share for key in keys]
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateRows:
+    """The B fresh and N replayed rows of an update; row numbers count fresh rows first.
+
+    Attributes:
+        blocks: (B,) prompt block of every fresh row, numbered from 0.
+        replayed_blocks: (N,) prompt block of every replayed row.
+        workloads: (B + N,) work of every row in verl's measure, by which mini-batches and ranks are balanced.
+        tokens: (B + N,) unmasked response tokens of every row.
+        scores: (B + N,) float rewards.
+        stock_mini_batches: (B,) the mini-batch in which verl would put every fresh row, which is kept where nothing is
+            replayed; None to spread prompts.
+        pad_workload: work of a padding row.
+    """
+
+    blocks: Sequence[int]
+    replayed_blocks: Sequence[int]
+    workloads: Sequence[int]
+    tokens: Sequence[int]
+    scores: torch.Tensor
+    stock_mini_batches: Sequence[int] | None = None
+    pad_workload: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdatePlan:
+    """A planned update over B fresh and N replayed rows; row numbers count fresh rows first.
+
+    Attributes:
+        layout: order of the kept rows.
+        kept: whether each row is part of the update; a row that is not has an advantage of exactly 0.
+        fresh_advantages: (B,) float.
+        replayed_advantages: (N,) float.
+        weights: (N,) float64, w of :mod:`repo_verl.losses`, with pruned rows counted in every normaliser.
+        scales: factor of the fresh term of every mini-batch.
+        fresh_tokens: unmasked fresh tokens of every mini-batch, those of pruned rows included.
+        row_mini_batch: the mini-batch of every row.
+    """
+
+    layout: Layout
+    kept: tuple[bool, ...]
+    fresh_advantages: torch.Tensor
+    replayed_advantages: torch.Tensor
+    weights: torch.Tensor
+    scales: tuple[float, ...]
+    fresh_tokens: tuple[int, ...]
+    row_mini_batch: tuple[int, ...]
+
+
+def plan_advantages(
+    config: RepoConfig,
+    scores: torch.Tensor,
+    blocks: Sequence[int],
+    replayed_scores: torch.Tensor,
+    replayed_blocks: Sequence[int],
+    norm_by_std: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages of fresh and of replayed rows: normalised separately (``split``) or together (``mixed``).
+
+    Args:
+        config: the settings.
+        scores: (B,) float, of fresh rows.
+        blocks: (B,) prompt block of every fresh row.
+        replayed_scores: (N,) float.
+        replayed_blocks: (N,) prompt block of every replayed row.
+        norm_by_std: verl's ``norm_adv_by_std_in_grpo``.
+
+    Returns:
+        (B,) and (N,) advantages.
+    """
+    fresh_ids, replayed_ids = torch.tensor(list(blocks)), torch.tensor(list(replayed_blocks))
+    if config.advantage == "mixed":
+        both = block_advantages(
+            torch.cat((scores, replayed_scores)),
+            torch.cat((fresh_ids, replayed_ids)),
+            config.advantage_eps,
+            norm_by_std,
+        )
+        return both[: len(scores)], both[len(scores) :]
+    return (
+        block_advantages(scores, fresh_ids, config.advantage_eps, norm_by_std),
+        block_advantages(replayed_scores, replayed_ids, config.advantage_eps, norm_by_std),
+    )
+
+
+def plan_update(
+    config: RepoConfig, shape: UpdateShape, rows: UpdateRows, prune: bool, partition: Partition
+) -> UpdatePlan:
+    """Plan an update.
+
+    Which mini-batch a row belongs to, and every weight and normaliser, is the same with and without pruning.
+
+    Args:
+        config: RePO's settings.
+        shape: verl's.
+        rows: what is known of the rows.
+        prune: leave out rows whose advantage is exactly 0.
+        partition: balances workloads over parts.
+
+    Returns:
+        an :class:`UpdatePlan`.
+    """
+    total = len(rows.blocks)
+    fresh, replayed = plan_advantages(
+        config, rows.scores[:total], rows.blocks, rows.scores[total:], rows.replayed_blocks, shape.norm_by_std
+    )
+    members = _mini_batches(rows, shape.num_mini_batches, partition)
+    row_mini_batch = [0] * len(rows.workloads)
+    weights = torch.zeros(len(rows.replayed_blocks), dtype=torch.float64)
+    scales, fresh_tokens = [], []
+    for number, chosen in enumerate(members):
+        for row in chosen:
+            row_mini_batch[row] = number
+        again = [row for row in chosen if row >= total]
+        index = torch.tensor([row - total for row in again], dtype=torch.int64)
+        tokens = torch.tensor([rows.tokens[row] for row in again], dtype=torch.int64)
+        ids = torch.tensor([rows.replayed_blocks[row - total] for row in again], dtype=torch.int64)
+        fresh_tokens.append(sum(rows.tokens[row] for row in chosen if row < total))
+        weights[index], scale = _weights(config, shape, tokens, ids, fresh_tokens[-1])
+        scales.append(scale)
+    kept = [not prune or value != 0 for value in (*fresh.tolist(), *replayed.tolist())]
+    layout = place_rows(
+        [[row for row in chosen if kept[row]] for chosen in members],
+        rows.workloads,
+        shape.ranks,
+        shape.micro_batch_rows,
+        partition,
+        shape.padded,
+        rows.pad_workload,
+    )
+    return UpdatePlan(
+        layout, tuple(kept), fresh, replayed, weights, tuple(scales), tuple(fresh_tokens), tuple(row_mini_batch)
+    )
+
+
+def _mini_batches(rows: UpdateRows, parts: int, partition: Partition) -> list[tuple[int, ...]]:
+    if rows.replayed_blocks or rows.stock_mini_batches is None:
+        return spread_blocks(_blocks(rows.blocks, rows.replayed_blocks), rows.workloads, parts, partition)
+    chosen: list[list[int]] = [[] for _ in range(parts)]
+    for row, number in enumerate(rows.stock_mini_batches):
+        chosen[number].append(row)
+    return [tuple(members) for members in chosen]
+
+
+def _blocks(blocks: Sequence[int], replayed_blocks: Sequence[int]) -> list[Block]:
+    fresh: dict[int, list[int]] = {}
+    replayed: dict[int, list[int]] = {}
+    for row, block in enumerate(blocks):
+        fresh.setdefault(block, []).append(row)
+    for row, block in enumerate(replayed_blocks, start=len(blocks)):
+        replayed.setdefault(block, []).append(row)
+    return [Block(tuple(fresh[block]), tuple(replayed.get(block, ()))) for block in sorted(fresh)]
+
+
+def _weights(
+    config: RepoConfig, shape: UpdateShape, tokens: torch.Tensor, ids: torch.Tensor, fresh_tokens: int
+) -> tuple[torch.Tensor, float]:
+    mode, coef = shape.loss_agg_mode, config.off_policy_coef
+    if config.normalize == "rows":
+        return uniform_row_weights(tokens, shape.rows, fresh_tokens, mode, coef, shape.scale_factor)
+    return group_row_weights(tokens, ids, shape.prompts, mode, coef, shape.scale_factor), 1.0

@@ -1,0 +1,219 @@
+"""Which of verl's checkpoints are finished, and the repair of verl's tracker file.
+
+Works around ``verl/trainer/ppo/v1/trainer_base.py:1024`` and ``verl/utils/checkpoint/checkpoint_manager.py:245``: verl
+writes ``latest_checkpointed_iteration.txt`` in place, so that a kill in that instant leaves it empty and verl can't
+resume; and it does not notice a checkpoint that was cut short. RePO keeps ``repo_checkpoint.json`` in every
+``global_step_N``: written without files before verl saves, and with the size of every file once verl is done. Delete
+it once verl writes its tracker atomically and checks what it resumes from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from repo_verl.atomic_files import write_atomically
+from repo_verl.step_folders import TRACKER, folder_of, step_of, steps_in, tracked_step, tracker_text
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+MARKER = "repo_checkpoint.json"
+FORMAT = {"format": "repo-verl checkpoint", "version": 1}
+UNCHECKED = ("huggingface", MARKER)
+"""Names in a checkpoint that no resume reads."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be written or resumed from; one sentence naming the folder and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Marker:
+    """What RePO notes of a checkpoint.
+
+    Attributes:
+        effective_steps: optimizer steps so far whose gradient was not zero.
+        files: size in bytes of every file that a resume reads, by path in the folder; None until verl has saved them.
+        number: of this saving; each has a larger one than those that were in the folder.
+        parent: step of the checkpoint that the run saved or resumed from before, in the same folder; None without one.
+        sampling: settings under which responses in flight were sampled, where verl's queue is saved; None elsewhere.
+    """
+
+    effective_steps: int
+    files: dict[str, int] | None = None
+    number: int = 0
+    parent: int | None = None
+    sampling: dict[str, Any] | None = None
+
+
+def write_marker(folder: str, marker: Marker) -> None:
+    """Write the marker of a checkpoint, at once or not at all; the folder is made if missing."""
+    os.makedirs(folder, exist_ok=True)
+    write_atomically(os.path.join(folder, MARKER), json.dumps({**FORMAT, **dataclasses.asdict(marker)}, indent=1))
+
+
+def read_marker(folder: str) -> Marker | None:
+    """The marker of a checkpoint; None where it has none, :class:`CheckpointError` if it is damaged."""
+    path = os.path.join(folder, MARKER)
+    try:
+        with open(path, "rb") as file:
+            return _parse(json.loads(file.read(1 << 24)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): resume from another checkpoint, or delete it.") from error
+
+
+def _parse(found: Any) -> Marker:
+    known = isinstance(found, dict) and FORMAT.items() <= found.items()
+    marker = Marker(*(found.get(field.name) for field in dataclasses.fields(Marker))) if known else Marker(-1)
+    counts = [marker.effective_steps, marker.number, 0 if marker.parent is None else marker.parent]
+    if isinstance(marker.files, dict):
+        counts += marker.files.values()
+    good = isinstance(marker.files, dict | None) and isinstance(marker.sampling, dict | None)
+    if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+        raise ValueError(f"no marker of version {FORMAT['version']}")
+    return marker
+
+
+def list_files(folder: str) -> dict[str, int]:
+    """Size of every file that a resume reads, by path in the checkpoint folder; hidden files are left out."""
+    sizes = {}
+    for path in Path(folder).rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part in UNCHECKED or part.startswith(".") for part in parts):
+            sizes[os.path.join(*parts)] = path.stat().st_size
+    return dict(sorted(sizes.items()))
+
+
+def fault_of(folder: str, but: str | None = None) -> str | None:
+    """What is wrong with a checkpoint that is to be resumed from; None for a whole one.
+
+    One without a marker is for verl to judge. One that was begun and not finished is whole if verl's tracker names it,
+    since the marker follows the tracker. Files below ``but`` are not looked at.
+    """
+    if not os.path.isdir(folder):
+        return "it does not exist"
+    marker = read_marker(folder)
+    if marker is None:
+        return None
+    if marker.files is None:
+        named = named_by_tracker(os.path.dirname(os.path.normpath(folder)))
+        return None if named == os.path.normpath(folder) else "it was never finished"
+    for name, size in marker.files.items():
+        path = os.path.join(folder, name)
+        if but is not None and name.startswith(f"{but}/"):
+            continue
+        if not os.path.isfile(path):
+            return f"{name} is missing"
+        if os.path.getsize(path) != size:
+            return f"{name} has {os.path.getsize(path)} of {size} bytes"
+    return None
+
+
+def finished(folder: str) -> bool:
+    """Whether a checkpoint is known to be finished and whole."""
+    try:
+        marker = read_marker(folder)
+        return marker is not None and marker.files is not None and fault_of(folder) is None
+    except (CheckpointError, OSError):
+        return False
+
+
+def savings(root: str) -> list[tuple[int, Marker]]:
+    """Step and marker of every checkpoint that has a readable marker, by the order in which they were saved."""
+    found = []
+    for step in steps_in(root):
+        with contextlib.suppress(CheckpointError, OSError):
+            marker = read_marker(folder_of(root, step))
+            if marker is not None:
+                found.append((step, marker))
+    return sorted(found, key=lambda one: one[1].number)
+
+
+def next_number(root: str) -> int:
+    """The number of the next saving."""
+    known = savings(root)
+    return known[-1][1].number + 1 if known else 0
+
+
+def last_finished(root: str, but: int | None = None) -> str | None:
+    """The checkpoint folder of a run that was finished last and is whole, other than that of step ``but``."""
+    folders = [folder_of(root, step) for step, _ in reversed(savings(root)) if step != but]
+    return next((folder for folder in folders if finished(folder)), None)
+
+
+def refuse_broken(folder: str, but: str | None = None) -> None:
+    """Refuse a checkpoint that was cut short, naming the file and the checkpoint to resume from instead.
+
+    Files below ``but`` are not looked at.
+    """
+    fault = fault_of(folder, but)
+    if fault is None:
+        return
+    other = last_finished(os.path.dirname(os.path.normpath(folder)), step_of(folder))
+    remedy = (
+        f"resume from the one before with trainer.resume_mode=resume_path trainer.resume_from_path={other}"
+        if other
+        else "restore it, or start anew with trainer.resume_mode=disable"
+    )
+    raise CheckpointError(f"checkpoint {folder} is not whole ({fault}): {remedy}.")
+
+
+def named_by_tracker(root: str) -> str | None:
+    """The checkpoint folder that verl's tracker file names; None if it names none that is there."""
+    step = tracked_step(root)
+    folder = None if step is None else folder_of(root, step)
+    return folder if folder is not None and os.path.isdir(folder) else None
+
+
+def name_parent(root: str, step: int, parent: int | None) -> None:
+    """Before a step's checkpoint is overwritten: have verl's tracker name the one that the run comes from, or none.
+
+    A tracker that names another step is left as it is.
+    """
+    folder = named_by_tracker(root)
+    if folder is None or step_of(folder) != step:
+        return
+    if parent is None or parent == step:
+        os.unlink(os.path.join(root, TRACKER))
+    else:
+        write_atomically(os.path.join(root, TRACKER), str(parent))
+    logger.warning("RePO: %s is written again; until that is finished, the run resumes from step %s", folder, parent)
+
+
+def repair_latest(root: str) -> None:
+    """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
+
+    The last one is that of the last saving if that was finished, else the one that it followed. A tracker that names a
+    step is left as it is. It is removed, so that the run begins anew, if no checkpoint was ever finished.
+
+    Raises:
+        CheckpointError: if there are checkpoints, but none is known to be the last finished one.
+    """
+    path, text = os.path.join(root, TRACKER), tracker_text(root)
+    if text is None or named_by_tracker(root) is not None:
+        return
+    if tracked_step(root) is None and (known := savings(root)):
+        last, marker = known[-1]
+        for step in (last, marker.parent):
+            if step is not None and finished(folder_of(root, step)):
+                write_atomically(path, str(step))
+                logger.warning(
+                    "RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step
+                )
+                return
+        if marker.parent is None and steps_in(root) == [last]:
+            logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)
+            os.unlink(path)
+            return
+    raise CheckpointError(
+        f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
+        f"start anew with trainer.resume_mode=disable."
+    )
