@@ -42,7 +42,7 @@ def log(key, values, **more):
     [
         ("/runs/seed0/repo", "repo"), ("/runs/repo_seed12", "repo"), ("/runs/seed3-repo", "repo"),
         ("/runs/qwen_seed42_lr1", "qwen_lr1"), ("/runs/repo/seed0", "repo"), ("/runs/repo/SEED=7", "repo"),
-        ("/runs/linseed3", "linseed3"), ("/seed1", "seed1"), ("/runs/a\nb", "a?b"),
+        ("/runs/linseed3", "linseed3"), ("/seed1", "seed1"), ("/runs/a\nb", r"a\nb"),
     ],
 )  # fmt: skip
 def test_the_setting_is_the_folders_name_without_its_seed(folder, name):
