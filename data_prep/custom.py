@@ -15,10 +15,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from data_prep.chats import without_reply
-from data_prep.dataset import DataSet
+from data_prep.prompts import without_reply
+from data_prep.records import ID_FIELDS, DataSet, Item, is_verl, present, read_item, some_answer
 from data_prep.schema import RowError, shown
-from data_prep.shapes import ID_FIELDS, Item, is_verl, present, read_item, some_answer
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_boxed
 
 PROBLEMS = (("problem", "question", "query", "prompt"), ("messages",))
@@ -56,7 +55,7 @@ def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
         default_split="train",
         hub_name=hub,
         hub_splits={split_of(arguments) or "train": arguments.split or "train"},
-        hub_default=("train", "test"),
+        both_splits=True,
     )
 
 
