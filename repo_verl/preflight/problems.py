@@ -15,8 +15,8 @@ from repo_verl import versions
 from repo_verl.config import RepoConfigError, lookup
 from repo_verl.preflight.compose import Config
 from repo_verl.preflight.sizes import ACTOR, FSDP, MODEL, is_local
-from repo_verl.trainer.checks import check_config, is_selected
 from repo_verl.trainer.seam_check import require_seams
+from repo_verl.trainer.validation import check_config, is_selected
 
 PLUGIN = "repo_verl"
 UNSET = "???"
