@@ -50,13 +50,7 @@ class Account:
     matches: list[dict[str, Any]] = field(default_factory=list)
 
     def drop(self, reason: str, number: int, detail: str = "") -> None:
-        """Counts a dropped record.
-
-        Args:
-            reason: why, in words that are the same for all such records.
-            number: of the record.
-            detail: what was wrong with this one.
-        """
+        """Counts a dropped record: why, in words that all such records share, and what was wrong with this one."""
         self.dropped[reason].append(number)
         self.details.setdefault(reason, detail)
 
@@ -123,12 +117,7 @@ def make_content(
 ) -> dict[str, Any]:
     """What one run has to say, as the JSON file beside the data holds it.
 
-    Args:
-        arguments: the parsed command line.
-        accounts: by file name.
-        sources: by file name.
-        benchmarks: the files that the rows were compared with, if any.
-        hashes: SHA-256 by file name.
+    Accounts, sources and hashes (SHA-256) are by file name; ``benchmarks`` are the files that rows were compared with.
     """
     first = next(iter(sources.values()))
     content = {
@@ -144,13 +133,10 @@ def make_content(
 
 
 def merged(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content with the entries of earlier runs whose files are still there as they were written.
+    """The content of a run with the entries of earlier runs whose files are still there as they were written.
 
-    ``earlier`` then has the flags, benchmarks and versions of each such file.
-
-    Args:
-        content: of this run.
-        path: the JSON file of earlier runs, beside their files; another file in its place is no account.
+    ``earlier`` then has the flags, benchmarks and versions of each such file. ``path`` is the JSON file of the earlier
+    runs, beside their files; another file in its place is no account.
     """
     old = _earlier(path, content["set"])
     kept = [name for name in old.get("files", {}) if name not in content["files"] and _unchanged(old, name, path)]

@@ -75,13 +75,7 @@ def solve(problem: str) -> int:
 
 
 def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> dict[str, list[dict[str, str]]]:
-    """The records of all splits; one drawing cut in pieces, so that no problem is in two of them.
-
-    Args:
-        form: see :func:`problems`.
-        digits: see :func:`problems`.
-        sizes: rows of each split, in the order in which they are cut.
-        seed: of the drawing.
+    """The records of all splits, by their sizes; one drawing cut in pieces, so that no problem is in two of them.
 
     Raises: ValueError naming the flag of a negative size, and as :func:`problems`.
     """

@@ -1,7 +1,5 @@
 """``python -m data_prep SET --output DIR``: a data set as verl parquet files, with a JSON account beside them."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -6,8 +6,6 @@ differ. The assistant's message at the end of a chat is no part of
 the problem: it holds the answer where no field does.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -34,11 +32,7 @@ _TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
-    """The set that the flags of ``custom`` describe.
-
-    Args:
-        arguments: the parsed command line.
-        taken: names that are other sets.
+    """The set that the flags of ``custom`` describe, if its name is not taken.
 
     Raises: ValueError naming flag, value and remedy.
     """
@@ -62,8 +56,7 @@ def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
 def split_of(arguments: argparse.Namespace) -> str | None:
     """Our split of the one that is asked for: ``test`` for names of test sets, else ``train``; None if none is.
 
-    Args:
-        arguments: the parsed command line; without ``--split`` the hub's ``train`` is read, and a file's name counts.
+    Without ``--split`` the hub's ``train`` is read, and a file's name counts.
     """
     if arguments.split is None:
         return "train" if arguments.hub else None

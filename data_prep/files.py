@@ -51,15 +51,10 @@ def draw(
 ) -> Iterator[pa.Table]:
     """``size`` rows as the paper's authors drew theirs: ``datasets.Dataset.shuffle(seed).select(range(size))``.
 
-    Args:
-        parts: what is left after the filters.
-        size: rows to keep.
-        seed: of the shuffle; the paper's subset is seed 42, size 1024.
-        scratch: a file that the rows are mapped into memory from; no cache is read or written.
-        account: the rows not drawn are added to it.
-        name: of the file that is made, for messages.
+    The rows are mapped into memory from the file ``scratch``; no cache is read or written. The account gets those not
+    drawn. The paper's subset is seed 42, size 1024.
 
-    Raises: ValueError if size is below 1 or there are fewer rows.
+    Raises: ValueError naming the file that is made if size is below 1 or there are fewer rows.
     """
     import datasets
 
@@ -129,8 +124,6 @@ class Staging:
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

@@ -18,8 +18,9 @@ from typing import Any
 
 from data_prep.account import Account
 from data_prep.reading import read_records, sha256
-from data_prep.records import DataSet, extra_info, read_item
+from data_prep.records import extra_info, read_item
 from data_prep.schema import Row, RowError
+from data_prep.sources import Source
 from repo_verl import rewards
 from repo_verl.rewards.extract import truth_word
 
@@ -70,24 +71,9 @@ class Filters:
 
 
 def convert(
-    records: Iterable[Mapping[str, Any]],
-    data_set: DataSet,
-    split: str,
-    template: str,
-    filters: Filters,
-    source: str,
-    account: Account,
+    records: Iterable[Mapping[str, Any]], source: Source, template: str, filters: Filters, account: Account
 ) -> Iterator[Row]:
-    """The rows of all records that convert and pass the filters, in order.
-
-    Args:
-        records: from the source, in its order.
-        data_set: what they are.
-        split: ``train``, ``test`` or ``warmup``.
-        template: a key of ``data_prep.schema.TEMPLATES``.
-        filters: which rows are kept.
-        source: file or hub name, for messages.
-        account: filled on the way; complete when the last row is out.
+    """The rows of all records that convert and pass the filters, in order; ``account`` is complete after the last.
 
     Raises: ValueError naming source, record and field if no row is left, or at the first bad record if the filters
         are strict.
@@ -96,11 +82,13 @@ def convert(
     for index, record in enumerate(records):
         account.records_in += 1
         try:
-            item = data_set.read(record)
-            row = item.to_row(data_set.name, index, split, template)
+            item = source.data_set.read(record)
+            row = item.to_row(source.data_set.name, index, source.split, template)
         except RowError as error:
             if filters.strict:
-                raise ValueError(f"{source}: row {index}: {error} (--strict stops at the first such row)") from error
+                raise ValueError(
+                    f"{source.label}: row {index}: {error} (--strict stops at the first such row)"
+                ) from error
             account.drop(error.reason, index, str(error))
             continue
         account.instruction_removed += item.instruction_removed
@@ -113,7 +101,7 @@ def convert(
             account.without_box.append(index)
         yield row
     if not account.kept:
-        raise ValueError(account.nothing_left(source))
+        raise ValueError(account.nothing_left(source.label))
 
 
 def _repeats(problem: str, index: int, filters: Filters, seen: set[bytes], account: Account) -> str | None:
@@ -163,10 +151,8 @@ class Benchmarks:
 
 
 def read_benchmarks(folder: Path) -> Benchmarks:
-    """The problems of all verl parquet files in a folder; rows whose split is ``train`` or ``warmup`` do not count.
-
-    Args:
-        folder: as ``python -m data_prep benchmarks`` writes it.
+    """The problems of a folder that ``python -m data_prep benchmarks`` wrote; rows of the split train or warmup do not
+    count.
 
     Raises: ValueError naming the folder if it has no parquet file, a file without a row that counts, or file and row
         of one that is not verl's.

@@ -1,7 +1,5 @@
 """What comes from the Hugging Face hub: public sets, record by record, and the tokenizer that counts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import socket
@@ -52,9 +50,6 @@ def hub_records(data_set: DataSet, split: str, source: dict[str, Any]) -> Iterat
 
 def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
     """A function that counts a row's prompt as verl will tokenize it: chat template and generation prompt included.
-
-    Args:
-        tokenizer: folder or hub name, as for ``AutoTokenizer.from_pretrained``.
 
     Raises: ValueError naming --tokenizer if it cannot be loaded or has no chat template.
     """

@@ -1,11 +1,8 @@
 """What one command does: read the sources, write the files and their account."""
 
-from __future__ import annotations
-
 import argparse
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from data_prep.filters import Filters, convert, read_benchmarks
 from data_prep.hub import hub_records, prompt_counter
 from data_prep.reading import read_records, sha256
 from data_prep.records import DataSet
-from data_prep.sources import benchmark_files, check_names, checked, source_files, split_in_name
+from data_prep.sources import Source, benchmark_files, check_names, checked, source_files, split_in_name
 
 SETS = {
     data_set.name: data_set
@@ -32,32 +29,6 @@ BENCHMARKS = ("math500", "amc23", "olympiadbench", "minerva", "aime24", "aime25"
 """The paper's test sets."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to write.
-
-    Attributes:
-        data_set: what the records are.
-        split: of the file.
-        records: from the source.
-        label: file, folder or hub name, for messages.
-        source: what the account says about where the records come from; may be completed while they are read.
-        paths: the local files it reads.
-    """
-
-    data_set: DataSet
-    split: str
-    records: Iterable[Mapping[str, Any]]
-    label: str
-    source: dict[str, Any]
-    paths: tuple[Path, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Of the file."""
-        return f"{self.data_set.name}_{self.split}.parquet"
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prepares what the command line asks for, and writes it; all files appear together or none does.
 
@@ -66,11 +37,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises: ValueError or OSError with one sentence naming what is wrong.
     """
     _check_flags(arguments)
-    jobs = _jobs(arguments)
+    sources = _sources(arguments)
     account_name = f"{arguments.name if arguments.set == 'custom' else arguments.set}.json"
-    read = [path for job in jobs for path in job.paths]
+    read = [path for source in sources for path in source.paths]
     read += sorted(arguments.decontaminate.glob("*.parquet")) if arguments.decontaminate else []
-    _check_outputs(arguments.output, [*(job.name for job in jobs), account_name], read)
+    _check_outputs(arguments.output, [*(source.file for source in sources), account_name], read)
     filters = Filters(
         answers=arguments.answers,
         max_prompt_chars=arguments.max_prompt_chars,
@@ -82,28 +53,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         strict=arguments.strict,
     )
     with files.Staging(arguments.output) as staging:
-        accounts = {job.name: _prepare(job, arguments, filters, staging) for job in jobs}
-        hashes = {job.name: sha256(staging.scratch(job.name)) for job in jobs}
+        accounts = {source.file: _prepare(source, arguments, filters, staging) for source in sources}
+        hashes = {name: sha256(staging.scratch(name)) for name in accounts}
         compared = filters.benchmarks.files if filters.benchmarks else None
-        content = make_content(arguments, accounts, {job.name: job.source for job in jobs}, compared, hashes)
+        content = make_content(arguments, accounts, {source.file: source.facts for source in sources}, compared, hashes)
         staging.write_json(merged(content, arguments.output / account_name), account_name)
     return content
 
 
-def _prepare(job: Job, arguments: argparse.Namespace, filters: Filters, staging: files.Staging) -> Account:
-    account = Account()
-    title = job.name.removesuffix(".parquet")
-    progress = tqdm(job.records, desc=title, unit=" records", disable=arguments.quiet)
-    rows = convert(progress, job.data_set, job.split, arguments.template, filters, job.label, account)
-    tables = files.tables(rows, job.name)
+def _prepare(source: Source, arguments: argparse.Namespace, filters: Filters, staging: files.Staging) -> Account:
+    account, name = Account(), source.data_set.name
+    title = source.file.removesuffix(".parquet")
+    progress = tqdm(source.records, desc=title, unit=" records", disable=arguments.quiet)
+    tables = files.tables(convert(progress, source, arguments.template, filters, account), source.file)
     if arguments.sample_size is not None:
         scratch = staging.scratch(f"{title}.arrow")
         tables = files.draw(tables, arguments.sample_size, arguments.seed, scratch, account, title)
-    files.write_parquet(tables, staging.path(job.name))
-    if arguments.set == "benchmarks" and not arguments.any_count and account.records_in != job.data_set.test_rows:
+    files.write_parquet(tables, staging.path(source.file))
+    wanted = source.data_set.test_rows
+    if arguments.set == "benchmarks" and not arguments.any_count and account.records_in != wanted:
         raise ValueError(
-            f"{job.label}: has {account.records_in} records, but {job.data_set.name} has {job.data_set.test_rows}; "
-            f"pass its file with --input {job.data_set.name}=FILE, or --any-count to take it as it is"
+            f"{source.label}: has {account.records_in} records, but {name} has {wanted}; "
+            f"pass its file with --input {name}=FILE, or --any-count to take it as it is"
         )
     return account
 
@@ -139,15 +110,15 @@ def _check_outputs(folder: Path, names: Iterable[str], read: Iterable[Path]) -> 
                 raise ValueError(f"{path}: is read, and would be written over by {target}; pass another --output")
 
 
-def _jobs(arguments: argparse.Namespace) -> list[Job]:
+def _sources(arguments: argparse.Namespace) -> list[Source]:
     if arguments.set == "arithmetic":
-        return _arithmetic_jobs(arguments)
+        return _arithmetic_sources(arguments)
     if arguments.set == "benchmarks":
         if not arguments.input:
-            return [_hub_job(SETS[name], "test") for name in BENCHMARKS]
+            return [_hub_source(SETS[name], "test") for name in BENCHMARKS]
         found = benchmark_files(arguments.input, {name: SETS[name] for name in BENCHMARKS})
         return [
-            _local_job(SETS[name], "test", path, f"pass another with --input {name}=FILE")
+            _local_source(SETS[name], "test", path, f"pass another with --input {name}=FILE")
             for name, path in found.items()
         ]
     if arguments.set == "custom":
@@ -158,9 +129,9 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
         data_set, split = deepmath.R1_SET if is_r1 else SETS[arguments.set], arguments.split
     if arguments.input is not None:
         split = split or _split_of(arguments.input, data_set)
-        return [_local_job(data_set, split, arguments.input, "pass --split {split}")]
+        return [_local_source(data_set, split, arguments.input, "pass --split {split}")]
     every = ("train", "test") if data_set.both_splits else (data_set.default_split,)
-    return [_hub_job(data_set, name) for name in ((split,) if split else every)]
+    return [_hub_source(data_set, name) for name in ((split,) if split else every)]
 
 
 def _split_of(path: Path, data_set: DataSet) -> str:
@@ -171,29 +142,29 @@ def _split_of(path: Path, data_set: DataSet) -> str:
     return (said.pop() if len(said) == 1 else None) or data_set.default_split
 
 
-def _local_job(data_set: DataSet, split: str, path: Path, remedy: str) -> Job:
+def _local_source(data_set: DataSet, split: str, path: Path, remedy: str) -> Source:
     paths = source_files(path, data_set, split)
     check_names(paths, split, data_set.hub_splits.get(split, split), remedy)
     if len(paths) == 1:
-        source: dict[str, Any] = {"file": paths[0].name, "sha256": sha256(paths[0])}
+        facts: dict[str, Any] = {"file": paths[0].name, "sha256": sha256(paths[0])}
     else:
-        source = {"folder": path.name, "sha256": {shard.name: sha256(shard) for shard in paths}}
+        facts = {"folder": path.name, "sha256": {shard.name: sha256(shard) for shard in paths}}
     label = str(paths[0] if len(paths) == 1 else path)
     records = checked(read_records(paths), split, label, remedy)
-    return Job(data_set, split, records, label, source, tuple(paths))
+    return Source(data_set, split, records, label, facts, tuple(paths))
 
 
-def _hub_job(data_set: DataSet, split: str) -> Job:
-    source = {"hub": data_set.hub_name, "config": data_set.hub_config, "split": data_set.hub_splits.get(split)}
-    return Job(data_set, split, hub_records(data_set, split, source), data_set.hub_name, source)
+def _hub_source(data_set: DataSet, split: str) -> Source:
+    facts = {"hub": data_set.hub_name, "config": data_set.hub_config, "split": data_set.hub_splits.get(split)}
+    return Source(data_set, split, hub_records(data_set, split, facts), data_set.hub_name, facts)
 
 
-def _arithmetic_jobs(arguments: argparse.Namespace) -> list[Job]:
+def _arithmetic_sources(arguments: argparse.Namespace) -> list[Source]:
     sizes = {"train": arguments.train_size, "test": arguments.test_size, "warmup": arguments.warmup_size}
     records = arithmetic.records(arguments.form, arguments.digits, sizes, arguments.seed)
     made = {"made": "data_prep.arithmetic"}
     return [
-        Job(arithmetic.SET, split, found, f"arithmetic_{split}.parquet", made)
+        Source(arithmetic.SET, split, found, f"arithmetic_{split}.parquet", made)
         for split, found in records.items()
         if found
     ]

@@ -1,7 +1,5 @@
 """The bare problem in a prompt: out of a chat, and without the sentences that say how it is to be answered."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ Text files are not read with ``datasets.load_dataset``, which guesses types and 
 float; a csv row of another length is accepted, and a type that changes late in a file refuses the whole file.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import gzip
@@ -124,15 +122,12 @@ def _require_content(path: Path) -> None:
 # --- json ------------------------------------------------------------------------------------------------------------
 
 
-class _RepeatedFieldError(ValueError):
-    """An object has two fields of one name, of which only the last would be read."""
-
-
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses two fields of one name, of which only the last would be read."""
     record = dict(fields)
     if len(record) < len(fields):
         [(name, _)] = Counter(name for name, _ in fields).most_common(1)
-        raise _RepeatedFieldError(f"has two fields named {name!r}; rename or remove one of them")
+        raise _BrokenError(f"has two fields named {name!r}; rename or remove one of them")
     return record
 
 
@@ -157,7 +152,7 @@ def _value(text: str, at: int, line: int = 0) -> tuple[Any, int]:
         reason, at = f"broken JSON: {error.msg}", error.pos
     except RecursionError:
         reason = "its lists and objects are nested too deeply"
-    except _RepeatedFieldError as error:
+    except _BrokenError as error:
         reason = str(error)
     except ValueError as error:
         reason = f"it has a number that is too long: {str(error).partition(';')[0]}"

@@ -4,8 +4,6 @@ A record holds a problem (text, or a chat as in verl's and Open-Reasoner-Zero's 
 number, a list of one, such a list as JSON text, or the last ``\boxed{}`` of a worked solution).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence

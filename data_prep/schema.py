@@ -4,8 +4,6 @@ A row is what ``verl.utils.dataset.RLHFDataset`` reads and what verl's reward ma
 source, and the gold answer.
 """
 
-from __future__ import annotations
-
 import re
 import reprlib
 import unicodedata

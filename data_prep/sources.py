@@ -1,9 +1,8 @@
 """Which local files an ``--input`` stands for, and whether they are of the split that they are prepared as."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,32 @@ _SPLIT = re.compile(r"(?<![a-z])(train|test)(?![a-z])")
 _SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)(?:\.\w+)+")
 _ACCOUNT_START = b'{\n  "set": "'
 _HUB_NOTES = ("dataset_info.json", "dataset_infos.json", "state.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one file come from.
+
+    Attributes:
+        data_set: what the records are.
+        split: of the file: ``train``, ``test`` or ``warmup``.
+        records: in their order.
+        label: file, folder or hub name, for messages.
+        facts: what the account says about it; may be completed while the records are read.
+        paths: the local files that are read.
+    """
+
+    data_set: DataSet
+    split: str
+    records: Iterable[Mapping[str, Any]]
+    label: str
+    facts: dict[str, Any]
+    paths: tuple[Path, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name of the file that is made of it."""
+        return f"{self.data_set.name}_{self.split}.parquet"
 
 
 def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
@@ -96,15 +121,9 @@ def split_in_name(path: Path) -> str | None:
 
 
 def check_names(paths: Iterable[Path], split: str, hub_split: str, remedy: str) -> None:
-    """Refuses files whose names say another split.
+    """Refuses files whose names say another split than the one they are prepared as, or than the hub's name of it.
 
-    Args:
-        paths: the source.
-        split: what it is prepared as.
-        hub_split: the hub's name of that split; AIME 2024's test problems are the hub's ``train``.
-        remedy: what to do instead, with ``{split}`` where the name's split goes.
-
-    Raises: ValueError naming the file.
+    AIME 2024's test problems are the hub's ``train``. In ``remedy``, ``{split}`` is where the name's split goes.
     """
     for path in paths:
         said = split_in_name(path)
@@ -117,13 +136,7 @@ def check_names(paths: Iterable[Path], split: str, hub_split: str, remedy: str) 
 def checked(records: Iterable[Mapping[str, Any]], split: str, label: str, remedy: str) -> Iterator[Mapping[str, Any]]:
     """The records, as long as none says that it is of the other split; splits besides train and test say nothing.
 
-    Args:
-        records: of the source.
-        split: what they are prepared as.
-        label: file or folder, for the message.
-        remedy: see :func:`check_names`.
-
-    Raises: ValueError naming source, row and field of the first that does.
+    Raises: ValueError naming source, row and field of the first that does, with the remedy of :func:`check_names`.
     """
     for number, record in enumerate(records):
         extra = record.get("extra_info")

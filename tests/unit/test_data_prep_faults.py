@@ -83,7 +83,7 @@ def test_a_broken_page_of_a_parquet_file_names_the_file(tmp_path):
     ],
 )
 def test_flags_are_checked_before_anything_is_read(tmp_path, capsys, monkeypatch, flags, message):
-    monkeypatch.setattr(jobs, "_jobs", None)
+    monkeypatch.setattr(jobs, "_sources", None)
     monkeypatch.setattr(jobs, "prompt_counter", None)
     assert message in refused(capsys, tmp_path / "out", "deepmath", *flags)
 
