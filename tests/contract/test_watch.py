@@ -13,7 +13,7 @@ from repo_verl.verl_workarounds import watch
 from repo_verl.verl_workarounds.actors import find_actors
 from repo_verl.verl_workarounds.watch import Watch, WorkerDiedError, remedy, watch_queue, watching
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module", autouse=True)
