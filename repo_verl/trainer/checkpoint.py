@@ -85,7 +85,7 @@ class CheckpointKeeper:
         """
         folder = folder_of(self._root, step)
         try:
-            tracker.unname(self._root, step, self._last)
+            tracker.name_parent(self._root, step, self._last)
             marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last, self._sampling)
             tracker.write_marker(folder, marker)
             if self._keeps_buffer:

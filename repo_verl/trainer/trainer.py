@@ -27,16 +27,22 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, outlook, placing, rows, seam_check, texts
+from repo_verl.trainer import estimator, guards, identity, placing, rows, seam_check, texts
 from repo_verl.trainer.buffer_watch import BufferWatch
 from repo_verl.trainer.checkpoint import CheckpointKeeper
-from repo_verl.trainer.checks import check_config, describe_objective, pruning_obstacle, refuse_experts
-from repo_verl.trainer.engines import MEGATRON_NOTICE
 from repo_verl.trainer.limits import row_limits
 from repo_verl.trainer.retrieval import Placed, Retrieval, chat_encoder, selection_advantages
+from repo_verl.trainer.startup_warnings import (
+    MEGATRON_NOTICE,
+    describe_objective,
+    find_date,
+    find_doubts,
+    pruning_obstacle,
+)
 from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.update import Prepared, Update, finish_update, place_update, plan_step, update_shape
+from repo_verl.trainer.validation import check_config, refuse_experts
 from repo_verl.trainer.worker_loss import repo_loss
 from repo_verl.trainer.worker_update import watched_update
 from repo_verl.verl_workarounds.logs import log_as_verl
@@ -87,7 +93,7 @@ class ReplayTrainer(PPOTrainer):
         obstacle = pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None
         if self.repo.active and self.repo.prune and obstacle is not None:
-            logger.info("RePO: prune is off, since rows of zero advantage have a gradient with %s", obstacle)
+            logger.info("RePO: pruning disabled: %s gives zero-advantage rows a gradient", obstacle)
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; verl's loop."""
@@ -124,8 +130,8 @@ class ReplayTrainer(PPOTrainer):
         if not self.repo.active:
             return []
         steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        found = outlook.find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
-        return [*found, *outlook.find_date(self.tokenizer.chat_template, template_values)]
+        found = find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
+        return [*found, *find_date(self.tokenizer.chat_template, template_values)]
 
     def _worker_loss(self) -> Any:
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)

@@ -24,28 +24,21 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.host_memory": set(),
-    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
+    "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
     "repo_verl.versions": {"packaging"},
-    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.checks": {
-        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
+    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
+    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight.problems": {
+        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
-    "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.machine": {
-        "repo_verl.config", "repo_verl.host_memory", "repo_verl.preflight", "repo_verl.step_folders",
-    },
-    "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
-    "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
         "repo_verl.step_folders",
     },
-    "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
@@ -61,7 +54,7 @@ ALLOWED = {
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.import_hooks": set(),
     "repo_verl.plugin": {
-        "repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu", "repo_verl.verl_workarounds",
+        "repo_verl", "repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu", "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer": {
         *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "jinja2", "repo_verl.trainer", "repo_verl.replay",
@@ -73,12 +66,11 @@ ALLOWED = {
     "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
     "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
     "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.custom", "repo_verl.trainer.engines"},
-    "repo_verl.trainer.engines": {"repo_verl.config"},
-    "repo_verl.trainer.golds": {
-        "pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.shared_prompts",
+    "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
+    "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
+    "repo_verl.trainer.ground_truth_check": {
+        "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
-    "repo_verl.trainer.shared_prompts": {"numpy", "pyarrow", "repo_verl.config"},
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
@@ -91,8 +83,8 @@ ALLOWED = {
     },
     "repo_verl.trainer.content": set(),
     "repo_verl.verl_workarounds": {
-        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.config", "repo_verl.step_folders",
-        "repo_verl.verl_workarounds",
+        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
+        "repo_verl.step_folders", "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
