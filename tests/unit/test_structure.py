@@ -23,7 +23,6 @@ ALLOWED = {
     "repo_verl.atomic_files": set(),
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
-    "repo_verl.host_memory": set(),
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
@@ -45,8 +44,8 @@ ALLOWED = {
         "repo_verl.rewards",
         "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
     },
-    "repo_verl.evaluate.stats": {"numpy", "repo_verl.evaluate.resample"},
-    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.resample"},
+    "repo_verl.evaluate.stats": {"numpy"},
+    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.stats"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
@@ -63,30 +62,29 @@ ALLOWED = {
         "repo_verl.step_folders",
     },
     "repo_verl.trainer.layout": set(),
-    "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
-    "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
-    "repo_verl.trainer.fields": set(),
+    "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
         "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
-    "repo_verl.trainer.plan": {
+    "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
+    "repo_verl.trainer.versions": {"torch"},
+    "repo_verl.trainer.estimator": {"torch", "omegaconf", "repo_verl.trainer.layout"},
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
-        "repo_verl.trainer.limits", "repo_verl.verl_workarounds.tracker",
+        "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer.identity": {
-        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets", "repo_verl.trainer.content",
+        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets",
     },
-    "repo_verl.trainer.content": set(),
     "repo_verl.verl_workarounds": {
         "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
         "repo_verl.step_folders", "repo_verl.verl_workarounds",
     },
-    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
+    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.layout"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
         "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",
