@@ -8,8 +8,7 @@ overridden method has exactly these. ``*`` at the end allows for more.
 
 from __future__ import annotations
 
-import dataclasses
-import re
+from typing import NamedTuple
 
 TRAINERS = (
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync",
@@ -17,39 +16,19 @@ TRAINERS = (
 )
 
 OVERRIDDEN = (
-    "__init__(config)",
-    "fit(agent_loop_manager)",
-    "_build_replay_buffer()",
-    "_setup()",
-    "_submit_batch_to_rollout(batch)",
-    "on_sample_begin()",
-    "on_step_end()",
-    "_balance_batch(batch, metrics, *)",
-    "_compute_advantage(batch, metrics)",
-    "_step_once(metrics, timing_raw, sample_batch_size)",
-    "_compute_old_log_prob(batch, metrics)",
-    "_update_actor(batch, metrics)",
-    "_save_checkpoint()",
+    "__init__(config)", "fit(agent_loop_manager)", "_build_replay_buffer()", "_setup()",
+    "_submit_batch_to_rollout(batch)", "on_sample_begin()", "on_step_end()", "_balance_batch(batch, metrics, *)",
+    "_compute_advantage(batch, metrics)", "_step_once(metrics, timing_raw, sample_batch_size)",
+    "_compute_old_log_prob(batch, metrics)", "_update_actor(batch, metrics)", "_save_checkpoint()",
     "_load_checkpoint()",
-)
+)  # fmt: skip
 """Methods of each of :data:`TRAINERS` in whose place RePO's stand; verl would never call one that it has renamed."""
 
 READ = (
-    "actor_rollout_wg",
-    "config",
-    "global_steps",
-    "processor",
-    "steps_per_epoch",
-    "timing_raw",
-    "tokenizer",
-    "total_training_steps",
-    "train_dataset",
-    "replay_buffer",
-    "critic_wg",
-    "ref_policy_wg",
-    "llm_server_manager",
+    "actor_rollout_wg", "config", "global_steps", "processor", "steps_per_epoch", "timing_raw", "tokenizer",
+    "total_training_steps", "train_dataset", "replay_buffer", "critic_wg", "ref_policy_wg", "llm_server_manager",
     "reward_loop_manager",
-)
+)  # fmt: skip
 """Attributes of each of :data:`TRAINERS`."""
 
 USED: dict[str, tuple[str, ...]] = {
@@ -151,16 +130,8 @@ CPU: dict[str, tuple[str, ...]] = {
 """What the CPU backend needs beside, under ``VERL_PLATFORM=cpu``."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Seam:
-    """One name of the table.
-
-    Attributes:
-        module: full name.
-        name: in the module, ``Class.name`` in a class.
-        parameters: as the module's docstring says; None where the name is not called.
-        overridden: whether RePO's method stands in the place of this one.
-    """
+class Seam(NamedTuple):
+    """One name of the table: in a class ``Class.name``; parameters as above, None where the name is not called."""
 
     module: str
     name: str
@@ -173,11 +144,7 @@ class Seam:
 
 
 def list_seams(cpu: bool) -> list[Seam]:
-    """The whole table.
-
-    Args:
-        cpu: with what the CPU backend needs.
-    """
+    """The whole table, with what the CPU backend needs if ``cpu``."""
     found = []
     for place in TRAINERS:
         module, owner = place.split(":")
@@ -189,6 +156,6 @@ def list_seams(cpu: bool) -> list[Seam]:
 
 
 def _seam(module: str, text: str, overridden: bool = False) -> Seam:
-    name, called, inside = re.fullmatch(r"([\w.]+)(\(([^()]*)\))?", text).groups()  # type: ignore[union-attr]
-    parameters = tuple(part.strip() for part in inside.split(",") if part.strip()) if called else None
+    name, called, inside = text.partition("(")
+    parameters = tuple(part.strip() for part in inside.rstrip(")").split(",") if part.strip()) if called else None
     return Seam(module, name, parameters, overridden)

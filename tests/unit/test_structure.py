@@ -86,7 +86,7 @@ ALLOWED = {
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
-        "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",
+        "repo_verl.import_hooks", "repo_verl.rewards",
     },
     "repo_verl": set(),
     "data_prep": {
