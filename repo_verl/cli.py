@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from repo_verl import inspect_cli, versions
-from repo_verl.evaluate import cli as evaluation
+from repo_verl.evaluate import commands as evaluation
 from repo_verl.preflight import __main__ as preflight
 
 Line = tuple[bool, str, str]
