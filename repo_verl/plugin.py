@@ -23,7 +23,7 @@ from repo_verl.import_hooks import PostImportFinder, failures, guarded, when_imp
 logger = logging.getLogger(__name__)
 
 CLUSTER_SOCKETS = "REPO_VERL_CLUSTER_SOCKETS"
-"""Environment variable of a RePO run's Ray workers: both ends of its weight sync put the Ray cluster into its name."""
+"""Environment variable of a RePO run's Ray workers, whose ends of the weight sync then name the Ray cluster."""
 
 
 def find_value(config: Any, *keys: str) -> str:

@@ -19,17 +19,12 @@ from repo_verl.trainer.seams import Seam, list_seams
 
 logger = logging.getLogger(__name__)
 
-_OF_INSTANCES = object()
-"""Stands for an attribute that instances have."""
+_OF_INSTANCES = object()  # stands for an attribute that instances have
 
 
 @functools.cache
 def require_seams() -> None:
-    """Refuse to run RePO where a name that it needs is missing or has other parameters.
-
-    Raises:
-        RepoConfigError: naming the first one.
-    """
+    """Refuse to run RePO where a name that it needs is missing or has other parameters, naming the first one."""
     missing = [(seam, fault) for seam, fault in look_at_seams() if fault is not None]
     if missing:
         seam, fault = missing[0]
@@ -95,20 +90,15 @@ def find_fault(seam: Seam) -> str | None:
     return f"{seam.module}.{seam.name}({', '.join(signature.parameters)}) {fault}" if fault else None
 
 
-def _plain(found: Any) -> Any:
-    """A class behind an actor class of Ray's; anything else as it is."""
+def _plain(found: Any) -> Any:  # the class behind an actor class of Ray's; anything else as it is
     return getattr(getattr(found, "__ray_metadata__", None), "modified_class", found)
 
 
 def _member(owner: Any, name: str, of_instances: bool) -> Any:
-    """A module's or class's member; None where there is none.
-
-    A stand-in where it is None, and for an attribute that only instances have, if one of those serves.
-    """
+    """A module's or class's member, a stand-in for None or for what only instances have; None where there is none."""
     owner = _plain(owner)
     if hasattr(owner, name):
-        member = getattr(owner, name)
-        return _OF_INSTANCES if member is None else member
+        return _OF_INSTANCES if getattr(owner, name) is None else getattr(owner, name)
     if of_instances and inspect.isclass(owner):
         for base in inspect.getmro(owner):
             if name in getattr(base, "__annotations__", {}) or re.search(rf"\bself\.{name}\b", _source(base)):
@@ -127,9 +117,8 @@ def _source(owner: type) -> str:
 
 def _differs(parameters: Sequence[str], signature: inspect.Signature) -> str | None:
     """How an overridden method's parameters differ from those of RePO's method."""
-    wanted, names = [name for name in parameters if name != "*"], list(signature.parameters)
-    if "*" in parameters:
-        names = names[: len(wanted)]
+    wanted = [name for name in parameters if name != "*"]
+    names = list(signature.parameters)[: len(wanted) if "*" in parameters else None]
     return None if names == wanted else f"has other parameters than RePO's ({', '.join(wanted)})"
 
 

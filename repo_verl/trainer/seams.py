@@ -49,11 +49,8 @@ USED: dict[str, tuple[str, ...]] = {
         "assign_non_tensor_data(tensor_dict, key, val, /)",
     ),
     "verl.utils.metric": (
-        "AggregationType.SUM",
-        "AggregationType.MAX",
-        "Metric(value, aggregation)",
-        "Metric.from_dict(_, /, aggregation)",
-        "Metric.values",
+        "AggregationType.SUM", "AggregationType.MAX", "Metric(value, aggregation)",
+        "Metric.from_dict(_, /, aggregation)", "Metric.values",
     ),
     "verl.workers.config": ("ActorConfig.clip_ratio", "ActorConfig.clip_ratio_low", "ActorConfig.clip_ratio_high"),
     "verl.workers.utils.losses": ("ppo_loss(config, model_output, data, dp_group, /)",),
@@ -67,8 +64,7 @@ USED: dict[str, tuple[str, ...]] = {
     "verl.workers.rollout.llm_server": ("LLMServerManager.rollout_replicas", "LLMServerManager.global_load_balancer"),
     "verl.workers.rollout.replica": ("RolloutReplica.servers",),
     "verl.experimental.reward_loop": (
-        "RewardLoopManager.reward_model_manager",
-        "RewardLoopManager.reward_loop_workers",
+        "RewardLoopManager.reward_model_manager", "RewardLoopManager.reward_loop_workers",
     ),
     "verl.experimental.reward_loop.reward_model": ("RewardModelManager.rollout_replicas",),
     "verl.experimental.agent_loop": ("AgentLoopManager.agent_loop_workers",),
@@ -92,41 +88,30 @@ USED: dict[str, tuple[str, ...]] = {
         "AsyncTransferQueueClient.close()",
     ),
     "transfer_queue.controller": (
-        "TransferQueueController()",
-        "TransferQueueController.get_zmq_server_info()",
-        "TransferQueueController.__ray_call__(_, /)",
-        "TransferQueueController.__ray_ready__()",
+        "TransferQueueController()", "TransferQueueController.get_zmq_server_info()",
+        "TransferQueueController.__ray_call__(_, /)", "TransferQueueController.__ray_ready__()",
     ),
     "transfer_queue.storage": ("SimpleStorageUnit(config)", "SimpleStorageUnit.get_zmq_server_info()"),
     "ray": (
-        "get(_, /, timeout)",
-        "wait(_, /, num_returns, timeout)",
-        "kill(_, /)",
-        "nodes()",
-        "is_initialized()",
-        "get_runtime_context()",
-        "ObjectRef",
+        "get(_, /, timeout)", "wait(_, /, num_returns, timeout)", "kill(_, /)", "nodes()", "is_initialized()",
+        "get_runtime_context()", "ObjectRef",
     ),
     "ray.actor": ("ActorHandle",),
     "ray.exceptions": ("RayError", "RayActorError", "ActorUnavailableError"),
     "ray.runtime_context": (
-        "RuntimeContext.get_job_id()",
-        "RuntimeContext.get_node_id()",
-        "RuntimeContext.get_session_name()",
+        "RuntimeContext.get_job_id()", "RuntimeContext.get_node_id()", "RuntimeContext.get_session_name()",
     ),
     "ray.util.scheduling_strategies": ("NodeAffinitySchedulingStrategy(_, /, soft)",),
-}
+}  # fmt: skip
 """Other names, by module."""
 
 CPU: dict[str, tuple[str, ...]] = {
     "verl.plugin.platform": (
-        "PlatformBase",
-        "PlatformRegistry.get(_, /)",
-        "PlatformRegistry.register(platform)",
+        "PlatformBase", "PlatformRegistry.get(_, /)", "PlatformRegistry.register(platform)",
         "platform_manager._current_platform",
     ),
     "verl.utils.distributed": ("initialize_global_process_group_ray(timeout_second, backend)",),
-}
+}  # fmt: skip
 """What the CPU backend needs beside, under ``VERL_PLATFORM=cpu``."""
 
 

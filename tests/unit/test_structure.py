@@ -67,7 +67,7 @@ ALLOWED = {
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
-        "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
+        "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
     "repo_verl.trainer.plan": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
