@@ -16,11 +16,10 @@ TRAINERS = (
 )
 
 OVERRIDDEN = (
-    "__init__(config)", "fit(agent_loop_manager)", "_build_replay_buffer()", "_setup()",
-    "_submit_batch_to_rollout(batch)", "on_sample_begin()", "on_step_end()", "_balance_batch(batch, metrics, *)",
-    "_compute_advantage(batch, metrics)", "_step_once(metrics, timing_raw, sample_batch_size)",
-    "_compute_old_log_prob(batch, metrics)", "_update_actor(batch, metrics)", "_save_checkpoint()",
-    "_load_checkpoint()",
+    "__init__(config)", "fit(agent_loop_manager)", "_build_replay_buffer()", "_setup()", "on_step_end()",
+    "_balance_batch(batch, metrics, *)", "_compute_advantage(batch, metrics)",
+    "_step_once(metrics, timing_raw, sample_batch_size)", "_compute_old_log_prob(batch, metrics)",
+    "_update_actor(batch, metrics)", "_save_checkpoint()", "_load_checkpoint()",
 )  # fmt: skip
 """Methods of each of :data:`TRAINERS` in whose place RePO's stand; verl would never call one that it has renamed."""
 

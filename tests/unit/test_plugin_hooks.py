@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from repo_verl import import_hooks, plugin
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import estimator, ground_truth_check, seam_check
+from repo_verl.trainer import ground_truth_check, seam_check
 from repo_verl.trainer.validation import is_selected
 from repo_verl.verl_workarounds import weight_sockets
 from repo_verl.verl_workarounds.weight_sockets import WEIGHT_SOCKETS
@@ -224,7 +224,6 @@ def test_the_trainer_raises_what_failed_for_repo_alone(stock):
 
 def test_the_estimator_raises_what_failed(monkeypatch):
     """For every trainer of verl that is not made RePO's."""
-    monkeypatch.setattr(estimator, "serving", False)
     module = ModuleType("x")
     registered = {}
     module.register_adv_est = lambda name: functools.partial(registered.__setitem__, name)

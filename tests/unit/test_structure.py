@@ -63,15 +63,16 @@ ALLOWED = {
     },
     "repo_verl.trainer.layout": set(),
     "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
-    "repo_verl.trainer.fields": set(),
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
         "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
-    "repo_verl.trainer.plan": {
+    "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
+    "repo_verl.trainer.versions": {"torch"},
+    "repo_verl.trainer.estimator": {"torch", "omegaconf", "repo_verl.trainer.layout"},
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
         "repo_verl.verl_workarounds",
@@ -83,7 +84,7 @@ ALLOWED = {
         "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
         "repo_verl.step_folders", "repo_verl.verl_workarounds",
     },
-    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
+    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.layout"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
         "repo_verl.import_hooks", "repo_verl.rewards",
