@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from repo_verl import ESTIMATOR, MODES
-from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function, shown
+from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function
 from repo_verl.replay.custom import load_function
+from repo_verl.safe_text import printable
 
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
 
@@ -143,9 +144,7 @@ def _refusal(key: str, value: Any, reason: str, remedy: str) -> RepoConfigError:
 
 def _plain(value: Any) -> str:
     """A value as a command line has it: text without quotes, null."""
-    if value is None:
-        return "null"
-    return shown(value)[1:-1] if isinstance(value, str) and len(value) < 100 else shown(value)
+    return "null" if value is None else printable(str(value), 200)
 
 
 def _check_engine(config: Any) -> None:

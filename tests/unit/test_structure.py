@@ -12,7 +12,7 @@ HEAVY = {"verl", "ray", "transfer_queue", "vllm", "tensordict"}
 KNOW_VERL = ("trainer", "verl_workarounds", "cpu", "plugin", "evaluate")
 STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 
-ANYWHERE = {"repo_verl.atomic_files"}  # of the standard library only, and for every module
+ANYWHERE = {"repo_verl.atomic_files", "repo_verl.safe_text"}  # of the standard library only, and for every module
 
 # module or package prefix -> third-party roots and package modules it may import, the longest prefix rules
 ALLOWED = {
@@ -21,6 +21,7 @@ ALLOWED = {
     "repo_verl.losses": {"torch", "repo_verl.config"},
     "repo_verl.metrics": {"torch"},
     "repo_verl.atomic_files": set(),
+    "repo_verl.safe_text": set(),
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
