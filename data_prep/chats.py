@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from data_prep.schema import RowError, shown
+from data_prep.schema import RowError
+from repo_verl.safe_text import shown
 
 _ROLES = {"human": "user", "gpt": "assistant"}
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from data_prep.chats import without_reply
 from data_prep.dataset import DataSet
-from data_prep.schema import RowError, shown
+from data_prep.schema import RowError
 from data_prep.shapes import ID_FIELDS, Item, is_verl, present, read_item, some_answer
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_boxed
+from repo_verl.safe_text import shown
 
 PROBLEMS = (("problem", "question", "query", "prompt"), ("messages",))
 ANSWERS = (

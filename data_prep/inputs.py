@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep.dataset import DataSet
 from data_prep.reading import SUFFIXES, kind, unzipped
 from data_prep.splits import split_in_name
+from repo_verl.safe_text import printable
 
 _SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)(?:\.\w+)+")
 _ACCOUNT_START = b'{\n  "set": "'
@@ -124,7 +125,7 @@ def _complete(shards: list[Path], folder: Path) -> list[Path]:
 
 def _names(files: Sequence[Path], most: int = 12) -> str:
     """The first of the names, on one line."""
-    names = [file.name if file.name.isprintable() else ascii(file.name) for file in files[:most]]
+    names = [printable(file.name) for file in files[:most]]
     return ", ".join(names) + (", ..." if len(files) > most else "")
 
 

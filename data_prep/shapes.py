@@ -14,8 +14,9 @@ from typing import Any
 
 from data_prep.chats import parsed_chat, user_message
 from data_prep.instructions import bare
-from data_prep.schema import RowError, is_blank, says_none, shown
+from data_prep.schema import RowError, is_blank, says_none
 from repo_verl.rewards.extract import extract_boxed
+from repo_verl.safe_text import shown
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")

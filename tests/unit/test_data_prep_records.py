@@ -11,9 +11,10 @@ from data_prep import cli, gsm8k, olympiadbench
 from data_prep.instructions import bare
 from data_prep.matching import loose_form, read_benchmarks
 from data_prep.reading import read_records
-from data_prep.schema import SCHEMA, RowError, is_blank, make_row, shown
+from data_prep.schema import SCHEMA, RowError, is_blank, make_row
 from data_prep.shapes import Item, read_item
 from data_prep.singles import shortened
+from repo_verl.safe_text import shown
 
 GOOD = {"prompt": "p", "ground_truth": "1"}
 DEEP = "[" * 100_000 + "]" * 100_000
