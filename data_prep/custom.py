@@ -15,8 +15,9 @@ from typing import Any
 
 from data_prep.prompts import without_reply
 from data_prep.records import ID_FIELDS, DataSet, Item, is_verl, present, read_item, some_answer
-from data_prep.schema import RowError, shown
+from data_prep.schema import RowError
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_boxed
+from repo_verl.safe_text import shown
 
 PROBLEMS = (("problem", "question", "query", "prompt"), ("messages",))
 ANSWERS = (

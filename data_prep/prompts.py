@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from data_prep.schema import TEMPLATES, RowError, shown
+from data_prep.schema import TEMPLATES, RowError
+from repo_verl.safe_text import shown
 
 INSTRUCTIONS = (
     *(text for text in (template.format(problem="").strip() for template in TEMPLATES.values()) if text),

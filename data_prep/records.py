@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.prompts import bare, parsed_chat, user_message
-from data_prep.schema import Row, RowError, is_blank, make_row, says_none, shown
+from data_prep.schema import Row, RowError, is_blank, make_row, says_none
 from repo_verl.rewards.extract import extract_boxed
+from repo_verl.safe_text import shown
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")

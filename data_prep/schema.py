@@ -5,12 +5,13 @@ source, and the gold answer.
 """
 
 import re
-import reprlib
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 import pyarrow as pa
+
+from repo_verl.safe_text import shown
 
 TEMPLATES = {
     "none": "{problem}",
@@ -21,9 +22,6 @@ TEMPLATES = {
     ),
 }
 """Prompt templates by name. ``none`` is the paper's: the bare question as one user message."""
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 100
 
 _BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
@@ -94,11 +92,6 @@ class RowError(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-
-
-def shown(value: object) -> str:
-    """A value as it is written in a message: ``repr``, with the middle left out where that is long."""
-    return _SHORT.repr(value)
 
 
 def is_blank(text: str) -> bool:

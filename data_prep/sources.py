@@ -8,6 +8,7 @@ from typing import Any
 
 from data_prep.reading import SUFFIXES, kind, unzipped
 from data_prep.records import DataSet
+from repo_verl.safe_text import printable
 
 _SPLIT = re.compile(r"(?<![a-z])(train|test)(?![a-z])")
 _SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)(?:\.\w+)+")
@@ -185,7 +186,7 @@ def _complete(shards: list[Path], folder: Path) -> list[Path]:
 
 def _names(files: Sequence[Path], most: int = 12) -> str:
     """The first of the names, on one line."""
-    names = [file.name if file.name.isprintable() else ascii(file.name) for file in files[:most]]
+    names = [printable(file.name) for file in files[:most]]
     return ", ".join(names) + (", ..." if len(files) > most else "")
 
 

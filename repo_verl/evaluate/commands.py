@@ -11,6 +11,7 @@ from typing import Any
 
 from repo_verl.atomic_files import write_atomically
 from repo_verl.evaluate import MANY_SAMPLES, Protocol
+from repo_verl.safe_text import printable
 
 
 def add_evaluate(commands: Any) -> None:
@@ -102,7 +103,7 @@ def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--samples {ascii(text[:100])[1:-1]}: want a number of 1 or more, or BENCHMARK=N.")
+        raise ValueError(f"--samples {printable(text, 100)}: want a number of 1 or more, or BENCHMARK=N.")
     return int(text)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # ships no types
 
-from repo_verl.report.runs import Group, Run, printable
+from repo_verl.report.runs import Group, Run
+from repo_verl.safe_text import printable
 from repo_verl.secrets import hidden, redact
 
 Settings = Mapping[str, str]

@@ -13,7 +13,8 @@ from data_prep.filters import loose_form, read_benchmarks
 from data_prep.prompts import bare
 from data_prep.reading import read_records, shortened
 from data_prep.records import Item, read_item
-from data_prep.schema import SCHEMA, RowError, is_blank, make_row, shown
+from data_prep.schema import SCHEMA, RowError, is_blank, make_row
+from repo_verl.safe_text import shown
 
 GOOD = {"prompt": "p", "ground_truth": "1"}
 DEEP = "[" * 100_000 + "]" * 100_000
