@@ -181,13 +181,14 @@ def watch_queue(queue: Any, watch: Watch) -> None:
 
 def remedy(trainer: Any) -> str:
     """How to go on after a death, from verl's ``trainer`` block and its tracker of finished checkpoints."""
-    folder = named_by_tracker(trainer.default_local_dir)
+    root = trainer.default_local_dir
+    folder = named_by_tracker(root)
     if folder is None:
-        return f"{trainer.default_local_dir} has no finished checkpoint (trainer.save_freq), so a restart begins from scratch."
+        return f"{root} has no finished checkpoint (trainer.save_freq), so a restart begins from scratch."
     step = step_of(folder)
     if trainer.resume_mode == "auto":
         return f"restart the same command, it resumes from global_step_{step}."
-    return f"restart with trainer.resume_mode=auto to resume from global_step_{step} of {trainer.default_local_dir}."
+    return f"restart with trainer.resume_mode=auto to resume from global_step_{step} of {root}."
 
 
 @contextlib.contextmanager
