@@ -39,7 +39,7 @@ from repo_verl.trainer.startup_warnings import (
     find_doubts,
     pruning_obstacle,
 )
-from repo_verl.trainer.step_metrics import reported_metrics, row_metrics
+from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.validation import check_config, refuse_experts
 from repo_verl.trainer.worker_loss import repo_loss, watched_update
@@ -54,6 +54,10 @@ TIMERS = (
     *("repo_select", "repo_retrieve", "repo_place", "repo_insert"),
     *("repo_exposed", "repo_exposed_adv", "repo_exposed_update_actor"),
 )
+
+
+Prepared = tuple[Update, PlacedUpdate | None]
+"""The rows of a step's update, and where they are in TransferQueue; None where verl's batch is left as it is."""
 
 
 class ReplayTrainer(PPOTrainer):
@@ -79,7 +83,7 @@ class ReplayTrainer(PPOTrainer):
         self.effective_steps = 0
         self._floats = queue_rows.FloatTypes()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
-        self._prepared: Future[tuple[Update, PlacedUpdate | None]] | None = None
+        self._prepared: Future[Prepared]
         self._clearing: Future[None] | None = None
         self._watch: Watch | None = None
         self._prompts, self._evicted = 0, 0
@@ -139,18 +143,19 @@ class ReplayTrainer(PPOTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
         if self.repo.active and self.repo.on_nonfinite == "skip":
-            with self._exposed():
+            with self._timed("repo_exposed"):
                 batch, metrics["repo/nonfinite_scores"] = rollouts.leave_out_nonfinite(batch)
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         for name in TIMERS:
             timing_raw.setdefault(name, 0.0)
-        self._prompts, self._evicted, self._prepared = sample_batch_size, 0, None
+        self._prompts, self._evicted = sample_batch_size, 0
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
-        with self._exposed():
-            if self._prepared is not None:
-                update, placed = self._planned()
+        with self._timed("repo_exposed"):
+            if self._prepares():
+                update, placed = self._prepared.result()
+                del self._prepared
                 if not self._updates_actor():  # verl's critic warm-up
                     self._store(update.fresh, batch.partition_id)
                 added = [] if placed is None else list(placed.added)
@@ -162,51 +167,47 @@ class ReplayTrainer(PPOTrainer):
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.repo.active or self._updates_actor():
+        if self._prepares():
             snapshot = KVBatchMeta(partition_id=batch.partition_id, keys=list(batch.keys), tags=list(batch.tags))
             self._prepared = self._background.submit(self._prepare, snapshot)
         return super()._compute_old_log_prob(batch, metrics)
 
-    def _prepare(self, batch: KVBatchMeta) -> tuple[Update, PlacedUpdate | None]:
+    def _prepare(self, batch: KVBatchMeta) -> Prepared:
         """Choose what is replayed, plan the update and put its rows, as the old log-probs are computed."""
         with self._timed("repo_place"):
             fresh = rollouts.read_fresh(batch)
             if self.repo.active:
-                bad = guards.not_finite(fresh.scores)
-                guards.refuse_scores([fresh.describe(row, self.tokenizer) for row in bad], self.global_steps)
+                guards.refuse_scores(fresh.list_nonfinite(self.tokenizer), self.global_steps)
             shape = UpdateShape.of(self.config, len(batch), self._ranks())
             if not (self.repo.active and self._updates_actor()):
                 return retrieval.without_replay(self.repo, shape, fresh), None
-            with self._timed("repo_select", within="repo_place"):
+            with self._timed("repo_select", taken_off="repo_place"):
                 selections = retrieval.choose_rows(self.prompt_replay, fresh, self.global_steps)
             update = retrieval.plan_step(self.repo, shape, self._prune, batch.keys, fresh, selections)
             if update.plan is None:
                 return update, None
             added = queue_rows.AddedRows(batch.partition_id, self._floats)
-            with self._timed("repo_retrieve", within="repo_place"):
+            with self._timed("repo_retrieve", taken_off="repo_place"):
                 for group in retrieval.read_kept(self.prompt_replay, update):
                     added.put_replayed(group, update)
             return update, queue_rows.place_update(added, update, self.tokenizer.eos_token_id)
-
-    def _planned(self) -> tuple[Update, PlacedUpdate | None]:
-        assert self._prepared is not None, "verl computed no old log-probs in this step"
-        return self._prepared.result()
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.repo.active:
             with estimator.selected(self.config.algorithm, "grpo"):
                 return super()._compute_advantage(batch, metrics)
-        with self._exposed("adv"):
-            update, _ = self._planned()  # what is wrong with a row is said there
+        with self._timed("repo_exposed", "repo_exposed_adv"):
+            update, _ = self._prepared.result()  # what is wrong with a row is said there
         with estimator.handing(batch.keys, update.fresh.keys, update.fresh_advantages):
             batch = super()._compute_advantage(batch, metrics)
-        with self._exposed("adv"):
+        with self._timed("repo_exposed", "repo_exposed_adv"):
             rollouts.refuse_unsupported(batch, self.processor is not None)
         return batch
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        with self._exposed("update_actor"):
-            update, placed = self._planned()
+        exposed = ("repo_exposed", "repo_exposed_update_actor")
+        with self._timed(*exposed):
+            update, placed = self._prepared.result()
             merged = batch if placed is None else queue_rows.finish_update(batch, placed, self._floats)
             storing = self._background.submit(self._store, update.fresh, batch.partition_id)
         try:
@@ -214,9 +215,9 @@ class ReplayTrainer(PPOTrainer):
             with watched_update(self.actor_rollout_wg, layout) as (reports, grad_norms):
                 super()._update_actor(merged, metrics)
         finally:
-            with self._exposed("update_actor"):
+            with self._timed(*exposed):
                 storing.result()
-        with self._exposed("update_actor"):
+        with self._timed(*exposed):
             self._log_update(update, reports, grad_norms, metrics)
         return batch
 
@@ -233,8 +234,8 @@ class ReplayTrainer(PPOTrainer):
         self, update: Update, reports: list[dict[str, float]], grad_norms: list[float], metrics: dict
     ) -> None:
         step, skipped_scores = self.global_steps, int(metrics.setdefault("repo/nonfinite_scores", 0))
-        reported = reported_metrics(update, reports, grad_norms, self._ranks())
-        metrics.update({f"repo/{key}": value for key, value in {**row_metrics(update, step), **reported}.items()})
+        found = step_metrics(update, step, reports, grad_norms, self._ranks())
+        metrics.update({f"repo/{key}": value for key, value in found.items()})
         if not all(update.kept):
             metrics.pop("actor/entropy_loss", None)  # a sum over kept rows by the count of all rows means nothing
         self.effective_steps += formulas.count_effective(grad_norms)
@@ -244,31 +245,27 @@ class ReplayTrainer(PPOTrainer):
         metrics["repo/missing_rows"] = missing
         guards.warn_missing(missing, expected, step)
         if self.repo.active and self.repo.on_nonfinite == "stop":
-            guards.refuse_skipped(int(reported["nonfinite_steps"]), step)
-        self._drift.look(step, reported)
+            guards.refuse_skipped(int(found["nonfinite_steps"]), step)
+        self._drift.look(step, found)
 
     @contextlib.contextmanager
-    def _timed(self, name: str, within: str = "") -> Iterator[None]:
-        """Count the block's seconds under a timer of RePO's, not under the one ``within`` which it runs."""
+    def _timed(self, *timers: str, taken_off: str = "") -> Iterator[None]:
+        """Count the block's seconds under timers of RePO's, and take them off the one that the block lies in.
+
+        ``repo_exposed`` is RePO's own work that nothing runs beside; ``repo_exposed_x`` is its part in verl's timer x.
+        """
         begun = time.perf_counter()
         try:
             yield
         finally:
             seconds = time.perf_counter() - begun
-            self.timing_raw[name] += seconds
-            if within:
-                self.timing_raw[within] -= seconds
+            for name in timers:
+                self.timing_raw[name] += seconds
+            if taken_off:
+                self.timing_raw[taken_off] -= seconds
 
-    @contextlib.contextmanager
-    def _exposed(self, within: str = "") -> Iterator[None]:
-        """Count the block as RePO's own work that nothing runs beside; ``within`` is verl's timer around it, if any."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - begun
-            for name in ("repo_exposed", f"repo_exposed_{within}") if within else ("repo_exposed",):
-                self.timing_raw[name] = self.timing_raw.get(name, 0.0) + seconds
+    def _prepares(self) -> bool:
+        return self.repo.active or self._updates_actor()
 
     def _updates_actor(self) -> bool:
         return bool(self.config.trainer.critic_warmup <= self.global_steps)
