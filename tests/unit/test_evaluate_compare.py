@@ -9,12 +9,20 @@ from repo_verl.evaluate.compare import (
     Difference,
     Estimate,
     compare_groups,
-    grouped_difference,
     macro_difference,
     null_p_value,
-    paired_difference,
     table,
 )
+
+
+def grouped_difference(a, b, *settings, **named):
+    """Of one benchmark: a row per seed."""
+    return macro_difference({"x": a}, {"x": b}, *settings, **named)
+
+
+def paired_difference(a, b, *settings, **named):
+    """Of one benchmark and one seed each."""
+    return grouped_difference(a[None], b[None], *settings, **named)
 
 
 def half(estimate):

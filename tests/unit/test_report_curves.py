@@ -129,8 +129,8 @@ def test_parts_of_a_step_and_what_no_timer_names():
         "generate": 2.0, "update": 1.0, "replay": 1.0, "rest": 1.0,
     }  # fmt: skip
     grpo = group("grpo", log("timing_s/step", [50.0, 4.0]))
-    assert time_ratios([grpo, repo]) == ["grpo: 4.00 s a step", "repo: 5.00 s a step, 1.25 times grpo's"]
-    assert time_ratios([grpo, group("b", log("timing_s/step", [2.0])), repo])[2] == "repo: 5.00 s a step"
+    assert time_ratios([grpo, repo]) == ["grpo: 4.00 s per step", "repo: 5.00 s per step, 1.25 times grpo's"]
+    assert time_ratios([grpo, group("b", log("timing_s/step", [2.0])), repo])[2] == "repo: 5.00 s per step"
     steps, bars = shown_parts([grpo, group("none", [(1, {})]), repo])
     assert steps == {"grpo": 4.0, "repo": 5.0} and dict(bars)["rest"] == [4.0, 1.0] and dict(bars)["replay"] == [0, 1]
     assert shown_parts([group("none", [(1, {})])]) == ({}, [])

@@ -67,7 +67,7 @@ ALLOWED = {
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
-        "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
+        "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
     "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
@@ -88,7 +88,7 @@ ALLOWED = {
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.layout"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
-        "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",
+        "repo_verl.import_hooks", "repo_verl.rewards",
     },
     "repo_verl": set(),
     "data_prep": {
