@@ -46,7 +46,7 @@ ALLOWED = {
         "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
     },
     "repo_verl.evaluate.stats": {"numpy"},
-    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.stats"},
+    "repo_verl.evaluate.differences": {"numpy", "repo_verl.evaluate.stats"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
