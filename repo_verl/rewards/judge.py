@@ -15,11 +15,36 @@ import os
 import resource
 import signal
 import socket
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 MAX_MESSAGE = 1 << 16
 
 Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one judgement may take.
+
+    Attributes:
+        cpu_seconds: CPU time of the judge process.
+        clock_seconds: time by the clock until the judgement is there, ending a late judge included; longer than the CPU
+            time, so that a loaded machine does not flip an honest verdict.
+        memory_bytes: what a judge process may allocate beyond what its imports take.
+    """
+
+    cpu_seconds: float = 5.0
+    clock_seconds: float = 20.0
+    memory_bytes: int = 256 << 20
+
+
+class Judgement(NamedTuple):
+    """The outcome of one question: ``status`` is ok, timeout, error or gold_unparseable."""
+
+    right: bool
+    status: str
+    detail: str
 
 
 def send(channel: socket.socket, message: Message) -> None:

@@ -18,11 +18,10 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from repo_verl.rewards.fair_semaphore import FairSemaphore
-from repo_verl.rewards.judge import Message, receive, send
+from repo_verl.rewards.judge import Judgement, Limits, Message, receive, send
 
 START_SECONDS = 120.0
 CONTROL_SECONDS = 10.0
@@ -31,32 +30,40 @@ CONTROL_SECONDS = 10.0
 MAX_JUDGES = 4
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one judgement may take.
-
-    Attributes:
-        cpu_seconds: CPU time of the judge process.
-        clock_seconds: time by the clock until the judgement is there, ending a late judge included; longer than the CPU
-            time, so that a loaded machine does not flip an honest verdict.
-        memory_bytes: what a judge process may allocate beyond what its imports take.
-    """
-
-    cpu_seconds: float = 5.0
-    clock_seconds: float = 20.0
-    memory_bytes: int = 256 << 20
-
-
-class Judgement(NamedTuple):
-    """The outcome of one question: ``status`` is ok, timeout, error or gold_unparseable."""
-
-    right: bool
-    status: str
-    detail: str
-
-
 class JudgeError(RuntimeError):
     """The judge processes cannot be started."""
+
+
+class FairSemaphore:
+    """A semaphore that goes to the thread that has waited longest, as ``threading.Semaphore`` does not.
+
+    Args:
+        count: how many threads may hold it at once.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Nobody holds it yet."""
+        self._lock = threading.Lock()
+        self._free = count
+        self._waiting: deque[threading.Event] = deque()
+
+    def __enter__(self) -> None:
+        """Wait for a turn."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        turn.wait()
+
+    def __exit__(self, *exception: object) -> None:
+        """Let the next thread in."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
 
 
 @dataclass

@@ -15,7 +15,8 @@ from typing import Any, TypedDict
 
 from repo_verl.rewards.compare import judgeable_without_engine, verdict
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, TEMPLATES, extract_answer, well_formed
-from repo_verl.rewards.pool import Judgement, Limits, shared_pool
+from repo_verl.rewards.judge import Judgement, Limits
+from repo_verl.rewards.pool import shared_pool
 from repo_verl.rewards.structure import TooDeep
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from grading_cases import MARKER, honest_rows, hostile_completions
 
 from repo_verl.rewards import compute_score, pool
 from repo_verl.rewards import score as scoring
-from repo_verl.rewards.pool import JudgeError, JudgePool, Limits
+from repo_verl.rewards.judge import Limits
+from repo_verl.rewards.pool import JudgeError, JudgePool
 
 SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
 ONE_SECOND = {"cpu_seconds": 1.0, "clock_seconds": 1.0}

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from repo_verl.rewards import compute_score, gold_is_verifiable
-from repo_verl.rewards.fair_semaphore import FairSemaphore
-from repo_verl.rewards.pool import JudgePool, Limits
+from repo_verl.rewards.judge import Limits
+from repo_verl.rewards.pool import FairSemaphore, JudgePool
 
 SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
 
