@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function, shown
-from repo_verl.replay.custom import load_function
+from repo_verl.replay.own_strategy import load_function
 from repo_verl.trainer import engines
 
 ESTIMATOR = "repo"

@@ -73,7 +73,7 @@ ALLOWED = {
     "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
     "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
     "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.custom", "repo_verl.trainer.engines"},
+    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.own_strategy", "repo_verl.trainer.engines"},
     "repo_verl.trainer.engines": {"repo_verl.config"},
     "repo_verl.trainer.golds": {
         "pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.shared_prompts",
