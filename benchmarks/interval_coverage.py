@@ -12,8 +12,7 @@ import numpy as np
 from common import write_result
 
 from repo_verl.evaluate.compare import Difference, grouped_difference, paired_difference
-from repo_verl.evaluate.resample import resampled_means, with_edges
-from repo_verl.evaluate.stats import bootstrap_interval, macro_interval
+from repo_verl.evaluate.stats import macro_interval, resampled_means, with_edges
 
 SIMULATIONS, DRAWS = 2_000, 2_000
 SCORES = (0.05, 0.1, 0.3, 0.5, 0.8, 0.95)
@@ -29,7 +28,7 @@ def evaluations(p: float, problems: int, samples: int, rng: np.random.Generator)
 @lru_cache(maxsize=4096)
 def chosen(values: tuple[float, ...]) -> tuple[float, float]:
     """The interval in use; ``values`` are sorted, so that equal evaluations are computed once."""
-    return bootstrap_interval(np.array(values), draws=DRAWS)
+    return macro_interval({"values": np.array(values)}, draws=DRAWS)
 
 
 @lru_cache(maxsize=4096)

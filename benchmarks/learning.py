@@ -26,7 +26,7 @@ import psutil
 from common import RESULTS
 from learning_plan import PILOT_SEED, TASKS, Run, overrides, pilots, planned
 
-from repo_verl.report import surroundings
+from repo_verl.report import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = RESULTS / "learning"
@@ -162,7 +162,7 @@ def train(run: Run, work: Path, at_once: int) -> dict[str, Any]:
         "task": run.task, "arm": run.arm, "settings": settings, "base": json.loads((base / "tiny.json").read_text()),
         "at_once": at_once, "threads": int(threads), "wall_seconds": round(seconds, 1),
         "processor_seconds": round(mine, 1), "others_seconds": round(others, 1),
-        **read(metrics), **surroundings(run.seed),
+        **read(metrics), **provenance(run.seed),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from repo_verl.report.students_t import interval, two_sided
+from repo_verl.report.curves import interval, two_sided
 
 
 def p_value(values: list[float]) -> float:

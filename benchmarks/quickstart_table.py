@@ -20,7 +20,7 @@ ROWS = (
     ("effective prompts, all rows", "effective_prompts_all", 100, "{:.1f} %"),
     ("effective steps", "effective_steps", 1, "{:.0f}"),
     ("replayed rows", "replayed_rows", 1, "{:.0f}"),
-    ("seconds a step (median)", "seconds_per_step", 1, "{:.2f}"),
+    ("seconds per step (median)", "seconds_per_step", 1, "{:.2f}"),
     ("tokens trained", "tokens_trained", 1, "{:.0f}"),
 )
 

@@ -25,7 +25,8 @@ def _alternate(module: Any) -> None:
     trainer_class, stock = module.RepoTrainer, module.PPOTrainerSync
     kinds = os.environ["REPO_STEP_KINDS"].split(",")
     ours = {name: getattr(trainer_class, name) for name in ("_build_replay_buffer", "on_train_begin", "_update_actor")}
-    measured = {name: getattr(trainer_class, name) for name in ("_step_once", "_compute_metrics", "_compute_advantage")}
+    names = ("_step_once", "_compute_metrics", "_compute_advantage", "_compute_old_log_prob")
+    measured = {name: getattr(trainer_class, name) for name in names}
 
     def build_queue(self: Any) -> Any:
         queue = ours["_build_replay_buffer"](self)
@@ -41,7 +42,7 @@ def _alternate(module: Any) -> None:
                 queue.__dict__[name] = method
         queue.poll_interval = STOCK_POLL
         prune = not self.kind.endswith("stock")
-        self._prune = self._retrieval._prune = prune
+        self._prune = prune
         start = NEVER if self.kind.startswith("grpo") else 0
         buffer = self.prompt_replay
         buffer._config = dataclasses.replace(buffer._config, start_step=start)
@@ -69,10 +70,9 @@ def _alternate(module: Any) -> None:
     trainer_class._build_replay_buffer = build_queue
     trainer_class.on_train_begin = on_train_begin
     trainer_class._compute_metrics = compute_metrics
-    for name in ("_step_once", "_update_actor", "_compute_advantage"):
+    for name in ("_step_once", "_update_actor", "_compute_advantage", "_compute_old_log_prob"):
         setattr(trainer_class, name, either(name))
-    for name in ("on_sample_begin", "on_step_end"):
-        setattr(trainer_class, name, _unless_stock(getattr(trainer_class, name), getattr(stock, name)))
+    trainer_class.on_step_end = _unless_stock(trainer_class.on_step_end, stock.on_step_end)
 
 
 def _unless_stock(ours: Any, stock: Any) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from repo_verl import inspect_cli, versions
-from repo_verl.evaluate import cli as evaluation
-from repo_verl.preflight import cli as preflight
+from repo_verl.evaluate import commands as evaluation
+from repo_verl.preflight import __main__ as preflight
 
 Line = tuple[bool, str, str]
 """Good or a problem, what was looked at, what was found."""
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation.add_evaluate(commands)
     evaluation.add_compare(commands)
     inspect_cli.add_buffer(commands)
-    commands.add_parser("preflight", help="what a run needs, and what would stop it; takes main_ppo's arguments")
+    commands.add_parser("preflight", help="what would stop a run, before Ray starts; takes main_ppo's arguments")
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["preflight"]:  # its flags are Hydra's
         return preflight.main(arguments[1:])

@@ -41,15 +41,32 @@ def effective_share(advantages: torch.Tensor, block_ids: torch.Tensor, num_block
     return len(torch.unique(block_ids[advantages != 0])) / num_blocks if num_blocks else 0.0
 
 
+def spread_share(scores: torch.Tensor, block_ids: torch.Tensor, num_blocks: int) -> float:
+    """Share of prompts whose rows do not all have one score: by their own rows, these have a non-zero advantage.
+
+        1/P Σ_p 1[ max_i R_i ≠ min_i R_i over the rows i of p ]
+
+    Args:
+        scores: (B,) float, R.
+        block_ids: (B,) int, the prompt of every row, from 0 to P - 1.
+        num_blocks: P; 0 gives 0.
+    """
+    if not num_blocks:
+        return 0.0
+    least = torch.full((num_blocks,), math.inf, dtype=scores.dtype).scatter_reduce(0, block_ids, scores, "amin")
+    most = torch.full((num_blocks,), -math.inf, dtype=scores.dtype).scatter_reduce(0, block_ids, scores, "amax")
+    return float((least < most).double().mean())
+
+
 def worker_metrics(
     reports: Sequence[Mapping[str, float]], ranks: int, pruned_fresh_tokens: int = 0, pruned_replayed_tokens: int = 0
 ) -> dict[str, float]:
-    """The step's values from the sums that the workers report, one mapping a mini-batch.
+    """The step's values from the sums that the workers report, one mapping per mini-batch.
 
     Args:
         reports: sums over micro-batches, averaged over ranks by verl; ``ratio_max`` a maximum.
         ranks: data-parallel size.
-        pruned_fresh_tokens: fresh tokens that count but were left out of the reports, all mini-batches and ranks.
+        pruned_fresh_tokens: unmasked fresh tokens that were left out of the reports, all mini-batches and ranks.
         pruned_replayed_tokens: the same of replayed rows.
 
     Returns:

@@ -17,18 +17,10 @@ from collections.abc import Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
+from repo_verl import ESTIMATOR, MODES, OUR_REWARDS
 from repo_verl.import_hooks import PostImportFinder, failures, guarded, when_imported
 
 logger = logging.getLogger(__name__)
-
-ESTIMATOR = "repo"
-"""``algorithm.adv_estimator`` of RePO; :mod:`repo_verl.trainer.checks` has it too."""
-
-OUR_REWARDS = "pkg://repo_verl.rewards"
-"""``reward.custom_reward_function.path`` of runs whose gold answers are looked at, whatever their estimator."""
-
-MODES = ("sync", "colocate_async")
-"""Values of ``trainer.v1.trainer_mode`` that RePO serves."""
 
 CLUSTER_SOCKETS = "REPO_VERL_CLUSTER_SOCKETS"
 """Environment variable of a RePO run's Ray workers: both ends of its weight sync put the Ray cluster into its name."""
@@ -126,32 +118,30 @@ def _wrap_validation(config_module: ModuleType) -> None:
 def _check_run(config: Any) -> None:
     """All that is checked of a RePO run before Ray starts."""
     raise_failures()
-    from repo_verl.trainer import checks, golds, seam_check
+    from repo_verl.trainer import ground_truth_check, seam_check, validation
     from repo_verl.verl_workarounds import weight_sockets
 
-    checks.check_config(config)
+    validation.check_config(config)
     seam_check.require_seams()  # imports verl's trainers, which runs their hooks
     raise_failures()
-    golds.check_golds(config)
+    ground_truth_check.check_golds(config)
     weight_sockets.mark_run(config, CLUSTER_SOCKETS)
 
 
 def _check_golds(config: Any) -> None:
     """Look at the gold answers of a run with another estimator that is rewarded by this package."""
+    refused = None
     try:
-        from repo_verl.trainer.golds import RepoConfigError, check_golds
-    except Exception as error:
-        return _skip_golds(error)
-    try:
-        check_golds(config)
-    except RepoConfigError:
-        raise
-    except Exception as error:
-        _skip_golds(error)
+        from repo_verl.trainer.ground_truth_check import RepoConfigError, check_golds
 
-
-def _skip_golds(error: Exception) -> None:
-    logger.warning("Gold answers not checked, since the check itself failed: %s: %s", type(error).__name__, error)
+        try:
+            check_golds(config)
+        except RepoConfigError as error:
+            refused = error
+    except Exception as error:
+        logger.warning("Gold answers not checked, since the check itself failed: %s: %s", type(error).__name__, error)
+    if refused is not None:
+        raise refused
 
 
 def name_sockets_by_cluster() -> None:

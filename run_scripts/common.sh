@@ -25,8 +25,7 @@ use_any_environment() {
 }
 
 # train ARGS...: the preflight, then verl's own command; with DRY_RUN=1 the composed configuration as YAML on standard
-# output and the estimate on standard error. SKIP_ESTIMATE=1 goes on where only an estimate says no, SKIP_PREFLIGHT=1
-# without any check.
+# output. SKIP_DOUBTS=1 goes on where a stop is only likely, SKIP_PREFLIGHT=1 without any check.
 train() {
   if [ "${DRY_RUN:-0}" = 1 ]; then
     python -m repo_verl.preflight --dry-run "$@"

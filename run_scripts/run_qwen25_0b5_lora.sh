@@ -3,7 +3,7 @@
 # (load_format=safetensors) and, with FSDP2, to be collected layer by layer (layered_summon). One process of TransferQueue's
 # storage instead of 8: each reserves a CPU, and machines of that size have few.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-export NUM_GPUS=${NUM_GPUS:-1} LR=${LR:-2e-5} GPU_GIB=${GPU_GIB:-24}
+export NUM_GPUS=${NUM_GPUS:-1} LR=${LR:-2e-5}
 run_math qwen25_0b5_lora Qwen/Qwen2.5-0.5B actor_rollout_ref.model.lora_rank=32 actor_rollout_ref.model.lora_alpha=32 \
   actor_rollout_ref.rollout.load_format=safetensors actor_rollout_ref.rollout.layered_summon=True \
   actor_rollout_ref.rollout.gpu_memory_utilization=0.4 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=6144 \

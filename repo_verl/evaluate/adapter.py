@@ -22,9 +22,6 @@ def fold(folder: Path) -> None:
     The new folder is written beside the old one and takes its place when it is whole, so that a repeat after a crash
     adds nothing twice.
 
-    Args:
-        folder: what verl's merger wrote for a LoRA checkpoint.
-
     Raises:
         ValueError: if the checkpoint does not say by how much the adapter counts (``lora_alpha``), or the adapter is
             not one of this model.

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repo_verl.evaluate.resample import bca_limits, resampled_means, with_edges
+from repo_verl.evaluate.stats import bca_limits, resampled_means, with_edges
 
 MACRO = "macro"
-EDGE_WEIGHT = 0.5  # of a problem at either bound, see resample.py
+EDGE_WEIGHT = 0.5  # of a problem at either bound, see stats.py
 ROUNDING = 1e-12
 
 Run = Mapping[str, Mapping[str, float]]
@@ -51,20 +51,14 @@ class Difference(NamedTuple):
 def paired_difference(
     a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> Difference:
-    """The difference mean(b) - mean(a) of two runs; ``a`` and ``b`` are (P,), the same problems in the same order.
-
-    As :func:`macro_difference` of one benchmark and one seed each, whose arguments, interval and errors it has.
-    """
+    """:func:`macro_difference` of one benchmark and one seed each: ``a`` and ``b`` are (P,), the same problems."""
     return grouped_difference(np.asarray(a)[None], np.asarray(b)[None], level, draws, seed)
 
 
 def grouped_difference(
     a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> Difference:
-    """The difference of two settings on one benchmark; ``a`` is (S_a, P) and ``b`` (S_b, P), a row a seed.
-
-    As :func:`macro_difference` of one benchmark, whose arguments, interval and errors it has.
-    """
+    """:func:`macro_difference` of one benchmark: ``a`` is (S_a, P) and ``b`` (S_b, P), a row per seed."""
     return macro_difference({"values": a}, {"values": b}, level, draws, seed)
 
 
@@ -79,7 +73,7 @@ def macro_difference(
 
         D  = 1/B Σ_b [ mean_{s,i} b_si - mean_{s,i} a_si ],     D* = D of resampled seeds and problems
 
-    The limits are quantiles of D*, see :mod:`repo_verl.evaluate.resample`. Its half problems lie at ± the benchmark's
+    The limits are quantiles of D*, see :mod:`repo_verl.evaluate.stats`. Its half problems lie at ± the benchmark's
     largest |d_i|, the difference on a problem (at ±1 where all are 0), so that the interval scales with d.
 
     Args:
@@ -88,9 +82,6 @@ def macro_difference(
         level: the interval's nominal coverage.
         draws: bootstrap resamples.
         seed: of the resampling; the same seed gives the same result.
-
-    Returns:
-        Means, difference, interval and the p-value of :func:`null_p_value`.
 
     Raises:
         ValueError: for benchmarks or shapes that differ, values that are not finite, or draws < 1.
@@ -109,17 +100,15 @@ def macro_difference(
 
 
 def null_p_value(draws: np.ndarray, value: float) -> float:
-    """The two-sided p-value of no difference: the draws, shifted to mean 0, as the distribution under the null.
+    """The two-sided p-value of no difference: the draws D*, shifted to mean 0, as the distribution under the null.
 
         p = (1 + #{ r : |D*_r - D| >= |D| }) / (1 + R)
+
+    It may disagree with the interval, which is not shifted, where p is close to 1 - level.
 
     Args:
         draws: (R,) float, D*, the resampled differences, whose mean is D.
         value: D.
-
-    Returns:
-        p in [1 / (1 + R), 1]; 1 for D = 0. It may disagree with the interval, which is not shifted, where p is close
-        to 1 - level.
 
     References:
         Davison and Hinkley 1997, Bootstrap methods and their application, section 4.4.
@@ -128,25 +117,17 @@ def null_p_value(draws: np.ndarray, value: float) -> float:
     return (1 + int(beyond.sum())) / (1 + draws.size)
 
 
-def compare_runs(a: Run, b: Run, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> dict[str, Difference]:
-    """Compare two runs: :func:`compare_groups` of one seed each."""
-    return compare_groups([a], [b], level, draws, seed)
-
-
 def compare_groups(
     a: Sequence[Run], b: Sequence[Run], level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> dict[str, Difference]:
-    """Compare two settings on every benchmark and, for several, on their average under ``macro``.
+    """Compare two settings on every benchmark, in the first run's order, and on the average of several, ``macro``.
 
     Args:
-        a: the baseline's runs, one a seed.
+        a: the baseline's runs, one per seed.
         b: the other setting's runs; seeds are not paired, and their numbers may differ.
         level: the interval's nominal coverage.
         draws: bootstrap resamples.
         seed: of the resampling.
-
-    Returns:
-        benchmark -> difference, in the order of the first run, ``macro`` last.
 
     Raises:
         ValueError: for no run, or naming the first benchmark or problem that not every run has.
@@ -167,24 +148,20 @@ def compare_groups(
 
 
 def table(found: Mapping[str, Difference], a: str = "a", b: str = "b", level: float = 0.95) -> str:
-    """The differences as text, a line a benchmark, in per cent and percentage points.
-
-    Args:
-        found: of :func:`compare_groups`.
-        a: heading of the baseline.
-        b: heading of the other setting.
-        level: of the intervals, for the heading.
-    """
+    """The differences as text, a line per benchmark, in per cent and points; ``a``, ``b``, ``level``: headings."""
     rows = [["benchmark", "problems", a, b, "difference", f"{100 * level:g} % interval", "p"]]
     for name, row in found.items():
         value, low, high = (f"{100 * number:+.1f}" for number in row.difference)
         means = [f"{100 * number:.1f}" for number in (row.a, row.b)]
         rows.append([name, str(row.problems), *means, value, f"{low} to {high}", f"{row.p_value:.4f}"])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of equal width, the first column to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     )
 

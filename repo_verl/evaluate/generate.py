@@ -4,34 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from repo_verl.evaluate import Protocol
+from repo_verl.evaluate.completions import TOO_LONG, Completion
 from repo_verl.evaluate.problems import Problem
-from repo_verl.evaluate.protocol import Protocol
-from repo_verl.evaluate.store import TOO_LONG, Completion
-
-
-@dataclass
-class _Pending:
-    problem: Problem
-    samples: dict[int, Completion] = field(default_factory=dict)
-
-
-def prepare_device() -> dict[str, Any]:
-    """Without a GPU: sets the environment variables of the CPU backend, before vLLM is imported.
-
-    Returns: arguments of ``vllm.LLM`` for the device.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        return {}
-    from repo_verl.cpu.environment import set_defaults
-
-    set_defaults()
-    # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do
-    return {"enable_chunked_prefill": False}
 
 
 def generate(
@@ -50,11 +27,10 @@ def generate(
 
     Raises: ValueError if the tokenizer has no chat template.
     """
-    device = prepare_device()
+    device = _prepare_device()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from vllm import LLM
 
-    one_by_one = protocol.max_num_seqs == 1
     llm = LLM(
         model=model,
         dtype=protocol.dtype,
@@ -62,27 +38,48 @@ def generate(
         max_num_seqs=protocol.max_num_seqs,
         seed=protocol.seed,
         # what is in the cache depends on what came before: a resumed run has another history
-        enable_prefix_caching=not one_by_one,
+        enable_prefix_caching=protocol.max_num_seqs != 1,
         **{**device, **(engine or {})},
     )
     tokenizer = llm.get_tokenizer()
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(f"model {model}: its tokenizer has no chat template: save one with the tokenizer.")
     room = llm.llm_engine.model_config.max_model_len
-    pending: dict[str, tuple[_Pending, int]] = {}
+    pending: dict[str, tuple[Problem, int, dict[int, Completion]]] = {}
     for problem in problems:
         ids = tokenizer.apply_chat_template(problem.chat, add_generation_prompt=True, return_dict=False)
         count = protocol.samples_of(problem.benchmark)
         if len(ids) >= room:
             yield problem, [Completion("", 0, TOO_LONG)] * count
             continue
-        state = _Pending(problem)
+        samples: dict[int, Completion] = {}
         for sample in range(count):
             key = f"{problem.benchmark}/{problem.id}/{sample}"
             params = _params(protocol, problem, sample, room - len(ids))
             llm.llm_engine.add_request(key, {"prompt_token_ids": list(ids)}, params)
-            pending[key] = (state, sample)
-    yield from _finish(llm.llm_engine, pending, protocol)
+            pending[key] = (problem, sample, samples)
+    while llm.llm_engine.has_unfinished_requests():
+        for output in llm.llm_engine.step():
+            if not output.finished:
+                continue
+            problem, sample, samples = pending.pop(output.request_id)
+            response = output.outputs[0]
+            samples[sample] = Completion(response.text, len(response.token_ids), str(response.finish_reason))
+            if len(samples) == protocol.samples_of(problem.benchmark):
+                yield problem, [samples[number] for number in sorted(samples)]
+
+
+def _prepare_device() -> dict[str, Any]:
+    """Arguments of ``vllm.LLM``; without a GPU sets the CPU backend's environment, before vLLM is imported."""
+    import torch
+
+    if torch.cuda.is_available():
+        return {}
+    from repo_verl.cpu.environment import set_defaults
+
+    set_defaults()
+    # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do
+    return {"enable_chunked_prefill": False}
 
 
 def _params(protocol: Protocol, problem: Problem, sample: int, room: int) -> Any:
@@ -97,17 +94,3 @@ def _params(protocol: Protocol, problem: Problem, sample: int, room: int) -> Any
         seed=protocol.seed_of(problem.benchmark, problem.id, sample),
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-
-
-def _finish(
-    engine: Any, pending: dict[str, tuple[_Pending, int]], protocol: Protocol
-) -> Iterator[tuple[Problem, list[Completion]]]:
-    while engine.has_unfinished_requests():
-        for output in engine.step():
-            if not output.finished:
-                continue
-            state, sample = pending.pop(output.request_id)
-            response = output.outputs[0]
-            state.samples[sample] = Completion(response.text, len(response.token_ids), str(response.finish_reason))
-            if len(state.samples) == protocol.samples_of(state.problem.benchmark):
-                yield state.problem, [state.samples[number] for number in sorted(state.samples)]

@@ -24,12 +24,7 @@ _LORA = "lora_train_meta.json"
 
 @dataclass(frozen=True)
 class Model:
-    """A model that vLLM can load.
-
-    Attributes:
-        path: hub id or folder.
-        identity: what tells it from others, for ``settings.json``: names, sizes and hashes of its files.
-    """
+    """A model that vLLM can load: hub id or folder, and what tells it from others, for ``settings.json``."""
 
     path: str
     identity: dict[str, Any]
@@ -74,13 +69,13 @@ def resolve(name: str, work: Path) -> Model:
 
 
 def _identity(folder: Path, patterns: tuple[str, ...]) -> dict[str, Any]:
-    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
-    return {file.name: f"{file.stat().st_size} bytes, sha256 {_digest(file)}" for file in files}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:32]
+    """Size and hash of each file by name."""
+    found = {}
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()[:32]
+        found[file.name] = f"{file.stat().st_size} bytes, sha256 {digest}"
+    return found
 
 
 def _merged(shards: Path, identity: dict[str, Any], work: Path) -> Path:

@@ -1,18 +1,23 @@
-"""The problems of a benchmark, from the parquet files that ``python -m data_prep benchmarks`` writes."""
+"""Problems of benchmarks, from ``python -m data_prep benchmarks``; fields of files that anyone may have written."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repo_verl.evaluate.reading import benchmark_name, is_missing, mapping, parquet_rows, problem_id, text
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ORDER = ("math500", "amc23", "olympiadbench", "minerva", "aime24", "aime25", "gsm8k")
 """The paper's benchmarks, in the order of tables; others follow by name."""
+BATCH = 256
+NAME_LENGTH = 64
+ID_LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Problem:
     Attributes:
         benchmark: its ``data_source``.
         id: number of its record in the source, as text; unique in its benchmark.
-        messages: the chat, as ``apply_chat_template`` takes it.
+        messages: the chat, as (role, content).
         gold: the gold answer.
         tolerance: largest absolute difference that is right, or None.
     """
@@ -35,40 +40,42 @@ class Problem:
 
     @property
     def chat(self) -> list[dict[str, str]]:
-        """The messages as dictionaries of role and content."""
+        """The messages as ``apply_chat_template`` takes them."""
         return [{"role": role, "content": content} for role, content in self.messages]
 
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """All problems by benchmark, in order, and what they were read from.
-
-    Attributes:
-        problems: by benchmark.
-        sha256: of the files, by name.
-    """
+    """All problems by benchmark, in order, and the SHA-256 of the files they were read from, by name."""
 
     problems: dict[str, list[Problem]]
     sha256: dict[str, str]
 
+    def first(self, limit: int | None) -> Benchmarks:
+        """The first ``limit`` problems of every benchmark, or all; ValueError if it is below 1."""
+        if limit is None:
+            return self
+        if limit < 1:
+            raise ValueError(f"limit={limit} must be 1 or more.")
+        problems = {name: members[:limit] for name, members in self.problems.items()}
+        return Benchmarks(problems, {**self.sha256, "limit": str(limit)})
+
 
 def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmarks:
-    """The problems of all test files in a folder.
+    """The problems of all ``SET_test.parquet`` files in a folder.
 
     Args:
-        folder: with ``SET_test.parquet`` files in verl's schema.
+        folder: with files in verl's schema.
         only: benchmarks to keep; None for all.
 
     Raises: ValueError naming folder or file and the remedy, where there is none, one that is wanted is missing, a
         column is missing, a row is not verl's or an id comes twice.
     """
-    files = sorted(folder.glob("*_test.parquet"))
     found: dict[str, list[Problem]] = {}
     sha256 = {}
-    for file in files:
+    for file in sorted(folder.glob("*_test.parquet")):
         problems = _read(file)
-        names = {problem.benchmark for problem in problems}
-        if only is not None and not names & set(only):
+        if only is not None and not {problem.benchmark for problem in problems} & set(only):
             continue
         for problem in problems:
             if only is None or problem.benchmark in only:
@@ -100,34 +107,116 @@ def _read(file: Path) -> list[Problem]:
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    extra = mapping(row["extra_info"], "extra_info")
-    gold = mapping(row["reward_model"], "reward_model").get("ground_truth")
+    extra = of_type(row["extra_info"], "extra_info", Mapping)
+    gold = of_type(row["reward_model"], "reward_model", Mapping).get("ground_truth")
+    prompt, tolerance = row["prompt"], extra.get("tolerance")
+    if not isinstance(prompt, list) or not prompt:
+        raise ValueError("field 'prompt' is empty or no list, want a chat")
+    messages = [of_type(message, "prompt", Mapping) for message in prompt]
+    if not is_missing(tolerance) and (not _is_number(tolerance) or tolerance < 0):
+        raise ValueError("field 'extra_info.tolerance' must be a finite number of 0 or more, or null")
     return Problem(
         benchmark_name(row["data_source"]),
         problem_id(extra.get("index")),
-        _messages(row["prompt"]),
+        tuple((text(one.get("role"), "prompt.role"), text(one.get("content"), "prompt.content")) for one in messages),
         str(gold) if _is_number(gold) else text(gold, "reward_model.ground_truth"),
-        _tolerance(extra.get("tolerance")),
+        None if is_missing(tolerance) else float(tolerance),
     )
-
-
-def _messages(prompt: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(prompt, list) or not prompt:
-        raise ValueError("field 'prompt' is empty or no list, want a chat")
-    messages = [mapping(message, "prompt") for message in prompt]
-    return tuple(
-        (text(message.get("role"), "prompt.role"), text(message.get("content"), "prompt.content"))
-        for message in messages
-    )
-
-
-def _tolerance(value: Any) -> float | None:
-    if is_missing(value):
-        return None
-    if not _is_number(value) or value < 0:
-        raise ValueError("field 'extra_info.tolerance' must be a finite number of 0 or more, or null")
-    return float(value)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class _Columns(ValueError):
+    """The columns of a file are not those wanted."""
+
+
+def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file, a batch in memory at a time.
+
+    Args:
+        file: the file.
+        columns: that it must have; others are not read.
+        optional: that are read too, where it has them.
+
+    Raises: ValueError naming the file if it is no readable parquet, has a column twice or lacks one.
+    """
+    number = 0
+    try:
+        with pq.ParquetFile(file) as content:
+            names = content.schema_arrow.names
+            for name in columns:
+                if names.count(name) != 1:
+                    found = f"has {names.count(name)} columns {name!r}" if name in names else f"has no column {name!r}"
+                    raise _Columns(f"{file} {found}: it must have one each of {', '.join(columns)}.")
+            for batch in content.iter_batches(BATCH, columns=[name for name in names if name in {*columns, *optional}]):
+                for row in batch.to_pylist():
+                    yield row
+                    number += 1
+    except _Columns:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{file}: row {number} or after is no readable parquet ({brief(error)}): make it again."
+        ) from error
+
+
+def json_value(text: str | bytes) -> Any:
+    """The value of a text, in UTF-8 if it is bytes; ValueError also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def benchmark_name(value: Any) -> str:
+    """The name of a benchmark, which is printed and names a file; ValueError without the place, as the caller adds."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > NAME_LENGTH:
+        raise ValueError(f"the benchmark {shown(value)} must be printable text of 1 to {NAME_LENGTH} characters")
+    return value
+
+
+def problem_id(value: Any) -> str:
+    """The id of a problem as text, from text or a whole number; ValueError without the place."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else value
+    if not isinstance(text, str) or not text or not text.isprintable() or len(text) > ID_LENGTH:
+        raise ValueError(
+            f"the problem {shown(value)} must be a number or printable text of at most {ID_LENGTH} characters"
+        )
+    return text
+
+
+def text(value: Any, name: str) -> str:
+    """A field that must be text; ValueError without the place."""
+    return str(of_type(value, name, str))
+
+
+def of_type(value: Any, name: str, kind: type) -> Any:
+    """A field that must be ``str`` or ``Mapping``; ValueError without the place."""
+    if not isinstance(value, kind):
+        raise ValueError(f"field {name!r} is {shown(value)}, want {'text' if kind is str else 'a mapping'}")
+    return value
+
+
+def whole_number(value: Any, name: str) -> int:
+    """A field that must be 0 or more and fit into 31 bits (``3.0`` does, as pandas writes 3); ValueError otherwise."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31 and value == int(value):
+        return int(value)
+    raise ValueError(f"field {name!r} is {shown(value)}, want a whole number of 0 or more")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field says nothing: null, or the NaN that pandas makes of it."""
+    return value is None or isinstance(value, float) and math.isnan(value)
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """A value as messages have it: in ASCII, the rest of a long one left out."""
+    text = ascii(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def brief(error: BaseException) -> str:
+    """What a library's error says, on one line and not long."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,25 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from repo_verl.evaluate.grading import Graded
-from repo_verl.evaluate.reading import benchmark_name, parquet_rows, problem_id
-from repo_verl.evaluate.stats import avg_at_k, bootstrap_interval, macro_interval, maj_at_k, pass_at_k
-from repo_verl.evaluate.store import TOO_LONG
+from repo_verl.atomic_files import write_atomically
+from repo_verl.evaluate.compare import aligned
+from repo_verl.evaluate.completions import TOO_LONG, Graded
+from repo_verl.evaluate.problems import benchmark_name, parquet_rows, problem_id
+from repo_verl.evaluate.stats import avg_at_k, macro_interval, maj_at_k, pass_at_k
 
-SCHEMA = pa.schema(
-    [
-        ("benchmark", pa.string()),
-        ("problem", pa.string()),
-        ("sample", pa.int32()),
-        ("completion", pa.string()),
-        ("tokens", pa.int32()),
-        ("finish", pa.string()),
-        ("extracted", pa.string()),
-        ("gold", pa.string()),
-        ("status", pa.string()),
-        ("correct", pa.bool_()),
-    ]
-)
+SCHEMA = pa.schema({
+    "benchmark": pa.string(), "problem": pa.string(), "sample": pa.int32(), "completion": pa.string(),
+    "tokens": pa.int32(), "finish": pa.string(), "extracted": pa.string(), "gold": pa.string(), "status": pa.string(),
+    "correct": pa.bool_(),
+})  # fmt: skip
 
 Values = dict[str, np.ndarray]
 """Measures by name, (P,) values of the problems each."""
@@ -54,23 +45,16 @@ def metrics(graded: Mapping[str, Sequence[Graded]], settings: Mapping[str, Any])
         content["benchmarks"][name] = {
             "problems": len(next(iter(values[name].values()))),
             "samples": max(sample.sample for sample in samples) + 1,
-            **{measure: estimate(found) for measure, found in values[name].items()},
+            **{measure: _estimate({name: found}) for measure, found in values[name].items()},
             **_shares(samples),
         }
     for title, measure in (("avg", "avg@"), ("maj", "maj@")):
-        chosen = {name: _measure(found, measure) for name, found in values.items()}
-        low, high = macro_interval(chosen)
-        mean = float(np.mean([found.mean() for found in chosen.values()]))
-        content["macro"][title] = {"value": mean, "low": low, "high": high}
+        content["macro"][title] = _estimate({name: _measure(found, measure) for name, found in values.items()})
     return content
 
 
 def measures(samples: Sequence[Graded]) -> Values:
-    """The measures of one benchmark, problem by problem.
-
-    Args:
-        samples: all samples of all problems, ordered by problem, as many of each.
-    """
+    """The measures of one benchmark, problem by problem, from as many samples of each, ordered by problem."""
     by_problem: dict[str, list[Graded]] = {}
     for sample in samples:
         by_problem.setdefault(sample.problem.id, []).append(sample)
@@ -86,35 +70,23 @@ def measures(samples: Sequence[Graded]) -> Values:
     return found
 
 
-def estimate(values: np.ndarray) -> dict[str, float]:
-    """Mean and 95 % interval over problems.
-
-    Args:
-        values: (P,) of the problems.
-    """
-    low, high = bootstrap_interval(values)
-    return {"value": float(values.mean()), "low": low, "high": high}
+def _estimate(values: Values) -> dict[str, float]:
+    """Mean over benchmarks of the mean over problems, and its 95 % interval."""
+    low, high = macro_interval(values)
+    return {"value": float(np.mean([found.mean() for found in values.values()])), "low": low, "high": high}
 
 
 def write_completions(graded: Mapping[str, Sequence[Graded]], path: Path) -> None:
-    """Write all samples as parquet, whole or not at all.
-
-    Args:
-        graded: the samples of every benchmark.
-        path: the file.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with pq.ParquetWriter(temporary, SCHEMA) as writer:
+    """Write all samples as parquet, a row group per benchmark, whole or not at all."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, SCHEMA) as writer:
         for samples in graded.values():
             writer.write_table(pa.Table.from_pylist([_row(sample) for sample in samples], SCHEMA))
-    os.replace(temporary, path)
+    write_atomically(path, sink.getvalue().to_pybytes())
 
 
 def read_values(folder: Path) -> dict[str, dict[str, float]]:
-    """Share of right samples of every problem of an evaluation, by benchmark.
-
-    Args:
-        folder: that ``repo-verl evaluate`` wrote.
+    """Share of right samples of every problem, by benchmark, of a folder that ``repo-verl evaluate`` wrote.
 
     Raises: ValueError where it has no ``completions.parquet``, or naming what is wrong with it.
     """
@@ -136,11 +108,7 @@ def read_values(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def table(content: Mapping[str, Any]) -> str:
-    """The metrics as text, a line a benchmark, in per cent.
-
-    Args:
-        content: of ``metrics.json``.
-    """
+    """The content of ``metrics.json`` as text, a line per benchmark, in per cent."""
     rows = [
         ["benchmark", "problems", "samples", "avg", "95 % interval", "pass@n", "maj@n", "cut", "no answer", "tokens"]
     ]
@@ -151,14 +119,7 @@ def table(content: Mapping[str, Any]) -> str:
         shares = [_percent(found["truncated"]), _percent(found["unanswered"])]
         rows.append([name, str(found["problems"]), str(n), *_interval(found[f"avg@{n}"]), *many, *shares, tokens])
     rows.append(["macro average", "", "", *_interval(content["macro"]["avg"]), "", "", "", "", ""])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def _measure(values: Values, prefix: str) -> np.ndarray:

@@ -1,20 +1,20 @@
-"""One evaluation: generate what is missing, grade, write."""
+"""One evaluation: generate or read what is missing, grade, write."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from repo_verl.evaluate import results
-from repo_verl.evaluate.grading import Graded, grade_all
-from repo_verl.evaluate.problems import Benchmarks, Problem
-from repo_verl.evaluate.protocol import Protocol
-from repo_verl.evaluate.reading import (
+from repo_verl.atomic_files import write_atomically
+from repo_verl.evaluate import Protocol, generate, results
+from repo_verl.evaluate.completions import Completion, Graded, Samples, Store, grade_all
+from repo_verl.evaluate.model import resolve
+from repo_verl.evaluate.problems import (
+    Benchmarks,
     benchmark_name,
     brief,
     is_missing,
@@ -24,18 +24,14 @@ from repo_verl.evaluate.reading import (
     text,
     whole_number,
 )
-from repo_verl.evaluate.store import Completion, Store, write_json
 from repo_verl.secrets import redact
-
-logger = logging.getLogger(__name__)
-
-Samples = dict[tuple[str, str], list[Completion]]
 
 
 def evaluate(
     model: str, benchmarks: Benchmarks, output: Path, protocol: Protocol, engine: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Evaluate a model; what an earlier run of the same settings finished is not generated again.
+    """Evaluate a model and return the content of ``metrics.json``; what an earlier run of the same settings finished
+    is not generated again.
 
     Args:
         model: see ``repo_verl.evaluate.model.resolve``.
@@ -44,12 +40,8 @@ def evaluate(
         protocol: sampling settings.
         engine: further arguments of ``vllm.LLM``.
 
-    Returns: the content of ``metrics.json``.
-
     Raises: ValueError for a model or folder that can't be used; what vLLM raises.
     """
-    from repo_verl.evaluate.model import resolve
-
     output.mkdir(parents=True, exist_ok=True)
     found = resolve(model, output)
     settings = {
@@ -57,90 +49,76 @@ def evaluate(
         **protocol.as_json(),
     }  # fmt: skip
     store = Store(output, settings)
-    _check_stored(store, benchmarks, protocol)
     every = [problem for problems in benchmarks.problems.values() for problem in problems]
+    for problem in every:
+        wanted = protocol.samples_of(problem.benchmark)
+        stored = len(store.finished.get((problem.benchmark, problem.id), range(wanted)))
+        if stored != wanted:
+            raise ValueError(
+                f"{store.folder} has {stored} samples of problem {problem.id!r} of {problem.benchmark!r}, want "
+                f"{wanted}: delete its line."
+            )
     todo = [problem for problem in every if (problem.benchmark, problem.id) not in store.finished]
     if todo:
-        from repo_verl.evaluate.generate import generate
-
-        progress = tqdm(total=len(every), initial=len(every) - len(todo), desc="problems", unit="")
-        for problem, samples in generate(found.path, protocol, todo, engine):
-            store.add(problem.benchmark, problem.id, samples)
-            progress.update()
-        progress.close()
-    return finish(benchmarks, store.finished, output, settings, protocol.template)
-
-
-def _check_stored(store: Store, benchmarks: Benchmarks, protocol: Protocol) -> None:
-    for name, problems in benchmarks.problems.items():
-        wanted = protocol.samples_of(name)
-        for problem in problems:
-            found = len(store.finished.get((name, problem.id), range(wanted)))
-            if found != wanted:
-                raise ValueError(
-                    f"{store.folder} has {found} samples of problem {problem.id!r} of {name!r}, want {wanted}: "
-                    "delete its line."
-                )
+        with tqdm(total=len(every), initial=len(every) - len(todo), desc="problems", unit="") as progress:
+            for problem, samples in generate.generate(found.path, protocol, todo, engine):
+                store.add(problem.benchmark, problem.id, samples)
+                progress.update()
+    return _finish(benchmarks, store.finished, output, settings, protocol.template)
 
 
 def grade_file(
     file: Path, benchmarks: Benchmarks, output: Path, template: str = "boxed", skip_others: bool = False
 ) -> dict[str, Any]:
-    """Grade completions that exist already.
+    """Grade completions that exist already and return the content of ``metrics.json``.
 
     Args:
-        file: jsonl or parquet with the columns ``benchmark``, ``problem`` (the id, see :class:`Problem`) and
-            ``completion``, and, where known, ``sample``, ``tokens`` and ``finish``.
+        file: see :func:`read_file`.
         benchmarks: the problems; all of them must have as many completions as the others of their benchmark.
         output: folder for ``completions.parquet`` and ``metrics.json``.
         template: where the answer is looked for.
         skip_others: leave out rows of other benchmarks instead of refusing them.
 
-    Returns: the content of ``metrics.json``.
+    Raises: ValueError naming the file, and the row or problem, where it does not fit the benchmarks.
+    """
+    found = read_file(file, benchmarks, skip_others)
+    output.mkdir(parents=True, exist_ok=True)
+    settings = {"completions": file.name, "benchmarks": benchmarks.sha256, "template": template}
+    return _finish(benchmarks, found, output, settings, template)
+
+
+def _finish(
+    benchmarks: Benchmarks, completions: Samples, output: Path, settings: Mapping[str, Any], template: str
+) -> dict[str, Any]:
+    """Grade all completions and write ``completions.parquet`` and ``metrics.json``, whose content is returned."""
+    rows = [
+        (problem, number, completion)
+        for problems in benchmarks.problems.values()
+        for problem in problems
+        for number, completion in enumerate(completions[problem.benchmark, problem.id])
+    ]
+    graded: dict[str, list[Graded]] = {}
+    for sample in grade_all(tqdm(rows, desc="grading", unit=""), template):
+        graded.setdefault(sample.problem.benchmark, []).append(sample)
+    results.write_completions(graded, output / "completions.parquet")
+    content = json.dumps(results.metrics(graded, settings), indent=2)
+    write_atomically(output / "metrics.json", content + "\n")
+    return dict(json.loads(content))
+
+
+def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
+    """The completions of a jsonl or parquet file, as many for each problem of a benchmark.
+
+    Args:
+        file: with ``benchmark``, ``problem``, ``completion`` and, where known, ``sample``, ``tokens`` and ``finish``.
+        benchmarks: the problems.
+        skip_others: leave out rows of other benchmarks instead of refusing them.
 
     Raises: ValueError naming the file, and the row or problem, where it does not fit the benchmarks.
     """
-    found = _read_file(file, benchmarks, skip_others)
-    output.mkdir(parents=True, exist_ok=True)
-    settings = {"completions": file.name, "benchmarks": benchmarks.sha256, "template": template}
-    return finish(benchmarks, found, output, settings, template)
-
-
-def finish(
-    benchmarks: Benchmarks, completions: Samples, output: Path, settings: Mapping[str, Any], template: str
-) -> dict[str, Any]:
-    """Grade all completions and write ``completions.parquet`` and ``metrics.json``.
-
-    Args:
-        benchmarks: the problems.
-        completions: samples by benchmark and problem.
-        output: the folder.
-        settings: repeated in ``metrics.json``.
-        template: where the answer is looked for.
-
-    Returns: the content of ``metrics.json``.
-    """
-    total = sum(len(samples) for samples in completions.values())
-    progress = tqdm(_rows(benchmarks, completions), total=total, desc="grading", unit="")
-    graded: dict[str, list[Graded]] = {}
-    for sample in grade_all(progress, template):
-        graded.setdefault(sample.problem.benchmark, []).append(sample)
-    results.write_completions(graded, output / "completions.parquet")
-    content = results.metrics(graded, settings)
-    write_json(content, output / "metrics.json")
-    return json.loads(json.dumps(content))
-
-
-def _rows(benchmarks: Benchmarks, completions: Samples) -> Iterator[tuple[Problem, int, Completion]]:
-    for problems in benchmarks.problems.values():
-        for problem in problems:
-            for number, completion in enumerate(completions[problem.benchmark, problem.id]):
-                yield problem, number, completion
-
-
-def _read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
-    known = {(p.benchmark, p.id) for problems in benchmarks.problems.values() for p in problems}
-    found: dict[tuple[str, str], dict[int, Completion]] = {key: {} for key in known}
+    found: dict[tuple[str, str], dict[int, Completion]] = {
+        (problem.benchmark, problem.id): {} for problems in benchmarks.problems.values() for problem in problems
+    }
     for number, row in enumerate(_file_rows(file)):
         missing = [name for name in ("benchmark", "problem", "completion") if row.get(name) is None]
         if missing:
@@ -151,7 +129,7 @@ def _read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples
             raise ValueError(f"{file}, row {number}: {error}.") from error
         if skip_others and key[0] not in benchmarks.problems:
             continue
-        if key not in known:
+        if key not in found:
             raise ValueError(f"{file}, row {number}: benchmark {key[0]!r} has no problem {key[1]!r}.")
         sample = len(found[key]) if given is None else given
         if sample in found[key]:
@@ -159,7 +137,14 @@ def _read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples
                 f"{file}, row {number}: sample {sample} of problem {key[1]!r} of {key[0]!r} is there twice."
             )
         found[key][sample] = completion
-    _same_counts(file, benchmarks, found)
+    for name, problems in benchmarks.problems.items():
+        most = max(len(found[name, problem.id]) for problem in problems)
+        for problem in problems:
+            if (count := len(found[name, problem.id])) != most or not count:
+                raise ValueError(
+                    f"{file}: problem {problem.id!r} of {name!r} has {count} completions, others {most}: add the "
+                    "missing ones (an empty text counts as wrong), or name the benchmarks to grade with --only."
+                )
     return {key: [samples[number] for number in sorted(samples)] for key, samples in found.items()}
 
 
@@ -169,18 +154,6 @@ def _row_parts(row: Mapping[str, Any]) -> tuple[tuple[str, str], int | None, Com
     completion = Completion(text(row["completion"], "completion"), row.get("tokens"), finish)
     sample = None if is_missing(row.get("sample")) else whole_number(row["sample"], "sample")
     return (benchmark_name(row["benchmark"]), problem_id(row["problem"])), sample, completion
-
-
-def _same_counts(file: Path, benchmarks: Benchmarks, found: Mapping[tuple[str, str], Mapping[int, Completion]]) -> None:
-    for name, problems in benchmarks.problems.items():
-        counts = {problem.id: len(found[name, problem.id]) for problem in problems}
-        most = max(counts.values())
-        for problem, count in counts.items():
-            if count != most or not count:
-                raise ValueError(
-                    f"{file}: problem {problem!r} of {name!r} has {count} completions, others {most}: add the missing "
-                    "ones (an empty text counts as wrong), or name the benchmarks to grade with --only."
-                )
 
 
 def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -196,22 +169,3 @@ def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:
             if not isinstance(row, dict):
                 raise ValueError(f"{file}, line {number} is no JSON object (but a {type(row).__name__}).")
             yield row
-
-
-def select(benchmarks: Benchmarks, limit: int | None) -> Benchmarks:
-    """The first ``limit`` problems of every benchmark, for a quick look.
-
-    Args:
-        benchmarks: all problems.
-        limit: how many; None for all.
-
-    Raises: ValueError if it is below 1.
-    """
-    if limit is None:
-        return benchmarks
-    if limit < 1:
-        raise ValueError(f"limit={limit} must be 1 or more.")
-    kept: dict[str, Sequence[Problem]] = {name: problems[:limit] for name, problems in benchmarks.problems.items()}
-    return Benchmarks(
-        {name: list(problems) for name, problems in kept.items()}, {**benchmarks.sha256, "limit": str(limit)}
-    )

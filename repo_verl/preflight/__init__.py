@@ -1,1 +1,1 @@
-"""What a run needs, by estimate, and what would stop it, looked at before Ray starts. No import of torch or verl."""
+"""What would stop a run, found before Ray starts. No import of torch or verl."""

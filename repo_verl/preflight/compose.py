@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+Config = Mapping[str, Any]
+"""A composed configuration in plain dicts and lists."""
 
 
 def verl_config_dir() -> Path:

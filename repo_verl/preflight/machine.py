@@ -1,86 +1,70 @@
-"""What this machine has: GPUs, memory, disk."""
+"""What this machine and its Ray offer a run: GPUs and logical CPUs."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from repo_verl import host_memory
 from repo_verl.config import lookup
-from repo_verl.preflight.settings import Config
-from repo_verl.step_folders import folder_of, steps_in
+from repo_verl.preflight.compose import Config
+from repo_verl.preflight.sizes import whole
 
-GIB = 2.0**30
-QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits")
-
-
-@dataclasses.dataclass(frozen=True)
-class Gpu:
-    """One visible GPU: bytes in all and bytes free; None where nvidia-smi does not say."""
-
-    total: float | None
-    free: float | None
+QUERY = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
+CPUS_PER_GPU = 3
+"""CPUs that verl's resource pool reserves for a GPU, where trainers and engines share GPUs."""
+STORAGE_UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class Gpus:
     """What is known of this machine's GPUs.
 
     Attributes:
-        gpus: those that CUDA would show.
+        count: of those that CUDA would show.
         doubt: why there may be others; empty where nvidia-smi answered and its answer was understood.
     """
 
-    gpus: tuple[Gpu, ...] = ()
+    count: int = 0
     doubt: str = ""
 
 
-def parse_gpus(listing: str, visible: str | None) -> Seen:
+def count_gpus(environment: Mapping[str, str] = os.environ) -> Gpus:
+    """The GPUs that CUDA would show here, as far as nvidia-smi tells."""
+    try:
+        done = subprocess.run(QUERY, capture_output=True, text=True, check=False, timeout=60)
+        if "no devices were found" in (done.stdout + done.stderr).lower():
+            return Gpus()
+        if done.returncode:
+            return Gpus(doubt=f"nvidia-smi failed with status {done.returncode}")
+        return read_listing(done.stdout, environment.get("CUDA_VISIBLE_DEVICES"))
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return Gpus(doubt=f"nvidia-smi gave no answer ({type(error).__name__})")
+
+
+def read_listing(listing: str, visible: str | None) -> Gpus:
     """GPUs of nvidia-smi's table, those that ``CUDA_VISIBLE_DEVICES`` leaves (numbers, UUIDs, MIG names; None: all).
 
     Raises:
         ValueError: if a line is none of the table.
     """
-    found: dict[str, Gpu] = {}
+    names = []
     for line in listing.strip().splitlines():
-        index, uuid, total, free = (part.strip() for part in line.split(","))
-        found[index] = found[uuid] = Gpu(_mebibytes(total), _mebibytes(free))
+        index, uuid = (part.strip() for part in line.split(","))
+        names += [index, uuid]
     if visible is None:
-        return Seen(tuple(gpu for name, gpu in found.items() if name.isdigit()))
-    gpus, doubt = [], ""
+        return Gpus(len(names) // 2)
+    count = 0
     for name in (part.strip() for part in visible.split(",")):
-        named = [gpu for key, gpu in found.items() if key == name or (len(name) > 4 and key.startswith(name))]
-        if name.startswith("MIG-"):
-            named = [Gpu(None, None)]  # a part of a GPU, of which the table says nothing
-        if not named:  # CUDA shows what stands before the first name that it doesn't know
+        listed = any(known == name or (len(name) > 4 and known.startswith(name)) for known in names)
+        if not listed and not name.startswith("MIG-"):  # CUDA shows what stands before the first name it doesn't know
             known = re.fullmatch(r"-?[0-9]*", name)
-            doubt = "" if known else f"CUDA_VISIBLE_DEVICES={visible} names what nvidia-smi does not list"
-            break
-        gpus.append(named[0])
-    return Seen(tuple(gpus), doubt)
-
-
-def _mebibytes(text: str) -> float | None:
-    """Bytes; None for ``[N/A]``, as for GPUs that share the host's memory."""
-    return float(text) * 2**20 if re.fullmatch(r"[0-9.]+", text) else None
-
-
-def find_gpus(environment: Mapping[str, str] = os.environ) -> Seen:
-    """The GPUs that CUDA would show here, as far as nvidia-smi tells."""
-    try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, check=False, timeout=60)
-        if "no devices were found" in (done.stdout + done.stderr).lower():
-            return Seen()
-        if done.returncode:
-            return Seen(doubt=f"nvidia-smi failed with status {done.returncode}")
-        return parse_gpus(done.stdout, environment.get("CUDA_VISIBLE_DEVICES"))
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return Seen(doubt=f"nvidia-smi gave no answer ({type(error).__name__})")
+            return Gpus(count, "" if known else f"CUDA_VISIBLE_DEVICES={visible} names what nvidia-smi does not list")
+        count += 1
+    return Gpus(count)
 
 
 def has_cluster(config: Config, environment: Mapping[str, str] = os.environ) -> bool:
@@ -90,60 +74,61 @@ def has_cluster(config: Config, environment: Mapping[str, str] = os.environ) -> 
     return (Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster").exists()
 
 
-def available_memory(
-    meminfo: Path = host_memory.MEMINFO,
-    cgroup: Path = host_memory.CGROUP,
-    own: Path = host_memory.OWN,
-    most: str | None = None,
-) -> float:
-    """Bytes that a new run may use: what is left of this machine's memory (``host_memory``), at most ``most`` GiB.
+def find_gpu_problems(config: Config, gpus: Gpus) -> Iterator[str]:
+    """Fewer GPUs on this machine, or in Ray on the CPU backend, than the run asks for, where that is certain."""
+    wanted = whole(config, "trainer.n_gpus_per_node")
+    workers = wanted * whole(config, "trainer.nnodes")
+    logical = lookup(config, "ray_kwargs.ray_init.num_gpus")  # null: Ray, or an existing cluster, decides
+    if lookup(config, "trainer.device") == "cpu":
+        if logical is not None and logical < workers and not has_cluster(config):
+            yield (
+                f"ray_kwargs.ray_init.num_gpus={logical} is less than the {workers} workers of "
+                f"trainer.n_gpus_per_node={wanted}, which Ray would wait for: set it to {workers}."
+            )
+    elif gpus.count < wanted and _doubt(config, gpus) is None:
+        yield (
+            f"trainer.n_gpus_per_node={wanted} is more than the {gpus.count} GPUs that this machine shows: "
+            f"set NUM_GPUS={gpus.count} (trainer.n_gpus_per_node), or CUDA_VISIBLE_DEVICES to more of them."
+            if gpus.count
+            else f"trainer.n_gpus_per_node={wanted} and this machine shows no GPU: look at nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES, or set CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu for a small model."
+        )
+
+
+def find_gpu_notices(config: Config, gpus: Gpus) -> Iterator[str]:
+    """A line where GPUs could not be counted."""
+    wanted, doubt = whole(config, "trainer.n_gpus_per_node"), _doubt(config, gpus)
+    if lookup(config, "trainer.device") != "cpu" and gpus.count < wanted and doubt is not None:
+        yield f"GPUs not checked, trainer.n_gpus_per_node={wanted} and {gpus.count} seen here: {doubt}"
+
+
+def _doubt(config: Config, gpus: Gpus) -> str | None:
+    """Why this machine's GPUs do not decide; None where they do."""
+    device = lookup(config, "trainer.device")
+    if device != "cuda":
+        return f"trainer.device={device}"
+    if has_cluster(config):
+        return "a Ray cluster that runs already decides"
+    if not gpus.count and whole(config, "trainer.nnodes") > 1:
+        return "a run of several nodes"
+    return gpus.doubt or None
+
+
+def find_cpu_doubt(config: Config, cpus: int | None = None) -> Iterator[str]:
+    """Fewer logical CPUs than Ray's processes reserve on one machine, for which they would wait without a message.
 
     Args:
-        meminfo: as for :func:`repo_verl.host_memory.available_memory`.
-        cgroup: likewise.
-        own: likewise.
-        most: GiB.
-
-    Raises:
-        ValueError: if ``most`` is no number.
+        config: the configuration.
+        cpus: logical CPUs of this machine; None: counted.
     """
-    left = host_memory.available_memory(meminfo, cgroup, own)
-    return min(left, gibibytes("HOST_GIB", most)) if most else left
-
-
-def gibibytes(name: str, text: str) -> float:
-    """Bytes of an environment variable in GiB.
-
-    Raises:
-        ValueError: naming variable and value, if it is no positive number.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise ValueError(f"{name}={text} is no number of GiB: set it to one above 0 or unset it.")
-    return value * GIB
-
-
-def existing_parent(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    folder = folder.expanduser().absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def free_disk(folder: Path) -> float:
-    """Bytes free where a folder is or will be."""
-    return float(shutil.disk_usage(existing_parent(folder)).free)
-
-
-def checkpoint_bytes(folder: Path) -> float:
-    """Bytes of the checkpoints that lie in a run's folder."""
-    root = str(folder.expanduser())
-    files = [
-        Path(parent, name)
-        for step in steps_in(root)
-        for parent, _, names in os.walk(folder_of(root, step))
-        for name in names
-    ]
-    return float(sum(file.lstat().st_size for file in files))
+    there = lookup(config, "ray_kwargs.ray_init.num_cpus") or cpus or os.cpu_count() or 1
+    if lookup(config, "trainer.device") == "cpu" or whole(config, "trainer.nnodes") > 1 or has_cluster(config):
+        return
+    units, gpus = whole(config, STORAGE_UNITS, 8), whole(config, "trainer.n_gpus_per_node")
+    needed = 2 + units + CPUS_PER_GPU * gpus  # 2: the trainer's process and TransferQueue's controller
+    if there < needed:
+        yield (
+            f"{STORAGE_UNITS}={units} and trainer.n_gpus_per_node={gpus} reserve {needed} CPUs in Ray, which has "
+            f"{there} and would wait for more: set {STORAGE_UNITS} to {max(1, units - (needed - there))}, or "
+            f"ray_kwargs.ray_init.num_cpus={needed} (they are counted, not bound)."
+        )

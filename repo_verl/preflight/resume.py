@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from repo_verl.config import lookup, shown
-from repo_verl.preflight.settings import Config
+from repo_verl.preflight.compose import Config
 from repo_verl.secrets import hidden, redact, without_credentials
 from repo_verl.step_folders import tracker_text
 
@@ -16,32 +16,22 @@ SECTIONS = (
     "algorithm", "actor_rollout_ref.actor.optim", "actor_rollout_ref.actor.policy_loss",
     "reward.custom_reward_function",
 )  # fmt: skip
-"""All keys below them make another experiment, but those of `FREE`."""
+"""All keys below them make another experiment, except those of `FREE`."""
 
-KEYS = (
-    "actor_rollout_ref.model.path", "actor_rollout_ref.model.lora_rank", "actor_rollout_ref.model.lora_alpha",
-    "actor_rollout_ref.model.lora.rank", "actor_rollout_ref.model.lora.alpha",
-    "actor_rollout_ref.model.custom_chat_template",
-    "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.temperature", "actor_rollout_ref.rollout.top_k",
-    "actor_rollout_ref.rollout.top_p", "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "actor_rollout_ref.actor.ppo_epochs", "actor_rollout_ref.actor.clip_ratio",
-    "actor_rollout_ref.actor.clip_ratio_low",
-    "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.actor.clip_ratio_c",
-    "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.loss_scale_factor",
-    "actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef",
-    "actor_rollout_ref.actor.kl_loss_type", "actor_rollout_ref.actor.entropy_coeff", "data.train_files",
-    "data.train_batch_size", "data.max_prompt_length", "data.max_response_length", "data.apply_chat_template_kwargs",
-    "data.seed", "data.shuffle", "reward.reward_manager.name",
-)  # fmt: skip
+_SINGLE = {
+    "actor_rollout_ref.model": "path lora_rank lora_alpha lora.rank lora.alpha custom_chat_template",
+    "actor_rollout_ref.rollout": "n temperature top_k top_p",
+    "actor_rollout_ref.actor": "ppo_mini_batch_size ppo_epochs clip_ratio clip_ratio_low clip_ratio_high clip_ratio_c "
+    "loss_agg_mode loss_scale_factor use_kl_loss kl_loss_coef kl_loss_type entropy_coeff",
+    "data": "train_files train_batch_size max_prompt_length max_response_length seed shuffle "
+    "apply_chat_template_kwargs",
+    "reward": "reward_manager.name",
+}
+KEYS = frozenset(f"{section}.{name}" for section, names in _SINGLE.items() for name in names.split())
 """Single keys that do."""
 
-FREE = tuple(
-    f"algorithm.repo.{name}"
-    for name in (
-        "storage", "storage_processes", "max_tokens", "persist", "prune", "log_prob_dtype", "on_nonfinite",
-        "warn_ratio", "warn_ess",
-    )
-)  # fmt: skip
+_FREE = "storage storage_processes max_tokens persist prune log_prob_dtype on_nonfinite warn_ratio warn_ess"
+FREE = frozenset(f"algorithm.repo.{name}" for name in _FREE.split())
 """Where and how, not what is trained, and what a run that stopped is asked to change."""
 
 MISSING = object()
@@ -68,8 +58,7 @@ def find_other_settings(config: Config) -> Iterator[str]:
         if before is not MISSING and now is not MISSING and _real(now) != _real(before):
             yield (
                 f"{key}={_told(key, now)} was {_told(key, before)} at the last start in trainer.default_local_dir="
-                f"{folder}, whose checkpoints would be resumed: set SKIP_ESTIMATE=1 to go on from them all the same, "
-                "or name another folder (OUTPUT) for another run."
+                f"{folder}, whose checkpoints would be resumed: name another folder (OUTPUT) for another run."
             )
 
 
@@ -100,17 +89,15 @@ def _at(config: Any, key: str) -> Any:
 def _keys(config: Config) -> set[str]:
     found = set(KEYS)
     for section in SECTIONS:
-        found |= {f"{section}.{path}" for path in _paths(without_credentials(lookup(config, section) or {}))}
-    return found - set(FREE)
+        found.update(_paths(without_credentials(lookup(config, section) or {}), section))
+    return found - FREE
 
 
-def _paths(values: Any) -> Iterator[str]:
-    """Dotted paths of all that is no section."""
-    for name, value in (values or {}).items():
-        if isinstance(value, dict):
-            yield from (f"{name}.{path}" for path in _paths(value))
-        else:
-            yield str(name)
+def _paths(values: Mapping[str, Any], section: str) -> Iterator[str]:
+    """Dotted paths of all in a section that is no section."""
+    for name, value in values.items():
+        path = f"{section}.{name}"
+        yield from _paths(value, path) if isinstance(value, dict) else [path]
 
 
 def _load(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The charts of a report: what each shows, how to read it, what it found."""
+"""The charts of a report: what each shows and what it found. How to read each is in the page's template."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from repo_verl.report.curves import Curve, Line, accuracy, line_curves, metric, of_replay, point_curves
-from repo_verl.report.findings import first, gained, held, last, sentences
+from repo_verl.report.curves import Curve, Line, Values, held, line_curves, metric, of_replay, point_curves
+from repo_verl.report.run_log import Log
 from repo_verl.report.runs import Group
-from repo_verl.report.times import time_ratios
+from repo_verl.report.summary import accuracies, median_step
 
-NO_REPLAY = "Nothing to show yet: no run has replayed a row. A prompt replays once its buffer holds min_size rows."
-NOT_LOGGED = "Nothing to show: the logs lack {}, which repo-verl's trainer logs in every step."
+Statistic = Callable[[Sequence[float]], float]
+"""From the values of a run's steps to one."""
+Finding = Callable[[Sequence[Group]], list[str]]
+"""What the logs say about a chart, in a sentence per group."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,7 @@ class Chart:
     section: str
     title: str
     up: str
-    reading: str
-    missing: str
+    found: Finding
     lines: tuple[Line, ...] = ()
     kind: str = "lines"
     percent: bool = False
@@ -34,13 +35,78 @@ class Chart:
     """The axis shows at least that much, so that noise looks small."""
     mark: float | None = None
     """A value with a thin line of its own."""
-    found: Callable[[Sequence[Group]], list[str]] = lambda groups: []
 
     def curves(self, groups: Sequence[Group]) -> list[Curve]:
         """What is drawn; empty if the logs have nothing of it."""
         if self.kind == "points":
             return point_curves(groups, self.lines, of_replay("repo/age_mean"))
         return line_curves(groups, self.lines)
+
+
+def average(group: Group, values: Values, over: Statistic = statistics.fmean) -> float | None:
+    """The mean over a group's runs of ``over`` a run's values (of a smallest the smallest); None without any."""
+    each = [over(list(found.values())) for run in group.runs if (found := values(run.log))]
+    across = over if over in (min, max) else statistics.fmean
+    return across(each) if each else None
+
+
+def sentences(form: str, *parts: tuple[Values, Statistic], plain: tuple[str, Values] | None = None) -> Finding:
+    """For each group that has all the values: its name, and ``form`` filled with a number for each of ``parts``.
+
+    ``plain`` are form and values for groups that replay nothing.
+    """
+
+    def found(groups: Sequence[Group]) -> list[str]:
+        lines = []
+        for group in groups:
+            used, wanted = form, parts
+            if plain is not None and not group.replays:
+                used, wanted = plain[0], ((plain[1], statistics.fmean),)
+            numbers = [average(group, values, over) for values, over in wanted]
+            lines += [] if None in numbers else [f"{group.name}: {used.format(*numbers)}"]
+        return lines
+
+    return found
+
+
+def gained(groups: Sequence[Group]) -> list[str]:
+    """Prompts that give a gradient from only fresh rows, and with replay."""
+    found = []
+    for group in groups:
+        fresh, both = (average(group, metric(f"repo/effective_prompts_{rows}")) for rows in ("fresh", "all"))
+        if fresh is not None and both is not None:
+            gain = f", {both:.1%} with replay: {100 * (both - fresh):+.1f} points" if group.replays else ""
+            found.append(f"{group.name}: {fresh:.1%} from fresh rows{gain}")
+    return found
+
+
+def time_ratios(groups: Sequence[Group]) -> list[str]:
+    """Each group's median step, over that of the one group that replays nothing if there is just one."""
+    steps = {group.name: median_step(group) for group in groups}
+    plain = [group.name for group in groups if not group.replays]
+    base = steps[plain[0]] if len(plain) == 1 else None
+    found = []
+    for group in groups:
+        seconds = steps[group.name]
+        if seconds is not None:
+            over = f", {seconds / base:.2f} times {plain[0]}'s" if base and group.replays else ""
+            found.append(f"{group.name}: {seconds:.2f} s a step{over}")
+    return found
+
+
+def accuracy(log: Log) -> dict[int, float]:
+    """Held-out accuracies by step."""
+    return dict(accuracies(log))
+
+
+def first(values: Sequence[float]) -> float:
+    """Of a run's values."""
+    return values[0]
+
+
+def last(values: Sequence[float]) -> float:
+    """Of a run's values."""
+    return values[-1]
 
 
 BRINGS, MOVED, COST = (
@@ -50,106 +116,76 @@ mean = statistics.fmean
 CHARTS = (
     Chart(
         "accuracy", BRINGS, "Accuracy on the validation problems", "right answers",
-        "Higher is better; the axis need not start at 0. Held out, if data.val_files are not data.train_files. With n"
-        " problems the standard error is up to 50/√n points (512: 2), so a gap of a few points needs several seeds.",
-        "Nothing to show: the logs hold no validation accuracy (val-core/…/acc/mean@N); set trainer.test_freq above 0.",
+        sentences("first {:.1%}, latest {:.1%}", (accuracy, first), (accuracy, last)),
         (Line("accuracy", accuracy),), percent=True, bounds=(0, 1), span=0.2,
-        found=sentences("first {:.1%}, latest {:.1%}", (accuracy, first), (accuracy, last)),
     ),
     Chart(
         "scores", BRINGS, "Mean score of fresh and of replayed rows", "score",
-        "Replayed rows are an earlier policy's: while a run improves, their line follows the fresh one from below.",
-        NOT_LOGGED.format("repo/score_fresh_mean"),
+        sentences("fresh {:.2f}, replayed {:.2f} in steps that replay",
+                  (of_replay("repo/score_fresh_mean"), mean), (of_replay("repo/score_replayed_mean"), mean),
+                  plain=("fresh {:.2f}", metric("repo/score_fresh_mean"))),
         (Line("fresh", metric("repo/score_fresh_mean"), 0),
          Line("replayed", of_replay("repo/score_replayed_mean"), 1, True)), span=0.2,
-        found=sentences("fresh {:.2f}, replayed {:.2f} in steps that replay",
-                        (of_replay("repo/score_fresh_mean"), mean), (of_replay("repo/score_replayed_mean"), mean),
-                        plain=("fresh {:.2f}", metric("repo/score_fresh_mean"))),
     ),
     Chart(
-        "effective_prompts", BRINGS, "Prompts that give a gradient", "share of the step's prompts",
-        "The gap between a run's two lines is what replayed rows add; fresh rows alone is what GRPO would have had.",
-        NOT_LOGGED.format("repo/effective_prompts_fresh"),
-        (Line("fresh rows alone", metric("repo/effective_prompts_fresh"), 1),
+        "effective_prompts", BRINGS, "Prompts that give a gradient", "share of the step's prompts", gained,
+        (Line("only fresh rows", metric("repo/effective_prompts_fresh"), 1),
          Line("with replay", metric("repo/effective_prompts_all"), 0, True)),
-        percent=True, bounds=(0, 1), span=0.4, found=gained,
+        percent=True, bounds=(0, 1), span=0.4,
     ),
     Chart(
         "zero_advantage", BRINGS, "Rows with advantage zero", "share of the rows",
-        "Lower is better: such a row costs time and teaches nothing, as its prompt's rows all have one score.",
-        NOT_LOGGED.format("repo/zero_advantage_share_fresh"),
+        sentences("{:.1%} of fresh rows, {:.1%} of replayed rows in steps that replay",
+                  (of_replay("repo/zero_advantage_share_fresh"), mean),
+                  (of_replay("repo/zero_advantage_share_replayed"), mean),
+                  plain=("{:.1%} of fresh rows", metric("repo/zero_advantage_share_fresh"))),
         (Line("fresh", metric("repo/zero_advantage_share_fresh"), 0),
          Line("replayed", of_replay("repo/zero_advantage_share_replayed"), 1, True)),
         percent=True, bounds=(0, 1), span=0.4,
-        found=sentences("{:.1%} of fresh rows, {:.1%} of replayed rows in steps that replay",
-                        (of_replay("repo/zero_advantage_share_fresh"), mean),
-                        (of_replay("repo/zero_advantage_share_replayed"), mean),
-                        plain=("{:.1%} of fresh rows", metric("repo/zero_advantage_share_fresh"))),
     ),
     Chart(
-        "ratio", MOVED, "Probability ratio of replayed tokens, by age", "now / when written",
-        "A point is one step: mean or largest of its replayed tokens. 1, dotted: the policy has not moved. Means that"
-        " leave 1 as rows age call for a smaller max_age.",
-        NO_REPLAY,
+        "ratio", MOVED, "Importance ratio of replayed tokens, by age", "now / when written",
+        sentences("mean {:.3f}, largest {:,.1f}", (of_replay("repo/ratio_mean_replayed"), mean),
+                  (of_replay("repo/ratio_max_replayed"), max)),
         (Line("mean", of_replay("repo/ratio_mean_replayed"), 0),
-         Line("largest", of_replay("repo/ratio_max_replayed"), 1)),
-        kind="points", mark=1.0,
-        found=sentences("mean {:.3f}, largest {:,.1f}", (of_replay("repo/ratio_mean_replayed"), mean),
-                        (of_replay("repo/ratio_max_replayed"), max)),
+         Line("largest", of_replay("repo/ratio_max_replayed"), 1)), kind="points", mark=1.0,
     ),
     Chart(
         "clip", MOVED, "Replayed tokens cut by the clip, by age", "share of replayed tokens",
-        "A point is one step's mean. Clipped tokens give no gradient (low: A < 0, ratio < 1 − ε; high: A > 0,"
-        " ratio > 1 + ε): the larger their share, the less replay adds.",
-        NO_REPLAY,
+        sentences("{:.1%} low, {:.1%} high", (of_replay("repo/clip_low_replayed"), mean),
+                  (of_replay("repo/clip_high_replayed"), mean)),
         (Line("low", of_replay("repo/clip_low_replayed"), 0), Line("high", of_replay("repo/clip_high_replayed"), 1)),
         kind="points", percent=True, bounds=(0, 1), span=0.02,
-        found=sentences("{:.1%} low, {:.1%} high", (of_replay("repo/clip_low_replayed"), mean),
-                        (of_replay("repo/clip_high_replayed"), mean)),
     ),
     Chart(
-        "ess", MOVED, "What a replayed row is worth (ESS), by age", "ESS / replayed rows",
-        "A point is one step: effective sample size over replayed rows. 1: as good as fresh rows; 0.5: half of them"
-        " would have done.",
-        NO_REPLAY, (Line("ESS", of_replay("repo/ess_replayed")),), kind="points", bounds=(0, 1), span=0.2,
-        found=sentences("{:.2f} on average, lowest {:.2f}", (of_replay("repo/ess_replayed"), mean),
-                        (of_replay("repo/ess_replayed"), min)),
+        "ess", MOVED, "Effective sample size (ESS) of replayed rows, by age", "ESS / replayed rows",
+        sentences("{:.2f} on average, lowest {:.2f}", (of_replay("repo/ess_replayed"), mean),
+                  (of_replay("repo/ess_replayed"), min)),
+        (Line("ESS", of_replay("repo/ess_replayed")),), kind="points", bounds=(0, 1), span=0.2,
     ),
     Chart(
         "age", MOVED, "Age of the replayed rows", "training steps",
-        "Steps since a replayed row was written; with one visit an epoch, the mean is about an epoch's length.",
-        NO_REPLAY,
+        sentences("{:.1f} steps on average, at most {:.0f}", (of_replay("repo/age_mean"), mean),
+                  (of_replay("repo/age_max"), max)),
         (Line("mean", of_replay("repo/age_mean"), 0), Line("oldest", of_replay("repo/age_max"), 1)), bounds=(0, None),
-        found=sentences("{:.1f} steps on average, at most {:.0f}", (of_replay("repo/age_mean"), mean),
-                        (of_replay("repo/age_max"), max)),
     ),
     Chart(
         "effective_steps", COST, "Optimizer steps that changed the model", "effective steps so far",
-        "A line that rises evenly has wasted none; a flat piece is generation without learning.",
-        NOT_LOGGED.format("repo/effective_steps"),
+        sentences("{:,.0f} effective steps", (metric("repo/effective_steps"), last)),
         (Line("effective steps", metric("repo/effective_steps")),), bounds=(0, None),
-        found=sentences("{:,.0f} effective steps", (metric("repo/effective_steps"), last)),
     ),
     Chart(
         "buffer", COST, "Rows held in the buffer", "rows",
-        "Grows until every prompt holds its capacity, then stays; it lies in the host memory of the trainer's process.",
-        "Nothing to show: no run keeps rows (strategy=none), or the logs lack repo/buffer_rows.",
+        sentences("{:,.0f} rows, {:,.0f} response tokens, {:,.2f} MiB", (held("repo/buffer_rows"), last),
+                  (held("repo/buffer_tokens"), last), (held("repo/buffer_bytes", 1 / 2**20), last)),
         (Line("rows", held("repo/buffer_rows")),), bounds=(0, None),
-        found=sentences("{:,.0f} rows, {:,.0f} response tokens, {:,.2f} MiB", (held("repo/buffer_rows"), last),
-                        (held("repo/buffer_tokens"), last), (held("repo/buffer_bytes", 1 / 2**20), last)),
     ),
-    Chart(
-        "time_parts", COST, "Seconds of a training step, by part", "",
-        "Medians over all steps but the first, without validation. Times compare only between runs that had the"
-        " machine to themselves.",
-        "Nothing to show: the logs lack timing_s/step.", kind="bars", found=time_ratios,
-    ),
+    Chart("time_parts", COST, "Seconds of a training step, by part", "", time_ratios, kind="bars"),
     Chart(
         "time_steps", COST, "Seconds of each training step", "seconds",
-        "A level line is a steady run; jumps are a checkpoint or other work on the machine.",
-        "Nothing to show: the logs lack timing_s/step.", (Line("step", metric("timing_s/step")),), bounds=(0, None),
-        found=sentences("{:.2f} s at the fastest, {:.2f} s at the slowest", (metric("timing_s/step"), min),
-                        (metric("timing_s/step"), max)),
+        sentences("{:.2f} s at the fastest, {:.2f} s at the slowest", (metric("timing_s/step"), min),
+                  (metric("timing_s/step"), max)),
+        (Line("step", metric("timing_s/step")),), bounds=(0, None),
     ),
 )  # fmt: skip
 

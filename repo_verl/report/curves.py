@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from repo_verl.report.logs import Log
+from repo_verl.report.run_log import Log
 from repo_verl.report.runs import Group, replayed
-from repo_verl.report.students_t import interval
-from repo_verl.report.summary import accuracies
 
 MOST_POINTS = 120
 """Points of a drawn curve; a longer one is drawn by means of consecutive steps."""
-
 FEWEST_FOR_INTERVAL = 5
 """Runs from which on a band is a 95 % interval of the mean; below, it spans the runs."""
 
@@ -57,84 +54,60 @@ def of_replay(key: str) -> Values:
     return lambda log: {step: data[key] for step, data in log if key in data and replayed(data)}
 
 
-def accuracy(log: Log) -> dict[int, float]:
-    """Held-out accuracies by step."""
-    return dict(accuracies(log))
+def held(key: str, scale: float = 1.0) -> Values:
+    """A metric of the buffer times ``scale``, unless the run keeps no rows."""
+
+    def values(log: Log) -> dict[int, float]:
+        found = {step: scale * value for step, value in metric(key)(log).items()}
+        return found if any(found.values()) else {}
+
+    return values
 
 
 def line_curves(groups: Sequence[Group], lines: Sequence[Line]) -> list[Curve]:
-    """A curve a group and line, over training steps: the mean of the group's runs.
+    """A curve per group and line that has values, over training steps: the mean of the group's runs, with their band.
 
-    Args:
-        groups: of runs.
-        lines: those with ``replay`` are left out for groups that replay nothing.
-
-    Returns:
-        The curves that have a point.
+    Lines with ``replay`` are left out for groups that replay nothing.
     """
     curves = []
     for number, group in enumerate(groups):
         shown = [line for line in lines if group.replays or not line.replay]
         for line in shown:
-            curve = Curve(*_labelled(group, number, line, len(shown)))
             by_run = [line.values(run.log) for run in group.runs]
-            for step in sorted(set().union(*by_run)):
-                values = [points[step] for points in by_run if step in points]
-                low, high = band(values, len(group.runs))
-                _append(curve, step, statistics.fmean(values), low, high)
-            if len(group.runs) == 1:
-                curve.low, curve.high = [], []
-            if curve.x:
-                curves.append(thin(curve))
+            steps = sorted(set().union(*by_run))
+            values = [[points[step] for points in by_run if step in points] for step in steps]
+            curve = _curve(group, number, line, len(shown))
+            curve.x, curve.y = list(steps), [statistics.fmean(found) for found in values]
+            if len(group.runs) > 1:
+                bands = [band(found, len(group.runs)) for found in values]
+                curve.low, curve.high = [low for low, _ in bands], [high for _, high in bands]
+            curves += [thin(curve)] if steps else []
     return curves
 
 
 def point_curves(groups: Sequence[Group], lines: Sequence[Line], x_values: Values) -> list[Curve]:
-    """A cloud of points a group and line: a point a step and run.
-
-    Args:
-        groups: of runs.
-        lines: what stands up.
-        x_values: what stands across.
-
-    Returns:
-        The clouds that have a point.
-    """
+    """A cloud of points per group and line that has values: a point per step and run, over ``x_values``."""
     curves = []
     for number, group in enumerate(groups):
         for line in lines:
-            cloud = Curve(*_labelled(group, number, line, len(lines)))
+            cloud = _curve(group, number, line, len(lines))
             for run in group.runs:
                 across, up = x_values(run.log), line.values(run.log)
                 steps = sorted(across.keys() & up.keys())
-                points = Curve("", number, line.kind, [across[s] for s in steps], [up[s] for s in steps])
+                points = replace(cloud, x=[across[s] for s in steps], y=[up[s] for s in steps])
                 points = thin(points, max(1, MOST_POINTS // len(group.runs)))
-                cloud.x += points.x
-                cloud.y += points.y
-            if cloud.x:
-                curves.append(cloud)
+                cloud.x, cloud.y = cloud.x + points.x, cloud.y + points.y
+            curves += [cloud] if cloud.x else []
     return curves
 
 
-def _labelled(group: Group, number: int, line: Line, lines: int) -> tuple[str, int, int]:
-    return (f"{group.name}, {line.label}", number, line.kind) if lines > 1 else (group.name, number, 0)
-
-
-def _append(curve: Curve, x: float, y: float, low: float, high: float) -> None:
-    for values, value in ((curve.x, x), (curve.y, y), (curve.low, low), (curve.high, high)):
-        values.append(value)
+def _curve(group: Group, number: int, line: Line, lines: int) -> Curve:
+    """Without points; a chart's only line has the group's name and look."""
+    return Curve(f"{group.name}, {line.label}", number, line.kind) if lines > 1 else Curve(group.name, number, 0)
 
 
 def band(values: Sequence[float], runs: int) -> tuple[float, float]:
-    """Around the mean of one step's values: the values' span, or the mean's 95 % t-interval from five runs on.
-
-    Args:
-        values: one a run that has come this far.
-        runs: of the group, which decide what the band is.
-
-    Returns:
-        Lower and upper end.
-    """
+    """Span of one step's values in a group of ``runs`` runs; from five runs on the 95 % t-interval of their mean."""
     if runs < FEWEST_FOR_INTERVAL or len(values) < 2:
         return min(values), max(values)
     _, low, high = interval(values)
@@ -142,15 +115,7 @@ def band(values: Sequence[float], runs: int) -> tuple[float, float]:
 
 
 def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:
-    """The curve with at most ``most`` points, each the mean of as many consecutive ones.
-
-    Args:
-        curve: of any length.
-        most: points.
-
-    Returns:
-        The curve itself if it is short enough.
-    """
+    """The curve with at most ``most`` points, each the mean of as many consecutive ones; itself if short enough."""
     size = math.ceil(len(curve.x) / most)
     if size <= 1:
         return curve
@@ -158,6 +123,32 @@ def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:
     def means(values: list[float]) -> list[float]:
         return [statistics.fmean(values[i : i + size]) for i in range(0, len(values), size)]
 
-    return Curve(
-        curve.label, curve.group, curve.kind, means(curve.x), means(curve.y), means(curve.low), means(curve.high)
-    )
+    return replace(curve, x=means(curve.x), y=means(curve.y), low=means(curve.low), high=means(curve.high))
+
+
+def two_sided(t: float, freedom: int) -> float:
+    """The p-value of Student's t with ``freedom`` >= 1: the finite sums of Abramowitz and Stegun 26.7.3-4."""
+    angle = math.atan(t / math.sqrt(freedom))
+    square, odd = math.cos(angle) ** 2, freedom % 2
+    term, total = (math.cos(angle), 0.0) if odd else (1.0, 0.0)
+    for k in range(freedom // 2):
+        total += term
+        term *= square * ((2 * k + 2) / (2 * k + 3) if odd else (2 * k + 1) / (2 * k + 2))
+    inside = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+    return 1 - abs(inside)
+
+
+def t_quantile(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t with ``freedom`` >= 1, to 1e-9, by bisection."""
+    low, high = 1.0, 16.0  # 1.96 for a normal distribution, 12.7 for 1 degree of freedom
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided(middle, freedom) > 0.05 else (low, middle)
+    return (low + high) / 2
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of two or more values, and lower and upper end of its 95 % t-interval."""
+    mean = statistics.fmean(values)
+    half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half

@@ -15,13 +15,13 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from repo_verl.report.charts import Chart
 from repo_verl.report.curves import Curve
 from repo_verl.report.runs import Group, shorten
 from repo_verl.report.style import DASHES, FONT_POINTS, HATCHES, INCH, LIGHT, WIDTH, Palette, mark_of, settings
-from repo_verl.report.times import ALL_PARTS, shown_parts
+from repo_verl.report.summary import ALL_PARTS, shown_parts
 
 AXES_HEIGHT, TITLE_HEIGHT, LEGEND_HEIGHT = 2.45, 0.25, 1.45 * FONT_POINTS / INCH
 """Inches of a chart without title and legend, of its title, and of a row of its legend."""
@@ -35,50 +35,26 @@ TICKS = (1, 2, 5, 10)
 MARKS_SHOWN = 8
 """Marks on a line, about."""
 
+Legend = list[tuple[Any, str]]
+"""What stands for a curve or a part, and its name; empty if the logs have nothing of the chart."""
+
 
 def svg(chart: Chart, groups: Sequence[Group], palette: Palette) -> str | None:
-    """A chart for the page, without title: the page has it as text.
+    """A chart for the page as an ``<svg>`` element whose ids are no other chart's, without title: the page has it.
 
-    Args:
-        chart: what to show.
-        groups: of runs.
-        palette: light or dark.
-
-    Returns:
-        An ``<svg>`` element whose ids are no other chart's; None if the logs have nothing of it.
+    None if the logs have nothing of it.
     """
-    stream = io.StringIO()
-    with _figure(palette, **{"svg.hashsalt": f"{chart.name}-{palette.name}"}) as figure:
-        if not (rows := _draw(figure, chart, groups, palette, WIDTH)):
-            return None
-        figure.set_size_inches(WIDTH, AXES_HEIGHT + rows * LEGEND_HEIGHT)
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(stream.getvalue(), chart.title)
+    drawn = _picture(chart, groups, palette, False, format="svg", transparent=True, metadata={"Date": None})
+    return None if drawn is None else _inline(drawn.decode(), chart.title)
 
 
 def png(chart: Chart, groups: Sequence[Group]) -> bytes | None:
-    """A chart with its title as a picture of 1,104 pixels' width, light; None if the logs have nothing of it.
-
-    Args:
-        chart: what to show.
-        groups: of runs.
-    """
-    stream = io.BytesIO()
-    with _figure(LIGHT) as figure:
-        if not (rows := _draw(figure, chart, groups, LIGHT, WIDTH, title=True)):
-            return None
-        figure.set_size_inches(WIDTH, AXES_HEIGHT + TITLE_HEIGHT + rows * LEGEND_HEIGHT)
-        figure.savefig(stream, format="png", dpi=240)
-    return stream.getvalue()
+    """A chart with its title, 1,104 pixels wide, light; None if the logs have nothing of it."""
+    return _picture(chart, groups, LIGHT, True, format="png", dpi=240)
 
 
 def overview(charts: Sequence[Chart], groups: Sequence[Group]) -> bytes:
-    """Up to four charts as one picture of 1,980 pixels' width, light.
-
-    Args:
-        charts: that the logs have something of.
-        groups: of runs.
-    """
+    """Up to four charts that the logs have something of as one PNG of 1,980 pixels' width, light."""
     stream = io.BytesIO()
     with _figure(LIGHT) as figure:
         figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.05)
@@ -90,6 +66,16 @@ def overview(charts: Sequence[Chart], groups: Sequence[Group]) -> bytes:
         height = 1.2 * AXES_HEIGHT + TITLE_HEIGHT + max(rows, default=0) * LEGEND_HEIGHT
         figure.set_size_inches(2.4 * WIDTH, 2 * height)
         figure.savefig(stream, format="png", dpi=180)
+    return stream.getvalue()
+
+
+def _picture(chart: Chart, groups: Sequence[Group], palette: Palette, title: bool, **how: Any) -> bytes | None:
+    stream = io.BytesIO()
+    with _figure(palette, **{"svg.hashsalt": f"{chart.name}-{palette.name}"}) as figure:
+        if not (rows := _draw(figure, chart, groups, palette, WIDTH, title)):
+            return None
+        figure.set_size_inches(WIDTH, AXES_HEIGHT + title * TITLE_HEIGHT + rows * LEGEND_HEIGHT)
+        figure.savefig(stream, **how)
     return stream.getvalue()
 
 
@@ -119,38 +105,28 @@ def _draw(
     return math.ceil(len(drawn) / columns)
 
 
-def _curves(axis: Any, chart: Chart, groups: Sequence[Group], palette: Palette) -> list[tuple[Any, str]]:
+def _curves(axis: Any, chart: Chart, groups: Sequence[Group], palette: Palette) -> Legend:
     curves = chart.curves(groups)
-    legend: list[tuple[Any, str]] = []
+    legend: Legend = []
     for curve in curves:
         color = palette.groups[curve.group % len(palette.groups)]
-        look = {
-            "color": color,
-            "marker": mark_of(curve.group),
-            "markerfacecolor": palette.background if curve.kind else color,
-        }
+        face = palette.background if curve.kind else color
+        look: dict[str, Any] = {"color": color, "marker": mark_of(curve.group), "markerfacecolor": face}
+        look["linestyle"] = "" if chart.kind == "points" else DASHES[curve.kind]
         if chart.kind == "points":
-            (line,) = axis.plot(curve.x, curve.y, linestyle="", alpha=0.75, clip_on=False, **look)
+            axis.plot(curve.x, curve.y, alpha=0.75, clip_on=False, **look)
         else:
             every = max(1, len(curve.x) // MARKS_SHOWN)
             start = min(curve.group * every // 2 % every, len(curve.x) - 1)  # so that marks of equal lines are seen
-            (line,) = axis.plot(
-                curve.x, curve.y, linestyle=DASHES[curve.kind], markevery=(start, every), clip_on=False, **look
-            )
+            axis.plot(curve.x, curve.y, markevery=(start, every), clip_on=False, **look)
         if curve.low:
             axis.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
-        legend.append((_sample(line), curve.label))
+        legend.append((Line2D([], [], **look), curve.label))
     if curves:
         _scale(axis, chart, curves)
         if chart.mark is not None:
             axis.axhline(chart.mark, color=palette.soft, linewidth=0.8, linestyle=DASHES[2], zorder=1)
     return legend
-
-
-def _sample(line: Line2D) -> Line2D:
-    """The line as its legend shows it."""
-    names = ("color", "marker", "markerfacecolor", "linestyle")
-    return Line2D([], [], **{name: getattr(line, f"get_{name}")() for name in names})
 
 
 def _scale(axis: Any, chart: Chart, curves: Sequence[Curve]) -> None:
@@ -160,21 +136,21 @@ def _scale(axis: Any, chart: Chart, curves: Sequence[Curve]) -> None:
     points = chart.kind == "points"
     axis.set(xlabel="mean age of the step's replayed rows (steps)" if points else "training step", ylabel=chart.up)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=TICKS))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, 0)))
+    axis.xaxis.set_major_formatter(lambda value, _: _number(value, 0))
     if chart.mark is not None and 0 < LOG_FROM * low < high:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(numticks=6))
         axis.yaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         return
     axis.set_ylim(*limits(low, high, chart))
     axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=TICKS))
     ticks = axis.get_yticks()
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     if chart.percent:
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(100 * value, max(0, digits - 2)) + " %"))
+        axis.yaxis.set_major_formatter(lambda value, _: _number(100 * value, max(0, digits - 2)) + " %")
     else:
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, digits)))
+        axis.yaxis.set_major_formatter(lambda value, _: _number(value, digits))
 
 
 def _number(value: float, digits: int) -> str:
@@ -182,15 +158,9 @@ def _number(value: float, digits: int) -> str:
 
 
 def limits(low: float, high: float, chart: Chart) -> tuple[float, float]:
-    """An axis's ends: the values with a margin, at least the chart's span, inside the chart's bounds if the values are.
+    """Bottom and top of an axis for values from ``low`` to ``high``: a margin, and at least the chart's span.
 
-    Args:
-        low: smallest value.
-        high: largest value.
-        chart: whose axis it is; with a lower bound alone it begins there.
-
-    Returns:
-        Bottom and top.
+    They lie inside the chart's bounds if the values do; with only a lower bound the axis begins there.
     """
     least, most = chart.bounds
     least = None if least is None or low < least else least
@@ -207,18 +177,15 @@ def limits(low: float, high: float, chart: Chart) -> tuple[float, float]:
     return (bottom if bottom == least else bottom - margin), top + margin
 
 
-def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> list[tuple[Any, str]]:
+def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> Legend:
     steps, parts = shown_parts(groups)
     starts = [0.0] * len(steps)
     places = range(len(steps))
-    legend: list[tuple[Any, str]] = []
+    legend: Legend = []
     for part, seconds in parts:
-        look: dict[str, Any] = {
-            "facecolor": palette.parts[ALL_PARTS.index(part)],
-            "edgecolor": palette.background,
-            "linewidth": 0.6,
-            "hatch": HATCHES[ALL_PARTS.index(part)],
-        }
+        number = ALL_PARTS.index(part)
+        look: dict[str, Any] = {"facecolor": palette.parts[number], "hatch": HATCHES[number], "linewidth": 0.6}
+        look["edgecolor"] = palette.background
         axis.barh(places, seconds, left=starts, height=0.62, **look)
         starts = [start + value for start, value in zip(starts, seconds, strict=True)]
         legend.append((Patch(**look), part))
@@ -226,14 +193,11 @@ def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> list[tuple[An
         return []
     for place, end, step in zip(places, starts, steps.values(), strict=True):
         axis.text(end + 0.015 * max(starts), place, f"{_number(step, 2)} s", va="center")
-    axis.set_xlim(0, 1.2 * max(starts))
-    axis.set_ylim(max(len(steps), 2) - 0.5, -0.5)
-    axis.yaxis.set_major_locator(FixedLocator(list(places)))
-    axis.set_yticklabels([shorten(name, 16) for name in steps])
+    axis.set(xlabel="seconds (median step)", xlim=(0, 1.2 * max(starts)), ylim=(max(len(steps), 2) - 0.5, -0.5))
+    axis.set_yticks(places, [shorten(name, 16) for name in steps])
     axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=TICKS))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axis.grid(visible=False, axis="y")
-    axis.set(xlabel="seconds (median step)")
     return legend
 
 

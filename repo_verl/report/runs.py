@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from repo_verl.report.logs import Log, NoEntryYet, read_with_notes
+from repo_verl.report.run_log import Log, NoEntryYet, read_with_notes
 
 SEED = re.compile(r"[-_.]?(?<![A-Za-z])seed[-_=]?\d+", re.IGNORECASE)
 RESERVED = {"commit", "versions", "seed", "machine"}
@@ -43,14 +43,7 @@ def replayed(data: dict[str, float]) -> bool:
 
 
 def setting_name(folder: Path) -> str:
-    """The folder's name without its seed: ``repo_seed1`` is ``repo``, and so is ``repo/seed1``.
-
-    Args:
-        folder: of a run, absolute.
-
-    Returns:
-        A printable name.
-    """
+    """The name of an absolute folder without its seed: ``repo_seed1`` is ``repo``, and so is ``repo/seed1``."""
     for part in (folder.name, folder.parent.name):
         if name := SEED.sub("", part).strip("-_. "):
             return printable(name)
@@ -63,13 +56,10 @@ def printable(text: str) -> str:
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
-    """A name a run: its folder's, with as many folders above it as tell it from the others.
+    """A name per run: its folder's, with as many folders above it as tell it from the others.
 
     Args:
         folders: of the runs.
-
-    Returns:
-        Different names, in order.
 
     Raises:
         ValueError: if one folder is given twice.
@@ -91,14 +81,11 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
 
 
 def read_runs(folders: Sequence[Path], wait: bool = False) -> tuple[list[Run], list[str]]:
-    """The logs of the folders.
+    """The runs that have a log entry, and a sentence for each that has none yet.
 
     Args:
         folders: of the runs.
         wait: whether a log that does not exist is one that will.
-
-    Returns:
-        The runs that have an entry, and a sentence for each that has none yet.
 
     Raises:
         ValueError: if a log is missing or broken, or if none has an entry.
@@ -119,14 +106,7 @@ def read_runs(folders: Sequence[Path], wait: bool = False) -> tuple[list[Run], l
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs of one `setting_name` together, in the order of their first.
-
-    Args:
-        runs: with different names.
-
-    Returns:
-        The groups.
-    """
+    """Runs of one `setting_name` together, in the order of their first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(setting_name(run.folder), []).append(run)
@@ -141,18 +121,10 @@ def shorten(name: str, most: int) -> str:
 
 
 def with_short_names(groups: Sequence[Group], most: int) -> list[Group]:
-    """The groups with names that fit into a legend and differ.
-
-    Args:
-        groups: of runs.
-        most: characters of a name, a number aside.
-
-    Returns:
-        The groups, in order.
-    """
+    """The groups with different names of at most ``most`` characters, a number aside."""
     names = [shorten(group.name, most) for group in groups]
-    alike = [names[:number].count(name) for number, name in enumerate(names)]
+    numbers = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [
-        replace(group, name=f"{name} ({before + 1})" if before else name)
-        for group, name, before in zip(groups, names, alike, strict=True)
+        replace(group, name=f"{name} ({number})" if number > 1 else name)
+        for group, name, number in zip(groups, names, numbers, strict=True)
     ]

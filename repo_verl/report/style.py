@@ -41,39 +41,22 @@ DARK = Palette(
 
 
 def settings(palette: Palette) -> dict[str, object]:
-    """Matplotlib's settings for a mode.
-
-    Args:
-        palette: of the mode.
-
-    Returns:
-        For ``matplotlib.rc_context``.
-    """
+    """A mode's settings for ``matplotlib.rc_context``."""
+    sizes = ("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+    soft = ("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor")
+    grid = ("axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     return {
+        **dict.fromkeys(sizes, FONT_POINTS),
+        **dict.fromkeys(soft, palette.soft),
+        **dict.fromkeys(grid, palette.grid),
+        **dict.fromkeys(("axes.facecolor", "figure.facecolor"), palette.background),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
         "font.family": "DejaVu Sans",
-        "font.size": FONT_POINTS,
-        "axes.labelsize": FONT_POINTS,
         "axes.titlesize": FONT_POINTS + 1.5,
-        "xtick.labelsize": FONT_POINTS,
-        "ytick.labelsize": FONT_POINTS,
-        "legend.fontsize": FONT_POINTS,
-        "text.parse_math": False,
         "text.color": palette.text,
-        "axes.labelcolor": palette.soft,
-        "axes.edgecolor": palette.grid,
-        "axes.facecolor": palette.background,
-        "figure.facecolor": palette.background,
-        "xtick.color": palette.grid,
-        "ytick.color": palette.grid,
-        "xtick.labelcolor": palette.soft,
-        "ytick.labelcolor": palette.soft,
-        "grid.color": palette.grid,
         "grid.linewidth": 0.6,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
         "lines.linewidth": 1.5,
         "lines.markersize": 4,
         "svg.fonttype": "none",

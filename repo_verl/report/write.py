@@ -1,25 +1,43 @@
-"""Writing a report's files: each whole or not at all, so that a reader never sees half of one."""
+"""A report's files: the page from its template, the pictures and the summary, each written whole or not at all."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from repo_verl.report.background import settings_section
-from repo_verl.report.charts import CHARTS, OVERVIEW
+import jinja2
+
+from repo_verl.atomic_files import write_atomically
+from repo_verl.report.charts import CHARTS, OVERVIEW, Chart
+from repo_verl.report.curves import FEWEST_FOR_INTERVAL, MOST_POINTS
 from repo_verl.report.draw import overview, png, svg
-from repo_verl.report.page import Drawing, report_page, waiting_page
+from repo_verl.report.provenance import compare_settings, provenance
 from repo_verl.report.runs import Group, group_runs, name_runs, read_runs, with_short_names
-from repo_verl.report.settings import compare_settings
 from repo_verl.report.style import DARK, LIGHT
-from repo_verl.report.summary import summarize, table
-from repo_verl.report.surroundings import surroundings
+from repo_verl.report.summary import COLUMNS, Summary, show, summarize, table
 
 NAME_LENGTH = 26
 """Characters of a setting's name in a chart."""
+HEADING_LENGTH = 48
+"""Characters from which on the settings' names are no part of the heading."""
+NARROW = "\N{NARROW NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart's findings, how to read several runs in it, and its SVG; None where the logs have nothing of it."""
+
+    chart: Chart
+    found: list[str]
+    reading: list[str]
+    light: str | None
+    dark: str | None
 
 
 def write_report(folders: Sequence[Path], output: Path, seed: int | None = None, refresh: float | None = None) -> str:
@@ -35,37 +53,108 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
         refresh: seconds after which a browser reads the page again; a log that has not begun then makes a page that
             waits, and the sentence that says so is returned.
 
-    Returns:
-        The summaries as text, a row a run.
-
     Raises:
         ValueError: if a log is missing, empty or broken, if a folder is given twice, or if ``output`` can't be
             written, in one sentence with the remedy.
     """
     name_runs(folders)
-    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     try:
         runs, waiting = read_runs(folders, wait=refresh is not None)
     except ValueError as error:
         if refresh is None:
             raise
-        _write(output / "report.html", waiting_page(str(error), written, refresh).encode())
+        _write(output / "report.html", _page(refresh, waiting=str(error), heading=": waiting", size=""))
         return str(error)
     groups = group_runs(runs)
-    summaries = {run.name: summarize(run.log) for run in runs}
-    found = surroundings(seed)
-    settings, missing, mixed = compare_settings(groups)
-    notes = [*waiting, *(f"{run.name}: {note}" for run in runs for note in run.notes), *_uneven(groups), *mixed]
     short = with_short_names(groups, NAME_LENGTH)
-    drawings = [
-        Drawing(chart, chart.found(short), svg(chart, short, LIGHT), svg(chart, short, DARK)) for chart in CHARTS
-    ]
-    background = settings_section(groups, settings, missing, found)
-    page = report_page(groups, summaries, drawings, background, notes, written, refresh)
-    _write_pictures(drawings, short, output)
-    _write(output / "summary.json", (json.dumps({**summaries, **found}, indent=2) + "\n").encode())
-    _write(output / "report.html", page.encode())
+    summaries = {run.name: summarize(run.log) for run in runs}
+    found = provenance(seed)
+    drawings = [_drawing(chart, short) for chart in CHARTS]
+    page = report_page(groups, summaries, drawings, waiting, found, refresh)
+    _write_pictures([drawing.chart for drawing in drawings if drawing.light], short, output)
+    _write(output / "summary.json", json.dumps({**summaries, **found}, indent=2) + "\n")
+    _write(output / "report.html", page)
     return table(summaries)
+
+
+def _drawing(chart: Chart, groups: Sequence[Group]) -> Drawing:
+    found = [_spaced(sentence) for sentence in chart.found(groups)]
+    light, dark = (svg(chart, groups, palette) for palette in (LIGHT, DARK))
+    return Drawing(chart, found, _reading_of_groups(chart, groups), light, dark)
+
+
+def _reading_of_groups(chart: Chart, groups: Sequence[Group]) -> list[str]:
+    """How to read what the chart makes of several runs and of many steps."""
+    sizes = {len(group.runs) for group in groups}
+    words = []
+    if max(sizes) > 1 and chart.kind == "lines":
+        words.append("Line: mean of the setting's runs.")
+        if any(1 < size < FEWEST_FOR_INTERVAL for size in sizes):
+            fewer = f" (fewer than {FEWEST_FOR_INTERVAL} runs)" if max(sizes) >= FEWEST_FOR_INTERVAL else ""
+            words.append(f"Band: smallest to largest run{fewer}.")
+        if max(sizes) >= FEWEST_FOR_INTERVAL:
+            words.append(f"Band: 95 % t-interval of the mean ({FEWEST_FOR_INTERVAL} runs or more).")
+    if max(len(run.log) for group in groups for run in group.runs) > MOST_POINTS and chart.kind != "bars":
+        words.append("Points are means of consecutive steps, to be told apart.")
+    return words
+
+
+def report_page(
+    groups: Sequence[Group],
+    summaries: Mapping[str, Summary],
+    drawings: Sequence[Drawing],
+    waiting: Sequence[str],
+    found: Mapping[str, Any],
+    refresh: float | None = None,
+) -> str:
+    """The page.
+
+    Args:
+        groups: of runs.
+        summaries: by the run's name.
+        drawings: of `CHARTS`.
+        waiting: sentences on the logs that have not begun.
+        found: provenance of this report.
+        refresh: seconds after which a browser reads it again.
+    """
+    runs = [run for group in groups for run in group.runs]
+    names = ", ".join(group.name for group in groups)
+    settings, missing, mixed = compare_settings(groups)
+    machine = found["machine"]
+    return _page(
+        refresh,
+        heading=f": {names}" if len(names) < HEADING_LENGTH else "",
+        size=f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}, up to step "
+        f"{max(step for run in runs for step, _ in run.log)}; ",
+        notes=[*waiting, *(f"{run.name}: {note}" for run in runs for note in run.notes), *_uneven(groups), *mixed],
+        summary_head=["setting", "runs", *(title for _, title, _ in COLUMNS)],
+        summary_rows=[
+            [group.name, len(group.runs), *(_cell([summaries[run.name][key] for run in group.runs], form)
+                                            for key, _, form in COLUMNS)] for group in groups
+        ],
+        spread=any(len(group.runs) > 1 for group in groups),
+        sections=[(section, list(members)) for section, members in
+                  itertools.groupby(drawings, key=lambda drawing: drawing.chart.section)],
+        folders=[[run.name, group.name, run.log[-1][0], run.folder] for group in groups for run in group.runs],
+        settings_head=["key", *(group.name for group in groups)],
+        settings=[[key, *values] for key, values in settings],
+        missing=missing,
+        versions=[
+            ["commit", found["commit"] or "-"], ["seed", "-" if found["seed"] is None else found["seed"]],
+            *found["versions"].items(),
+            ["machine", f"{machine['cores']} cores, {machine['processor']}, {machine['memory_gib']} GiB"],
+        ],
+    )  # fmt: skip
+
+
+def _page(refresh: float | None, **content: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    content = {"waiting": None, "written": written, "refresh": refresh, **content}
+    return environment.get_template("page.html.jinja").render(content)
 
 
 def _uneven(groups: Sequence[Group]) -> list[str]:
@@ -79,8 +168,25 @@ def _uneven(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _write_pictures(drawings: Sequence[Drawing], groups: Sequence[Group], output: Path) -> None:
-    shown = [drawing.chart for drawing in drawings if drawing.light is not None]
+def _cell(values: Sequence[float | None], form: str) -> str:
+    form = form.replace(".0f", ",.0f")
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = _spaced(show(statistics.fmean(known), form))
+    spread = statistics.stdev(known) if len(known) > 1 else 0.0
+    return f"{mean} ± {show(spread, form).removesuffix('%')}" if spread else mean
+
+
+def _spaced(words: str) -> str:
+    return words.replace("%", NARROW + "%")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _write_pictures(shown: Sequence[Chart], groups: Sequence[Group], output: Path) -> None:
     for chart in CHARTS:
         path = output / "charts" / f"{chart.name}.png"
         picture = png(chart, groups) if chart in shown else None
@@ -92,14 +198,9 @@ def _write_pictures(drawings: Sequence[Drawing], groups: Sequence[Group], output
     _write(output / "report.png", overview([by_name[name] for name in OVERVIEW if name in by_name], groups))
 
 
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: Path, content: bytes | str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(content)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_atomically(path, content)
     except OSError as error:
         raise ValueError(f"{path} can't be written ({error.strerror}): give another folder as --output.") from error

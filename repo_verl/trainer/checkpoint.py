@@ -12,10 +12,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from repo_verl.config import PREFIX, RepoConfig
+from repo_verl.config import PREFIX, RepoConfig, lookup
 from repo_verl.replay import PromptReplayBuffer
 from repo_verl.replay.files import (
     NO_LIMITS,
@@ -29,8 +29,8 @@ from repo_verl.replay.files import (
 from repo_verl.replay.fitting import RowLimits
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
 from repo_verl.trainer.identity import refuse_other_settings
-from repo_verl.trainer.limits import describe_left_out
 from repo_verl.verl_workarounds import tracker
+from repo_verl.verl_workarounds.last_kept import two_kept
 from repo_verl.verl_workarounds.tracker import CheckpointError, Marker
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 QUEUE = "transfer_queue"
 """verl's folder in the checkpoints of its asynchronous trainers: responses that are finished and not trained on yet."""
 
-NONE_FINISHED = "no checkpoint of this run is finished yet"
+TOKENS = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
 
 
 class CheckpointKeeper:
@@ -62,11 +62,11 @@ class CheckpointKeeper:
         sampling: Mapping[str, Any] | None = None,
         limits: RowLimits = NO_LIMITS,
     ) -> None:
-        self._trainer, self._fixed = trainer, as_read_back(fixed)
+        self._trainer, self._repo, self._limits = trainer, repo, limits
+        self._fixed = as_read_back(fixed)
         self._sampling = None if sampling is None else as_read_back(sampling)
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
-        self._repo, self._limits = repo, limits
         self._last: int | None = None  # step that was saved or resumed from, in this folder
         self._saved: int | None = None  # step that was saved by this run
 
@@ -85,46 +85,29 @@ class CheckpointKeeper:
         """
         folder = folder_of(self._root, step)
         try:
-            tracker.unname(self._root, step, self._last)
+            tracker.name_parent(self._root, step, self._last)
             marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last, self._sampling)
             tracker.write_marker(folder, marker)
             if self._keeps_buffer:
                 save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
             else:
                 remove_buffer(os.path.join(folder, BUFFER))
-            with self._last_one_kept(actor):
+            with two_kept(actor) if self._limit() == 1 else contextlib.nullcontext():
                 yield
-            tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))
+            _mark_complete(folder, marker)
         except (OSError, RuntimeError, ValueError) as error:
-            raise CheckpointError(self._sentence(step, error)) from error
+            other = self._last if self._last != step else None
+            last = "no checkpoint of this run is finished yet"
+            if other is not None:
+                last = f"the last finished checkpoint is {folder_of(self._root, other)}"
+            lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+            raise CheckpointError(
+                f"step {step} could not be saved below {self._root} ({type(error).__name__}: "
+                f"{lines[-1].strip()[:300]}); {last}: fix the cause (a full disk, a folder that can't be written) and "
+                "start the same command again."
+            ) from error
         self._remove_old(step)
         self._last = self._saved = step
-
-    def _sentence(self, step: int, error: Exception) -> str:
-        other = self._last if self._last != step else None
-        last = f"the last finished checkpoint is {folder_of(self._root, other)}" if other is not None else NONE_FINISHED
-        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-        return (
-            f"step {step} could not be saved below {self._root} ({type(error).__name__}: {lines[-1].strip()[:300]}); "
-            f"{last}: mend the cause (a full disk, a folder that can't be written) and start the same command again."
-        )
-
-    @contextlib.contextmanager
-    def _last_one_kept(self, actor: Any) -> Iterator[None]:
-        """Where one checkpoint is to be kept, have verl keep two: it removes the old one before the new is finished."""
-        stock = actor.save_checkpoint
-        if self._limit() != 1:
-            yield
-            return
-
-        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
-            return stock(*args, **{**kwargs, "max_ckpt_to_keep": 2})
-
-        actor.save_checkpoint = save_checkpoint
-        try:
-            yield
-        finally:
-            actor.save_checkpoint = stock
 
     def _limit(self) -> int | None:
         if self._trainer.get("remove_previous_ckpt_in_save", False):
@@ -172,11 +155,7 @@ class CheckpointKeeper:
         return folder
 
     def _refuse_other_queue(self, folder: str) -> None:
-        """Refuse responses in flight that were sampled otherwise: their log-probs would be stored as if they were not.
-
-        Raises:
-            CheckpointError: naming what differs.
-        """
+        """Refuse responses in flight that were sampled otherwise: whose log-probs would be stored."""
         if self._sampling is None or not self._repo.active or not os.path.isdir(os.path.join(folder, QUEUE)):
             return
         marker = tracker.read_marker(folder)
@@ -211,21 +190,54 @@ class CheckpointKeeper:
         effective_steps = marker.effective_steps if marker else 0
         if os.path.dirname(folder) == self._root:
             self._last = step_of(folder)
-            if marker is None or marker.files is None:
-                self._mark_complete(folder, marker or Marker(0, None, tracker.next_number(self._root)))
+            if marker is None or marker.files is None:  # verl's tracker names it, and it was loaded
+                try:
+                    _mark_complete(folder, marker or Marker(0, None, tracker.next_number(self._root)))
+                except OSError as error:
+                    logger.warning("RePO: %s can't be marked as finished: %s", folder, error)
         return effective_steps
 
-    def _mark_complete(self, folder: str, marker: Marker) -> None:
-        """Mark a checkpoint as finished that verl's tracker names and that was loaded."""
-        try:
-            tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))
-        except OSError as error:
-            logger.warning("RePO: %s can't be marked as finished: %s", folder, error)
+
+def _mark_complete(folder: str, marker: Marker) -> None:
+    tracker.write_marker(folder, dataclasses.replace(marker, files=tracker.list_files(folder)))
 
 
 def as_read_back(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON gives them back; NaN and infinities, which JSON has not, become text."""
     return dict(json.loads(json.dumps(dict(fixed), default=str), parse_constant=str))
+
+
+def row_limits(config: Any) -> RowLimits:
+    """The longest prompt, response and row that verl's workers take in an update.
+
+    A row must fit into one micro-batch. verl bounds one only where it cuts by tokens (``use_dynamic_bsz``): at
+    ``ppo_max_token_len_per_gpu`` times the ranks that share a sequence (``prepare_micro_batches`` in its
+    workers/engine/utils.py).
+    """
+    actor, rollout = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
+    if lookup(config, f"{actor}strategy") == "megatron":
+        sharing = lookup(config, f"{actor}megatron.context_parallel_size", 1)
+    else:
+        sharing = lookup(config, f"{actor}ulysses_sequence_parallel_size", 1)  # wins in verl, if above 1
+        if sharing == 1:
+            sharing = lookup(config, f"{actor}fsdp_config.ulysses_sequence_parallel_size", 1)
+    bounded = lookup(config, f"{actor}use_dynamic_bsz", False)
+    return RowLimits(
+        prompt=lookup(config, f"{rollout}prompt_length", lookup(config, "data.max_prompt_length")),
+        response=lookup(config, f"{rollout}response_length", lookup(config, "data.max_response_length")),
+        row=int(lookup(config, TOKENS, 16384)) * int(sharing) if bounded else None,
+    )
+
+
+def describe_left_out(limits: RowLimits, left_out: Sequence[int]) -> str:
+    """A sentence on saved rows that are too long: for their prompt, their response, and both together."""
+    keys = ("data.max_prompt_length", "data.max_response_length", f"{TOKENS} on all ranks of a sequence")
+    values = (limits.prompt, limits.response, limits.row)
+    reasons = [f"{n} over {key}={value}" for n, key, value in zip(left_out, keys, values, strict=True) if n]
+    return (
+        f"{sum(left_out)} saved rows are left out, since they are longer than this run takes ({', '.join(reasons)}): "
+        "resume with the former values to keep them"
+    )
 
 
 def _restored(loaded: LoadedBuffer, repo: RepoConfig, folder: str) -> Iterator[str]:

@@ -1,55 +1,74 @@
-"""verl's advantage estimator ``repo``: GRPO's advantages over the fresh rows, exactly 0 for blocks of equal scores."""
+"""verl's advantage estimator ``repo``: gives the advantages that the step was planned with."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import open_dict
 
-from repo_verl.advantages import block_advantages
-from repo_verl.config import RepoConfig
+from repo_verl.trainer.layout import uid_of
 
-serving = False
-"""Whether RePO's trainer runs in this process; it sets this. verl's own trainer would replay nothing."""
+_handed: tuple[list[str], torch.Tensor] | None = None
+"""What :func:`handing` holds ready. verl's own trainer hands nothing on: it would replay nothing."""
+
+
+@contextlib.contextmanager
+def handing(batch_keys: Sequence[str], keys: Sequence[str], advantages: torch.Tensor) -> Iterator[None]:
+    """Have the estimator give the advantages of the plan for the duration of the block.
+
+    Args:
+        batch_keys: TransferQueue keys of verl's batch, its padding included.
+        keys: (B,) keys of the fresh rows, the others being padding.
+        advantages: (B,) float, of the fresh rows.
+    """
+    global _handed
+    row = {key: number for number, key in enumerate(keys)}
+    with_padding = torch.cat((advantages, advantages.new_zeros(1)))
+    index = torch.tensor([row.get(key, len(keys)) for key in batch_keys])
+    _handed = [uid_of(key) for key in batch_keys], with_padding[index]
+    try:
+        yield
+    finally:
+        _handed = None
 
 
 def compute_repo_outcome_advantage(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
-    index: np.ndarray,
+    index: Any,
     config: Any = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages of the fresh rows, in verl's signature.
+    """Advantages of the fresh rows, in verl's signature; nothing is computed here.
 
     Args:
-        token_level_rewards: (B, T) float; a row's score is their sum.
-        response_mask: (B, T), 1 for tokens that count.
+        token_level_rewards: (B, T) float.
+        response_mask: (B, T), 1 for unmasked tokens.
         index: (B,) uid of the prompt of every row.
-        config: verl's ``algorithm`` block, with ``repo`` and ``norm_adv_by_std_in_grpo``.
+        config: verl's ``algorithm`` block.
         **unused: what verl hands to other estimators.
 
     Returns:
-        advantages and returns, both (B, T): the row's advantage on every token that counts.
+        advantages and returns, both (B, T): the row's advantage on every unmasked token.
 
     Raises:
-        RuntimeError: where verl's own trainer calls it, which would be GRPO under RePO's name.
+        RuntimeError: where verl's own trainer calls it, which would be GRPO under RePO's name; or for other rows than
+            the step was planned with.
     """
-    if not serving:
+    if _handed is None:
         raise RuntimeError(
             "algorithm.adv_estimator=repo reached a trainer that replays nothing: run verl.trainer.main_ppo with "
             "trainer.v1.trainer_mode=sync or colocate_async, or set algorithm.adv_estimator=grpo."
         )
-    settings = config if config is not None else {}
-    eps = RepoConfig.from_mapping(settings.get("repo", None)).advantage_eps
-    _, blocks = np.unique(np.asarray(index, dtype=str), return_inverse=True)
-    scores = token_level_rewards.sum(dim=-1)
-    by_std = settings.get("norm_adv_by_std_in_grpo", True)
-    advantages = block_advantages(scores, torch.from_numpy(blocks), eps, by_std).unsqueeze(-1) * response_mask
+    uids, values = _handed
+    if [str(uid) for uid in index] != uids:
+        raise RuntimeError(
+            "verl asked for the advantages of other rows than the step was planned with: use a tested version of verl."
+        )
+    advantages = values.unsqueeze(-1) * response_mask
     return advantages, advantages
 
 

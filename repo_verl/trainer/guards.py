@@ -12,7 +12,7 @@ import torch
 
 from repo_verl.config import PREFIX, RepoConfig
 from repo_verl.replay import prompt_key
-from repo_verl.trainer.fields import FRESH, ORIGIN, PADDING, REPLAYED
+from repo_verl.trainer.layout import FRESH, ORIGIN, PADDING, REPLAYED
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -43,7 +43,7 @@ def refuse_scores(names: Sequence[str], step: int) -> None:
     """Stop for rows whose score is not finite.
 
     Args:
-        names: one a row; nothing happens if there is none.
+        names: of the rows; nothing happens if there is none.
         step: the training step.
 
     Raises:
@@ -52,7 +52,7 @@ def refuse_scores(names: Sequence[str], step: int) -> None:
     if names:
         raise NonFiniteError(
             f"step {step}: the reward function gave a score that is not finite for {len(names)} row(s) "
-            f"({listed(names)}): mend it and resume, or {SKIP} to leave such rows out."
+            f"({listed(names)}): fix it and resume, or {SKIP} to leave such rows out."
         )
 
 
@@ -73,7 +73,7 @@ def warn_missing(missing: int, expected: int, step: int) -> None:
 
 
 def bad_rows(tensors: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[int, str]:
-    """The rows of which a token that counts is not finite, and in which tensor.
+    """The rows of which an unmasked token is not finite, and in which tensor.
 
     Args:
         tensors: name -> (B, T).

@@ -1,26 +1,52 @@
-"""What stored rows mean: the settings, tokenizer, vocabulary and data under which they were made."""
+"""What stored rows mean: the settings, code, tokenizer, vocabulary and data under which they were made."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
 from repo_verl.secrets import fingerprint, redact, without_credentials
-from repo_verl.trainer.content import content_of
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-TOKENIZER, VOCABULARY, DATA = "the tokenizer", "the model's vocabulary", "the content of data.train_files"
 CONTENT = "the content of "
 """How the keys of what paths of the reward setting name begin; version 0.1.0 did not record them."""
+
+SAMPLING = ("temperature", "top_p", "top_k", "logprobs_mode", "calculate_log_probs")
+
+PACKAGE, FILE = "pkg://", "file://"
+WHOLE = 64 << 20
+"""Bytes up to which a file is hashed whole; of a larger one, such as a model's weights, its size and some pieces."""
+PIECES, PIECE = 64, 1 << 16
+
+
+def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
+    """Everything that a saved buffer must agree with.
+
+    Args:
+        config: verl's whole configuration.
+        tokenizer: of the actor.
+        dataset: of the training prompts.
+    """
+    return {
+        **fixed_settings(config),
+        **reward_contents(config),
+        "the tokenizer": tokenizer_fingerprint(tokenizer),
+        "the model's vocabulary": vocabulary_size(config.actor_rollout_ref.model),
+        "the content of data.train_files": data_fingerprint(dataset),
+    }
 
 
 def fixed_settings(config: Any) -> dict[str, Any]:
@@ -40,50 +66,10 @@ def fixed_settings(config: Any) -> dict[str, Any]:
     return redact(without_credentials(known), fingerprint)
 
 
-def reward_contents(config: Any) -> dict[str, str]:
-    """What the code and models that compute rewards are: the reward function, the reward manager and a reward model.
-
-    Keys are ``the content of reward.PATH``. A path that is empty, that verl would not read, or under which nothing is
-    found here is left out; settings of the user's own code, below ``reward_kwargs``, may name logs and are never read.
-
-    Args:
-        config: verl's whole configuration.
-    """
-    reward = config.reward
-    read = {
-        "custom_reward_function.path": True,
-        "reward_manager.module.path": OmegaConf.select(reward, "reward_manager.source") == "importlib",
-        "reward_model.model_path": OmegaConf.select(reward, "reward_model.enable"),
-    }
-    paths = {key: OmegaConf.select(reward, key) for key, used in read.items() if used}
-    found = {f"{CONTENT}reward.{key}": content_of(path) for key, path in paths.items() if path}
-    return {key: content for key, content in found.items() if content is not None}
-
-
-SAMPLING = ("temperature", "top_p", "top_k", "logprobs_mode", "calculate_log_probs")
-
-
 def sampling_settings(config: Any) -> dict[str, Any]:
     """What the log-probs of the rollout engine depend on."""
     rollout = config.actor_rollout_ref.rollout
     return {f"actor_rollout_ref.rollout.{name}": rollout.get(name) for name in SAMPLING}
-
-
-def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
-    """Everything that a saved buffer must agree with.
-
-    Args:
-        config: verl's whole configuration.
-        tokenizer: of the actor.
-        dataset: of the training prompts.
-    """
-    return {
-        **fixed_settings(config),
-        **reward_contents(config),
-        TOKENIZER: tokenizer_fingerprint(tokenizer),
-        VOCABULARY: vocabulary_size(config.actor_rollout_ref.model),
-        DATA: data_fingerprint(dataset),
-    }
 
 
 def vocabulary_size(model: Any) -> int:
@@ -109,12 +95,96 @@ def data_fingerprint(dataset: Any) -> str:
         return f"{len(dataset)} prompts"
     total = hashlib.sha256()
     for path in map(str, files):
-        if os.path.isfile(path):
-            with open(path, "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            total.update(hashlib.sha256(path.encode()).digest())
+        total.update(_sha256(Path(path)) if os.path.isfile(path) else hashlib.sha256(path.encode()).digest())
     return total.hexdigest()
+
+
+def reward_contents(config: Any) -> dict[str, str]:
+    """What the code and models that compute rewards are: the reward function, the reward manager and a reward model.
+
+    Keys are ``the content of reward.PATH``. A path that is empty, that verl would not read, or under which nothing is
+    found here is left out; settings of the user's own code, below ``reward_kwargs``, may name logs and are never read.
+    """
+    reward = config.reward
+    read = {
+        "custom_reward_function.path": True,
+        "reward_manager.module.path": OmegaConf.select(reward, "reward_manager.source") == "importlib",
+        "reward_model.model_path": OmegaConf.select(reward, "reward_model.enable"),
+    }
+    paths = {key: OmegaConf.select(reward, key) for key, used in read.items() if used}
+    found = {f"{CONTENT}reward.{key}": content_of(path) for key, path in paths.items() if path}
+    return {key: content for key, content in found.items() if content is not None}
+
+
+def content_of(path: str) -> str | None:
+    """What a path names, as text that differs where it does; None where nothing is there.
+
+    A package that pip installed is known by name and version; any other package, a module, a folder or a file by
+    SHA-256 of its files. A module of another package that it imports is not looked at.
+
+    Args:
+        path: a file or folder, ``file://PATH``, or a module as ``pkg://a.b`` or ``pkg://a/b``, as verl reads them.
+    """
+    if not path.startswith(PACKAGE):
+        place = Path(path.removeprefix(FILE))
+        return _digest(place) if place.exists() else None
+    spec = _find_module(path.removeprefix(PACKAGE).replace("/", "."))
+    if spec is None:
+        return None
+    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    if not all(place.exists() for place in places):
+        return None
+    return _installed(spec.origin) or " ".join(map(_digest, places))
+
+
+def _find_module(name: str) -> ModuleSpec | None:
+    """The spec of a module, without importing the packages above it."""
+    top, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        top = f"{top}.{part}"
+        spec = PathFinder.find_spec(top, list(spec.submodule_search_locations))
+    return spec
+
+
+def _installed(origin: str | None) -> str | None:
+    """Name and version of the distribution whose record has this file; None for one that lies elsewhere."""
+    for found in importlib.metadata.distributions() if origin else ():
+        relative = Path(os.path.relpath(str(origin), str(found.locate_file("")))).as_posix()
+        if not relative.startswith("..") and f"\n{relative}," in "\n" + (found.read_text("RECORD") or ""):
+            return f"{found.name} {found.version}"
+    return None
+
+
+def _digest(place: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files of a folder but hidden and compiled ones."""
+    total = hashlib.sha256()
+    for file in [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file()):
+        name = file.relative_to(place)
+        if any(part.startswith((".", "__pycache__")) for part in name.parts) or name.suffix == ".pyc":
+            continue
+        if file != place:
+            total.update(f"{name.as_posix()}\0".encode())
+        total.update(_sha256(file, WHOLE))
+    return f"sha256 {total.hexdigest()[:32]}"
+
+
+def _sha256(file: Path, whole: float = float("inf")) -> bytes:
+    """SHA-256 of a file; of one above so many bytes, of its size and some pieces."""
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        if size <= whole:
+            return hashlib.file_digest(opened, "sha256").digest()
+        total = hashlib.sha256(str(size).encode())
+        for piece in range(PIECES):
+            opened.seek(piece * (size - PIECE) // (PIECES - 1))
+            total.update(opened.read(PIECE))
+        return total.digest()
 
 
 def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:

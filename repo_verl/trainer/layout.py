@@ -1,4 +1,4 @@
-"""In which mini-batch and on which rank every row of an update lies.
+"""In which mini-batch and on which rank every row of an update lies, and what the workers are told of each row.
 
 verl hands an update's rows to the data-parallel ranks in equal, contiguous chunks, and every rank cuts its chunk into
 mini-batches of one size. A layout keeps a prompt's fresh and replayed rows in one mini-batch, gives every mini-batch
@@ -12,11 +12,33 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
+FRESH, REPLAYED, PADDING = 0, 1, 2
+"""Values of :data:`ORIGIN`."""
+
+ORIGIN = "repo_origin"
+"""(B,) int64 field of an update's rows: which kind of row this is."""
+
+WEIGHT = "repo_weight"
+"""(B,) float64 field: w_i of :mod:`repo_verl.losses`; 0 for fresh and padding rows."""
+
+FRESH_SCALE = "repo_fresh_scale"
+"""(B,) float64 field: factor of the fresh term, equal for all rows of a mini-batch."""
+
+FRESH_TOKENS = "repo_fresh_tokens"
+"""(B,) int64 field: unmasked fresh tokens in the row's mini-batch on all ranks, those of pruned rows included."""
+
+ROW_FIELDS = (ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS)
+
 PAD = -1
 """Stands for a padding row in a layout's order."""
 
 Partition = Callable[[list[int], int, bool], list[list[int]]]
-"""(workloads, parts, equal_size) -> indices a part; verl's ``get_seqlen_balanced_partitions``."""
+"""(workloads, parts, equal_size) -> the indices of each part; verl's ``get_seqlen_balanced_partitions``."""
+
+
+def uid_of(key: str) -> str:
+    """verl's uid of a row's prompt, from the row's TransferQueue key ``{uid}_{response number}_{output}``."""
+    return key.rsplit("_", 2)[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,6 @@ OVERRIDDEN = (
     "fit(agent_loop_manager)",
     "_build_replay_buffer()",
     "_setup()",
-    "_submit_batch_to_rollout(batch)",
-    "on_sample_begin()",
     "on_step_end()",
     "_balance_batch(batch, metrics, *)",
     "_compute_advantage(batch, metrics)",

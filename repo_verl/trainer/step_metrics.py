@@ -1,51 +1,60 @@
-"""The step's metrics that the driver knows: what was replayed, and what it changed."""
+"""The metrics of a step that updates the actor, named without their prefix ``repo/``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from repo_verl.advantages import block_advantages
-from repo_verl.metrics import effective_share, mean_and_max, mean_and_std, zero_share
-from repo_verl.trainer.update import Update
+from repo_verl import metrics as formulas
+from repo_verl.trainer.retrieval import Update
 
 REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")
 """Statuses of ``repo_verl.rewards`` other than ok."""
 
 
-def step_metrics(update: Update, step: int, statuses: Sequence[str]) -> dict[str, float]:
-    """Metrics under ``repo/`` of one step.
+def row_metrics(update: Update, step: int) -> dict[str, float]:
+    """What was replayed, and what it changed.
+
+    Args:
+        update: the step's rows, advantages and plan.
+        step: the training step.
+    """
+    fresh, lengths, kept, again = update.fresh, update.lengths, update.kept, update.replayed_blocks
+    blocks, prompts = torch.tensor(fresh.blocks), len(fresh.prompt_keys)
+    everything = torch.cat((update.fresh_advantages.double(), update.replayed_advantages.double()))
+    all_blocks = torch.cat((blocks, torch.tensor(again, dtype=blocks.dtype)))
+    return {
+        "replayed_rows": len(again),
+        "prompts_with_replay": len(set(again)),
+        **formulas.mean_and_max("age", [step - fresh_in for fresh_in in update.column("steps")]),
+        **formulas.mean_and_max("uses", [before + 1 for before in update.column("uses")]),
+        **formulas.mean_and_std("score_fresh", fresh.scores.tolist()),
+        **formulas.mean_and_std("score_replayed", update.column("scores")),
+        "zero_advantage_share_fresh": formulas.zero_share(update.fresh_advantages),
+        "zero_advantage_share_replayed": formulas.zero_share(update.replayed_advantages),
+        "effective_prompts_fresh": formulas.spread_share(torch.nan_to_num(fresh.scores), blocks, prompts),
+        "effective_prompts_all": formulas.effective_share(everything, all_blocks, prompts),
+        "update_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if part),
+        "pruned_rows": list(kept).count(False),
+        "pruned_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if not part),
+        **{f"reward_{status}": fresh.statuses.count(status) for status in REWARD_STATUSES},
+    }
+
+
+def reported_metrics(
+    update: Update, reports: Sequence[Mapping[str, float]], grad_norms: Sequence[float], ranks: int
+) -> dict[str, float]:
+    """What the workers reported of the update.
 
     Args:
         update: the step's rows and their plan.
-        step: the training step.
-        statuses: (B,) how every fresh row's reward came about.
+        reports: sums of every optimizer step, of :func:`repo_verl.trainer.worker_loss.watched_update`.
+        grad_norms: of every optimizer step.
+        ranks: data-parallel size.
     """
-    fresh, plan, lengths = update.fresh, update.plan, update.lengths
-    blocks = torch.tensor(fresh.blocks)
-    alone = block_advantages(torch.nan_to_num(fresh.scores), blocks)  # plain GRPO goes on with such scores
-    own = alone if plan is None else plan.fresh_advantages
-    replayed = torch.zeros(0) if plan is None else plan.replayed_advantages
-    everything = torch.cat((own.double(), replayed.double()))
-    again = update.replayed_blocks
-    all_blocks = torch.cat((blocks, torch.tensor(again, dtype=blocks.dtype)))
-    kept = [True] * len(lengths) if plan is None else plan.kept
-    prompts = len(fresh.prompt_keys)
-    values: dict[str, float] = {
-        "replayed_rows": len(again),
-        "prompts_with_replay": len(set(again)),
-        **mean_and_max("age", [step - fresh_in for fresh_in in update.column("steps")]),
-        **mean_and_max("uses", [before + 1 for before in update.column("uses")]),
-        **mean_and_std("score_fresh", fresh.scores.tolist()),
-        **mean_and_std("score_replayed", update.column("scores")),
-        "zero_advantage_share_fresh": zero_share(own),
-        "zero_advantage_share_replayed": zero_share(replayed),
-        "effective_prompts_fresh": effective_share(alone, blocks, prompts),
-        "effective_prompts_all": effective_share(everything, all_blocks, prompts),
-        "update_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if part),
-        "pruned_rows": kept.count(False),
-        "pruned_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if not part),
-        **{f"reward_{status}": list(statuses).count(status) for status in REWARD_STATUSES},
-    }
-    return {f"repo/{key}": value for key, value in values.items()}
+    mini_batches = update.plan.layout.num_mini_batches if update.plan else len(reports)
+    epochs = len(reports) // mini_batches
+    fresh, replayed = (tokens * epochs for tokens in update.pruned_tokens)
+    values = formulas.worker_metrics(reports, ranks, fresh, replayed)
+    return {**values, "nonfinite_steps": formulas.count_skipped(grad_norms)}

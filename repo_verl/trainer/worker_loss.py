@@ -1,16 +1,19 @@
-"""The loss that the actor workers run: verl's own over fresh rows plus the replay term.
+"""The loss that the actor workers run, verl's own over fresh rows plus the replay term, and the call that runs it.
 
-Sent to the workers with verl's ``set_loss_fn``. Fresh rows go through verl's ``ppo_loss``, which is shown a response
-mask of zeros for all other rows: its aggregation, entropy and KL terms see fresh rows alone. Fresh rows that were
-pruned for their zero advantage stay in verl's normalisers: its token count is that of all fresh rows.
+The loss is sent to the workers with verl's ``set_loss_fn``. Fresh rows go through verl's ``ppo_loss``, which is shown a
+response mask of zeros for all other rows: its aggregation, entropy and KL terms see only fresh rows. Fresh rows that
+were pruned for their zero advantage stay in verl's normalisers: its token count is that of all fresh rows.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
@@ -18,8 +21,11 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
 from repo_verl.losses import LOG_RATIO_LIMIT, clipped_surrogate, weighted_objective
-from repo_verl.trainer.fields import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, REPLAYED, REPORT, WEIGHT
 from repo_verl.trainer.guards import bad_rows, stop_update
+from repo_verl.trainer.layout import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, REPLAYED, WEIGHT, Layout
+
+REPORT = "repo/"
+"""Prefix of the worker's metrics; the driver turns them into those of :mod:`repo_verl.metrics`."""
 
 TOKEN_MEANS = {"actor/pg_clipfrac": "all", "actor/ppo_kl": "kept", "actor/pg_clipfrac_lower": "all"}
 """verl's token means, and the fresh tokens of the mini-batch that each is a mean of."""
@@ -174,3 +180,39 @@ def _weigh_token_means(metrics: dict[str, Any], kept_tokens: float, data: Tensor
 def _clip_range(config: ActorConfig) -> tuple[float, float]:
     low, high = config.clip_ratio_low, config.clip_ratio_high
     return (config.clip_ratio if low is None else low), (config.clip_ratio if high is None else high)
+
+
+@contextlib.contextmanager
+def watched_update(group: Any, layout: Layout | None) -> Iterator[tuple[list[dict[str, float]], list[float]]]:
+    """Wrap ``update_actor`` of verl's worker group for the duration of the block.
+
+    Args:
+        group: the actor's workers.
+        layout: of the update; None where verl's batch is left as it is.
+
+    Yields:
+        a list of RePO's sums and a list of gradient norms, one entry per optimizer step, filled by the call.
+    """
+    reports: list[dict[str, float]] = []
+    grad_norms: list[float] = []
+    stock = group.update_actor
+
+    def update_actor(batch: KVBatchMeta) -> Any:
+        if layout is not None:
+            batch.extra_info["mini_batch_size"] = layout.mini_batch_rows
+            if layout.micro_batch_rows is not None:
+                batch.extra_info["micro_batch_size_per_gpu"] = layout.micro_batch_rows
+        output = stock(batch)
+        found = dict(output["metrics"])
+        columns = {key: found.pop(key) for key in list(found) if key.startswith(REPORT)}
+        names = [key.removeprefix(REPORT) for key in columns]
+        reports.extend(dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        grad_norms.extend(found["grad_norm"])
+        tu.assign_non_tensor_data(output, "metrics", found)
+        return output
+
+    group.update_actor = update_actor
+    try:
+        yield reports, grad_norms
+    finally:
+        group.update_actor = stock

@@ -1,1 +1,1 @@
-"""What works around verl 0.9.1: one module for each place, which names verl's file and line and when it can go."""
+"""What works around verl 0.9.1: each module opens with verl's file and line, and says when it can be deleted."""

@@ -1,7 +1,8 @@
-"""Looking at verl's rollout queue as often as the step's length asks for.
+"""The pause between looks at verl's rollout queue follows the length of the step.
 
-verl sleeps a fixed 2 s between looks. A look lists every key of TransferQueue, so that looking all the time is no
-answer: the time between looks grows with the time already waited and with what a look costs.
+Works around ``verl/trainer/ppo/v1/replay_buffer.py:409``: verl sleeps a fixed 2 s between looks. A look lists every
+key of TransferQueue, so the pause grows with the time already waited and with what a look costs. Delete it once verl
+waits for a notification, or chooses its pauses itself.
 """
 
 from __future__ import annotations
@@ -9,35 +10,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-SHORTEST = 0.05
-"""Seconds between looks at the start of a wait."""
-
-SHARE = 0.02
-"""Largest pause, as a share of the time waited so far: a wait gets longer by 1% on average."""
-
-COSTS = 20.0
-"""Smallest pause, in costs of a look: listing takes up 5% of the wait at most."""
+SHORTEST = 0.05  # seconds between looks at the start of a wait
+SHARE = 0.02  # pause as a share of the time waited so far: a wait gets longer by 1% on average
+COSTS = 20.0  # pause in costs of a look: listing takes at most 5% of the wait
 
 
 def next_pause(waited: float, cost: float, longest: float) -> float:
-    """Seconds until the next look.
-
-        pause = min( longest, max( SHORTEST, SHARE * waited, COSTS * cost ) )
-
-    Args:
-        waited: seconds since the wait began.
-        cost: seconds that the last look took.
-        longest: verl's own interval, never exceeded.
-    """
+    """Seconds until the next look, from the seconds waited so far, those of the last look, and verl's own pause."""
     return min(longest, max(SHORTEST, SHARE * waited, COSTS * cost))
 
 
 def poll_adaptively(queue: Any) -> None:
-    """Make one of verl's rollout queues choose ``poll_interval`` anew before every pause.
-
-    Args:
-        queue: a ``ReplayBuffer`` of ``verl.trainer.ppo.v1``; its own interval stays the upper bound.
-    """
+    """Make a ``ReplayBuffer`` of ``verl.trainer.ppo.v1`` choose ``poll_interval`` anew before every pause."""
     longest, sample, look = queue.poll_interval, queue.sample, queue._sync_metadata_from_transfer_queue
     begun = time.perf_counter()
 

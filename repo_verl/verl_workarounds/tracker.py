@@ -1,8 +1,10 @@
-"""Which of verl's checkpoints are finished: a marker in each, and repairing verl's tracker file.
+"""Which of verl's checkpoints are finished, and the repair of verl's tracker file.
 
-verl names the last checkpoint in ``latest_checkpointed_iteration.txt``, which it writes in place: a kill in that
-instant leaves it empty, and verl could not resume. RePO keeps ``repo_checkpoint.json`` in every ``global_step_N``:
-written without files before verl saves, and with the size of every file once verl is done.
+Works around ``verl/trainer/ppo/v1/trainer_base.py:1024`` and ``verl/utils/checkpoint/checkpoint_manager.py:245``: verl
+writes ``latest_checkpointed_iteration.txt`` in place, so that a kill in that instant leaves it empty and verl can't
+resume; and it does not notice a checkpoint that was cut short. RePO keeps ``repo_checkpoint.json`` in every
+``global_step_N``: written without files before verl saves, and with the size of every file once verl is done. Delete
+it once verl writes its tracker atomically and checks what it resumes from.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ import dataclasses
 import json
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
+from repo_verl.atomic_files import write_atomically
 from repo_verl.step_folders import TRACKER, folder_of, step_of, steps_in, tracked_step, tracker_text
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 MARKER = "repo_checkpoint.json"
-FORMAT = "repo-verl checkpoint"
-VERSION = 1
+FORMAT = {"format": "repo-verl checkpoint", "version": 1}
 UNCHECKED = ("huggingface", MARKER)
 """Names in a checkpoint that no resume reads."""
 
@@ -39,6 +42,7 @@ class Marker:
         files: size in bytes of every file that a resume reads, by path in the folder; None until verl has saved them.
         number: of this saving; each has a larger one than those that were in the folder.
         parent: step of the checkpoint that the run saved or resumed from before, in the same folder; None without one.
+        sampling: settings under which responses in flight were sampled, where verl's queue is saved; None elsewhere.
     """
 
     effective_steps: int
@@ -46,64 +50,45 @@ class Marker:
     number: int = 0
     parent: int | None = None
     sampling: dict[str, Any] | None = None
-    """Settings under which responses in flight were sampled, where verl's queue is saved; None elsewhere."""
 
 
 def write_marker(folder: str, marker: Marker) -> None:
     """Write the marker of a checkpoint, at once or not at all; the folder is made if missing."""
     os.makedirs(folder, exist_ok=True)
-    record = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(marker)}
-    write_whole(os.path.join(folder, MARKER), json.dumps(record, indent=1))
-
-
-def write_whole(path: str, text: str) -> None:
-    """Write a small file beside its place, ``.NAME.tmp``, and rename it."""
-    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    write_atomically(os.path.join(folder, MARKER), json.dumps({**FORMAT, **dataclasses.asdict(marker)}, indent=1))
 
 
 def read_marker(folder: str) -> Marker | None:
-    """The marker of a checkpoint; None where it has none.
-
-    Raises:
-        CheckpointError: if it is damaged.
-    """
+    """The marker of a checkpoint; None where it has none, :class:`CheckpointError` if it is damaged."""
     path = os.path.join(folder, MARKER)
     try:
         with open(path, "rb") as file:
-            found: Any = json.loads(file.read(1 << 24))
+            return _parse(json.loads(file.read(1 << 24)))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): resume from another checkpoint, or delete it.") from error
-    good = isinstance(found, dict) and (found.get("format"), found.get("version")) == (FORMAT, VERSION)
-    names = ("effective_steps", "number", "parent", "files")
-    values: list[Any] = [found.get(name) if good else None for name in names]
-    steps, number, parent, files = values
-    sizes = list(files.values()) if isinstance(files, dict) else [] if files is None else [None]
-    counts = [steps, number, *sizes, *([] if parent is None else [parent])]
-    sampling = found.get("sampling") if good else None
-    counted = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
-    if not counted or not isinstance(sampling, dict | None):
-        raise CheckpointError(
-            f"{path} is damaged (no marker of version {VERSION}): resume from another checkpoint, or delete it."
-        )
-    return Marker(steps, files, number, parent, sampling)
+
+
+def _parse(found: Any) -> Marker:
+    known = isinstance(found, dict) and FORMAT.items() <= found.items()
+    marker = Marker(*(found.get(field.name) for field in dataclasses.fields(Marker))) if known else Marker(-1)
+    counts = [marker.effective_steps, marker.number, 0 if marker.parent is None else marker.parent]
+    if isinstance(marker.files, dict):
+        counts += marker.files.values()
+    good = isinstance(marker.files, dict | None) and isinstance(marker.sampling, dict | None)
+    if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+        raise ValueError(f"no marker of version {FORMAT['version']}")
+    return marker
 
 
 def list_files(folder: str) -> dict[str, int]:
-    """Size of every file that a resume reads, by path in the checkpoint folder."""
+    """Size of every file that a resume reads, by path in the checkpoint folder; hidden files are left out."""
     sizes = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in UNCHECKED and not name.startswith(".")]
-        for name in names:
-            if name not in UNCHECKED and not name.startswith("."):
-                path = os.path.join(place, name)
-                sizes[os.path.relpath(path, folder)] = os.path.getsize(path)
+    for path in Path(folder).rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part in UNCHECKED or part.startswith(".") for part in parts):
+            sizes[os.path.join(*parts)] = path.stat().st_size
     return dict(sorted(sizes.items()))
 
 
@@ -165,14 +150,9 @@ def last_finished(root: str, but: int | None = None) -> str | None:
 
 
 def refuse_broken(folder: str, but: str | None = None) -> None:
-    """Refuse a checkpoint that was cut short.
+    """Refuse a checkpoint that was cut short, naming the file and the checkpoint to resume from instead.
 
-    Args:
-        folder: ``global_step_N``.
-        but: a folder in it that is not to be read.
-
-    Raises:
-        CheckpointError: naming the file and the checkpoint to resume from instead.
+    Files below ``but`` are not looked at.
     """
     fault = fault_of(folder, but)
     if fault is None:
@@ -193,10 +173,10 @@ def named_by_tracker(root: str) -> str | None:
     return folder if folder is not None and os.path.isdir(folder) else None
 
 
-def unname(root: str, step: int, parent: int | None) -> None:
+def name_parent(root: str, step: int, parent: int | None) -> None:
     """Before a step's checkpoint is overwritten: have verl's tracker name the one that the run comes from, or none.
 
-    A tracker that names another step is left alone.
+    A tracker that names another step is left as it is.
     """
     folder = named_by_tracker(root)
     if folder is None or step_of(folder) != step:
@@ -204,7 +184,7 @@ def unname(root: str, step: int, parent: int | None) -> None:
     if parent is None or parent == step:
         os.unlink(os.path.join(root, TRACKER))
     else:
-        write_whole(os.path.join(root, TRACKER), str(parent))
+        write_atomically(os.path.join(root, TRACKER), str(parent))
     logger.warning("RePO: %s is written again; until that is finished, the run resumes from step %s", folder, parent)
 
 
@@ -212,7 +192,7 @@ def repair_latest(root: str) -> None:
     """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
 
     The last one is that of the last saving if that was finished, else the one that it followed. A tracker that names a
-    step is left alone. It is removed, so that the run begins anew, if no checkpoint was ever finished.
+    step is left as it is. It is removed, so that the run begins anew, if no checkpoint was ever finished.
 
     Raises:
         CheckpointError: if there are checkpoints, but none is known to be the last finished one.
@@ -222,13 +202,13 @@ def repair_latest(root: str) -> None:
         return
     if tracked_step(root) is None and (known := savings(root)):
         last, marker = known[-1]
-        step = last if finished(folder_of(root, last)) else marker.parent
-        if step is not None and finished(folder_of(root, step)):
-            write_whole(path, str(step))
-            logger.warning(
-                "RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step
-            )
-            return
+        for step in (last, marker.parent):
+            if step is not None and finished(folder_of(root, step)):
+                write_atomically(path, str(step))
+                logger.warning(
+                    "RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step
+                )
+                return
         if marker.parent is None and steps_in(root) == [last]:
             logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)
             os.unlink(path)

@@ -1,8 +1,8 @@
-"""The processes that a step needs, watched from the driver: one that dies ends the run with one sentence.
+"""The driver watches the processes that a step needs: one that dies ends the run with one sentence.
 
-verl waits for rollouts in a loop that looks at TransferQueue alone, and a request to a dead TransferQueue actor has no
-time limit, so that a run whose worker died would wait for ever, or train on the rows that are left. Ray calls tell of
-a dead actor by themselves; the watch turns their errors into the same sentence.
+Works around ``verl/trainer/ppo/v1/replay_buffer.py:449`` and ``:572``: verl waits for rollouts in a loop that only
+looks at TransferQueue, whose clients wait for a dead actor without a time limit. A run whose worker died would wait
+for ever, or train on the rows that are left. Delete it once verl's loop ends when one of its workers is dead.
 """
 
 from __future__ import annotations
@@ -16,34 +16,62 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
+import transfer_queue.interface as tq
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from repo_verl.step_folders import step_of
-from repo_verl.verl_workarounds import tracker
-from repo_verl.verl_workarounds.actors import engine_dead, find_actors
+from repo_verl.verl_workarounds.tracker import named_by_tracker
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 1.0
-"""Seconds between looks."""
-
-ANSWER_S = 5.0
-"""Longest wait for answers where a step depends on them."""
-
-PATIENCE_S = 5.0
-"""After a death, seconds in which the driver is left to find it out by itself; then it is interrupted."""
-
-INTERRUPT = signal.SIGRTMAX - 5
-"""The signal by which the watch interrupts the driver's main thread: one that nothing else uses."""
+LOOK_S = 1.0  # between looks
+ANSWER_S = 5.0  # longest wait for answers where a step depends on them
+PATIENCE_S = 5.0  # after a death, in which the driver may find it out by itself; then it is interrupted
+INTERRUPT = signal.SIGRTMAX - 5  # sent to the driver's main thread; nothing else uses it
 
 
 class WorkerDiedError(RuntimeError):
     """A process that the run needs died; one sentence naming it, the step and how to go on."""
 
 
+def engine_dead(server: Any) -> bool:
+    """Whether the engine processes of a rollout server, in which this runs, died."""
+    return bool(getattr(getattr(server, "engine", None), "errored", False))
+
+
+def find_actors(trainer: Any, agent_loop_manager: Any) -> dict[str, tuple[ActorHandle, bool]]:
+    """The Ray actors that a step needs: name for messages -> handle and whether it serves a rollout engine."""
+    servers, rewards = getattr(trainer, "llm_server_manager", None), trainer.reward_loop_manager
+    engine = f"{trainer.config.actor_rollout_ref.rollout.name} server"
+    units = (tq._TQ_STORAGE or {}).get("SimpleStorage") or {}
+    kinds = {
+        "actor worker": getattr(getattr(trainer, "actor_rollout_wg", None), "workers", []),
+        "critic worker": getattr(getattr(trainer, "critic_wg", None), "workers", []),
+        "reference worker": getattr(getattr(trainer, "ref_policy_wg", None), "workers", []),
+        engine: _servers(servers),
+        "reward model server": _servers(getattr(rewards, "reward_model_manager", None)),
+        "load balancer": [getattr(servers, "global_load_balancer", None)],
+        "reward worker": getattr(rewards, "reward_loop_workers", []),
+        "agent loop worker": getattr(agent_loop_manager, "agent_loop_workers", []),
+        "TransferQueue controller": [tq._TQ_CONTROLLER],
+        "TransferQueue storage unit": list(units.values()),
+    }
+    found: dict[str, tuple[ActorHandle, bool]] = {}
+    for kind, handles in kinds.items():
+        for number, handle in enumerate(handles or []):
+            known = any(handle == other for other, _ in found.values())  # the reference may live in the actor
+            if isinstance(handle, ActorHandle) and not known:
+                found[f"{kind} {number} of {len(handles)}"] = (handle, kind in (engine, "reward model server"))
+    return found
+
+
+def _servers(manager: Any) -> list[Any]:
+    return [server for replica in getattr(manager, "rollout_replicas", []) for server in replica.servers]
+
+
 class Watch:
-    """Looks whether actors are alive: one small request to each is under way all the time, and a death answers it.
+    """Looks whether actors are alive: one small request to each is always under way, and a death answers it.
 
     Args:
         actors: name for messages -> handle and whether to ask for its rollout engine, of :func:`find_actors`.
@@ -56,17 +84,10 @@ class Watch:
         self._ending = threading.Lock()
         self._over = threading.Event()
         self._saving = False
-        self.died: str | None = None
-        """What died, once something did."""
+        self.died: str | None = None  # what died, once something did
 
     def look(self, seconds: float = 0.0) -> str | None:
-        """Ask all actors and read what has been answered.
-
-        Args:
-            seconds: longest wait for answers to what is asked now; a busy actor answers later and counts as alive.
-
-        Returns: what died, or None.
-        """
+        """Ask all actors, wait for answers at most so long, and return what died; a busy actor counts as alive."""
         with self._looking:
             self._read(0.0)
             for name, (actor, serves) in self._actors.items():
@@ -81,12 +102,9 @@ class Watch:
             return
         waiting = list(self._pings.values())
         answered = set(ray.wait(waiting, num_returns=len(waiting), timeout=seconds)[0])
-        for name, ping in list(self._pings.items()):
-            if ping not in answered:
-                continue
-            del self._pings[name]
+        for name in [name for name, ping in self._pings.items() if ping in answered]:
             try:
-                if ray.get(ping) is True and self._actors[name][1]:
+                if ray.get(self._pings.pop(name)) is True and self._actors[name][1]:
                     self.died = self.died or f"the engine process of {name}"
             except ActorUnavailableError:
                 continue  # a network fault: Ray does not know yet
@@ -97,14 +115,7 @@ class Watch:
                 del self._actors[name]
 
     def check(self, seconds: float = 0.0) -> None:
-        """Raise if something died.
-
-        Args:
-            seconds: as in :meth:`look`; 0 reads what is known already.
-
-        Raises:
-            WorkerDiedError: with what died; :func:`watching` turns it into the whole sentence.
-        """
+        """Raise :class:`WorkerDiedError` if something died; 0 seconds reads what is known already."""
         died = self.look(seconds) if seconds else self.died
         if died is not None:
             raise WorkerDiedError(died)
@@ -157,10 +168,6 @@ def watch_queue(queue: Any, watch: Watch) -> None:
     """Make a look at verl's rollout queue raise after a death, and a sampled batch count only if nothing died.
 
     A prompt whose generation or scoring died counts as finished for verl, with fewer rows or none.
-
-    Args:
-        queue: a ``ReplayBuffer`` of ``verl.trainer.ppo.v1``.
-        watch: what knows.
     """
     sample, look = queue.sample, queue._sync_metadata_from_transfer_queue
 
@@ -177,12 +184,8 @@ def watch_queue(queue: Any, watch: Watch) -> None:
 
 
 def remedy(trainer: Any) -> str:
-    """How to go on after a death, from verl's tracker of finished checkpoints.
-
-    Args:
-        trainer: verl's ``trainer`` block.
-    """
-    folder = tracker.named_by_tracker(trainer.default_local_dir)
+    """How to go on after a death, from verl's ``trainer`` block and its tracker of finished checkpoints."""
+    folder = named_by_tracker(trainer.default_local_dir)
     if folder is None:
         return f"{trainer.default_local_dir} has no finished checkpoint (trainer.save_freq), so restarting starts anew."
     step = step_of(folder)

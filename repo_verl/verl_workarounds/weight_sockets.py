@@ -1,13 +1,13 @@
-"""A RePO run's socket for weights is named by its Ray cluster, not by the job alone.
+"""The socket by which a RePO run's weights go to vLLM is named by the Ray cluster, not only by the job.
 
-verl 0.9.1 hands the actor's weights to vLLM through a Unix socket under /tmp that it names by Ray's job id, the
-replica and the rank. Every Ray cluster counts its jobs from one, so two runs that started a Ray of their own on one
-machine (RePO and its GRPO twin on half of the GPUs each) name the same file, which each sender deletes and binds
-anew: a vLLM that connects late is given the other run's weights, or waits for ever. Nothing is logged. In RePO's runs
-both ends put the cluster's session into the name; within one cluster names stay distinct by the job's id.
+Works around ``verl/workers/rollout/vllm_rollout/vllm_rollout.py:141`` and ``utils.py:431`` beside it: verl names a Unix
+socket under /tmp by Ray's job id, the replica and the rank. Every Ray cluster counts its jobs from one, so two runs
+that started a Ray of their own on one machine name the same file, which each sender deletes and binds anew: a vLLM
+that connects late gets the other run's weights, or waits for ever, and nothing is logged. Delete it once verl's name
+has Ray's session in it.
 
-Runs with another estimator are left as verl has them. Both ends of a RePO run live in Ray workers, which take the
-order from one environment variable of the Ray job (:func:`mark_run`): both have it or neither has.
+Runs with another estimator are left as verl has them. Both ends of a RePO run live in Ray workers, which read one
+environment variable of the Ray job (:func:`mark_run`): both have it or neither has.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ WEIGHT_SOCKETS = {
     "vllm_async_server.py": ("class vLLMHttpServer", 'os.environ["VERL_RAY_JOB_ID"] = '),
     "utils.py": ('os.environ.get("VERL_RAY_JOB_ID"', 'f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
 }
-"""Where both ends of the weight sync name their socket, below verl's ``workers/rollout/vllm_rollout``, and what must
-stand there. These are read, not imported, since that needs vLLM; where they differ, verl's names stay."""
+"""Where both ends name their socket, below verl's ``workers/rollout/vllm_rollout``, and what must stand there."""
 
 
 def mark_run(config: Any, variable: str) -> None:
@@ -82,26 +81,12 @@ def find_unknown_end() -> str | None:
 
 
 def own_job(job: str, session: str) -> str:
-    """What stands in a socket's name for the job: its id, and 12 hexadecimal digits of the cluster's session.
-
-    Args:
-        job: Ray's job id, counted from one in every cluster.
-        session: Ray's session name, one a cluster.
-    """
+    """What stands in a socket's name for the job: its id, and 12 hexadecimal digits of the cluster's session."""
     return f"{job}.{hashlib.sha256(session.encode()).hexdigest()[:12]}"
 
 
 def own_handle(handle: str, job: str, session: str) -> str:
-    """verl's handle of a socket with the cluster's session in it.
-
-    Args:
-        handle: ``ipc:///tmp/rl-colocate-zmq-JOB-replica-R-rank-N.sock``.
-        job: Ray's job id.
-        session: Ray's session name.
-
-    Raises:
-        RuntimeError: `handle` does not name the job once, so this is not the verl that was tested.
-    """
+    """verl's ``ipc:///tmp/rl-colocate-zmq-JOB-replica-R-rank-N.sock`` with the cluster's session in it."""
     part = f"-{job}-"
     if handle.count(part) != 1:
         raise RuntimeError(
@@ -134,11 +119,7 @@ def _after_init(end: type, then: Callable[[Any], None]) -> None:
 
 
 def mark_sender(module: ModuleType) -> None:
-    """Make the actor's end of verl's weight sync name the socket by cluster and job.
-
-    Args:
-        module: ``verl.workers.rollout.vllm_rollout.vllm_rollout``.
-    """
+    """Make the actor's end of verl's weight sync, ``vllm_rollout``, name the socket by cluster and job."""
 
     def rename(adapter: Any) -> None:
         adapter.zmq_handle = own_handle(adapter.zmq_handle, *_job_and_session())
@@ -147,11 +128,7 @@ def mark_sender(module: ModuleType) -> None:
 
 
 def mark_receiver(module: ModuleType) -> None:
-    """Make vLLM's end name it alike: its processes are started later and read the variable :data:`JOB`.
-
-    Args:
-        module: ``verl.workers.rollout.vllm_rollout.vllm_async_server``.
-    """
+    """Make vLLM's end, ``vllm_async_server``, name it alike: its processes start later and read :data:`JOB`."""
 
     def tell(_: Any) -> None:
         os.environ[JOB] = own_job(*_job_and_session())

@@ -28,40 +28,39 @@ def planned(fresh, prune=False, **changes):
     """The update of one prompt with the first ``fresh`` rows as fresh ones and the rest replayed, on two ranks."""
     from repo_verl.config import RepoConfig
     from repo_verl.replay import Selection
-    from repo_verl.trainer.plan import UpdateShape
-    from repo_verl.trainer.retrieval import Retrieved
-    from repo_verl.trainer.rows import FreshRows
-    from repo_verl.trainer.update import plan_step
+    from repo_verl.trainer.minibatches import UpdateShape
+    from repo_verl.trainer.retrieval import plan_step
+    from repo_verl.trainer.rollouts import FreshRows
 
     masks = [torch.ones(size, dtype=torch.int64) for size in RESPONSES]
     masks[0][100:] = 0  # a tool wrote nearly all of it: no tokens of the loss, but work all the same
     scores = [1.0, 0.0, 0.5, 1.0, 0.25, 0.0]
     keys = [f"u_{number}_0" for number in range(fresh)]
     rows = FreshRows(
-        keys=keys, tags=[{}] * fresh, uids=["u"], blocks=[0] * fresh, prompt_keys=["k"],
-        prompt_ids=[np.zeros(PROMPT, dtype=np.int32)], masks=masks[:fresh],
+        keys=keys, tags=[{}] * fresh, blocks=[0] * fresh, prompt_keys=["k"],
+        prompt_ids=[np.zeros(PROMPT, dtype=np.int32)], responses=masks[:fresh], masks=masks[:fresh],
         tokens=[int(mask.sum()) for mask in masks[:fresh]], scores=torch.tensor(scores[:fresh]),
+        parts=[{}] * fresh, statuses=[""] * fresh,
     )  # fmt: skip
     numbers = np.arange(fresh, len(RESPONSES))
     lengths = np.array([RESPONSES[i] for i in numbers], dtype=np.int64)
     ones = np.ones(len(numbers), dtype=np.int64)
     selection = Selection("k", numbers, np.array(scores[fresh:]), ones, ones, lengths, np.minimum(lengths, 50))
-    retrieved = [Retrieved(selection, [None] * len(numbers), [None] * len(numbers))]
     shape = UpdateShape(
         **{
             "prompts": 1, "rows": fresh, "num_mini_batches": 1, "ranks": 2, "micro_batch_rows": None,
             "loss_agg_mode": "seq-mean-token-mean", **changes,
         }
     )  # fmt: skip
-    return plan_step(RepoConfig(), shape, prune, keys, rows, retrieved).plan
+    return plan_step(RepoConfig(), shape, prune, keys, rows, [selection]).plan
 
 
 def test_the_measure_is_verls_by_hand():
-    from repo_verl.trainer import placing
-    from repo_verl.trainer.update import row_workloads
+    from repo_verl.trainer.queue_rows import padding_row
+    from repo_verl.trainer.retrieval import PAD_LENGTH, row_workloads
 
     assert row_workloads([PROMPT + size for size in RESPONSES]) == WORK
-    assert row_workloads([2]) == [49_156] and placing.PAD_LENGTH == placing.padding_row(1)["input_ids"].numel() == 2
+    assert row_workloads([2]) == [49_156] and PAD_LENGTH == padding_row(1)["input_ids"].numel() == 2
 
 
 @pytest.mark.parametrize("fresh", [3, 4])
@@ -95,7 +94,7 @@ def test_mini_batches_are_spread_by_the_same_measure():
     from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
     from repo_verl.trainer.layout import Block, spread_blocks
-    from repo_verl.trainer.update import row_workloads
+    from repo_verl.trainer.retrieval import row_workloads
 
     sizes = [[40_000], [5_125] * 8, [36_000], [4_375] * 8]
     starts = [0, *itertools.accumulate(map(len, sizes))]

@@ -62,7 +62,7 @@ def test_import_verl_gains_only_the_entry_point(tmp_path):
         standard = set(sys.stdlib_module_names)
         import ast, inspect
         tree = ast.parse(inspect.getsource(plugin))
-        own = {"repo_verl.import_hooks"}
+        own = {"repo_verl", "repo_verl.import_hooks"}
         for node in tree.body:
             if isinstance(node, ast.Import):
                 assert all(alias.name.split(".")[0] in standard for alias in node.names)

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import sys
 import time
 
 import pytest
@@ -82,7 +83,7 @@ def number_of(uid):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_fresh_rows_are_read_past_verls_padding_and_missing_rows(model, ranks):
     """5 of 8 responses came; verl adds 3 padding rows and mixes them in, over two ranks."""
-    from repo_verl.trainer import rows
+    from repo_verl.trainer import rollouts
 
     run = start(model, 4, 2, *replaying(), ranks=ranks)
     said = {TEXTS[0]: answers([0.25, 0.5, 1.0], 1), TEXTS[1]: answers([0.0, 0.75], 2, sizes=(20, 30))}
@@ -93,7 +94,7 @@ def test_fresh_rows_are_read_past_verls_padding_and_missing_rows(model, ranks):
     behind = any(place not in pads for place in range(pads[0], 8))
     assert behind == (ranks == 2), "on two ranks a fresh row lies behind a padding row"
     expected = by_key(batch, said)
-    fresh = rows.read_fresh(batch)
+    fresh = rollouts.read_fresh(batch)
     assert fresh.keys == [key for place, key in enumerate(batch.keys) if place not in pads] == list(expected)
     for place, row in enumerate(expected.values()):
         assert float(fresh.scores[place]) == row["score"]
@@ -150,7 +151,9 @@ def test_exposed_work_is_timed_where_it_lies_within_verls_timers(model):
     )
     between = times["repo_exposed"] - times["repo_exposed_adv"] - times["repo_exposed_update_actor"]
     assert between > 0, "handing rows over to be cleared lies behind verl's timers"
-    assert 0 < times["repo_select"] + times["repo_retrieve"] < times["gen"]
+    beside = times["repo_select"] + times["repo_retrieve"] + times["repo_place"]
+    assert 0 < beside < times["old_log_prob"] + times["repo_exposed_adv"]
+    assert min(times["repo_select"], times["repo_retrieve"], times["repo_place"], times["repo_insert"]) > 0
     prepare = run.trainer._prepare
 
     def slow(batch):
@@ -191,7 +194,7 @@ def test_rows_go_back_in_the_dtype_of_the_engines_log_probs(model, dtype, kind):
     for one in (run, resumed):
         batch, metrics, _ = one.step(later)
         one.end_step(batch)
-        assert metrics["repo/replayed_rows"] == 6 and metrics["repo/late_rows"] == 0
+        assert metrics["repo/replayed_rows"] == 6
         rows = one.workers.updates[-1]
         replayed = [row for row in rows if row["repo_origin"] == 1]
         assert len(replayed) == 6
@@ -222,8 +225,7 @@ def test_stock_mini_batches_are_those_of_verls_own_iterator(ranks):
     from transfer_queue import KVBatchMeta
     from verl.utils.tensordict_utils import make_iterator
 
-    from repo_verl.trainer.plan import UpdateShape
-    from repo_verl.trainer.update import stock_mini_batches
+    from repo_verl.trainer.minibatches import UpdateShape
 
     keys = [f"{'pad' if place % 5 == 2 else 'u'}{place}_0_0" for place in range(24)]
     shape = UpdateShape(
@@ -236,7 +238,7 @@ def test_stock_mini_batches_are_those_of_verls_own_iterator(ranks):
         for mini, data in enumerate(make_iterator(numbers, mini_batch_size=8 // ranks, epochs=1)):
             expected.update({keys[number]: mini for number in data["number"].tolist()})
     asked = [key for key in keys if not key.startswith("pad")]
-    assert stock_mini_batches(keys, asked, shape) == [expected[key] for key in asked]
+    assert shape.stock_mini_batches(keys, asked) == [expected[key] for key in asked]
     assert sorted(set(expected.values())) == [0, 1, 2]
 
 
@@ -300,3 +302,106 @@ def test_none_is_grpo_bit_for_bit_where_grpo_rounds(model, off):
         assert other["key"].startswith("pad") if padding else one["key"] == other["key"]
         for name in set(one) - {"key"}:
             assert torch.equal(one[name], other[name]), name
+
+
+def replayed_scores(run, said):
+    """Scores of the rows that the last update replays, by prompt; told by their tokens, which differ."""
+    known = {tuple(row["ids"]): (text, row["score"]) for rows in said for text, own in rows.items() for row in own}
+    found = {}
+    for row in run.workers.updates[-1]:
+        if row.get("repo_origin", 0) == 1:
+            text, score = known[tuple(row["responses"].tolist())]
+            found.setdefault(text, []).append(score)
+    return {text: sorted(scores) for text, scores in found.items()}
+
+
+def test_a_users_strategy_chooses_by_the_fresh_scores_of_the_step(model):
+    """It replays the best rows of the prompt whose fresh responses all fail, and nothing of the other one."""
+    strategy = "algorithm.repo.strategy=own_strategies:best_where_all_fail"
+    run = start(model, 3, 2, *replaying(strategy, "algorithm.repo.prune=False", size=3, rows=2))
+    first = {TEXTS[0]: answers([0.0, 0.25, 1.0], 3), TEXTS[1]: answers([1.0, 0.0, 0.25], 4)}
+    run.end_step(run.step(first)[0])
+    for seed, failing in ((5, TEXTS[1]), (7, TEXTS[0])):
+        scores = {text: [0.0, 0.0, 0.0] if text == failing else [0.0, 1.0, 0.0] for text in first}
+        later = {text: answers(scores[text], seed + i) for i, text in enumerate(first)}
+        batch, metrics, _ = run.step(later)
+        run.end_step(batch)
+        assert metrics["repo/prompts_with_replay"] == 1 and metrics["repo/replayed_rows"] == 2
+        if seed == 5:
+            assert replayed_scores(run, [first, later]) == {failing: [0.25, 1.0]}
+
+
+@pytest.mark.parametrize("advantage", ["split", "mixed"])
+def test_no_field_of_a_fresh_row_is_fetched_twice_and_no_advantage_computed_twice(model, advantage, monkeypatch):
+    from repo_verl.trainer import minibatches, queue_rows, rollouts
+
+    run = start(model, 3, 2, *replaying(f"algorithm.repo.advantage={advantage}", size=3, rows=3))
+    said = {TEXTS[0]: answers([0.0, 0.25, 1.0], 3), TEXTS[1]: answers([1.0, 0.0, 0.25], 4)}
+    for _ in range(2):  # the first update learns the dtypes of verl's fields from one row
+        run.end_step(run.step(said)[0])
+    fetched, computed = [], []
+    get, stock = rollouts.tq.kv_batch_get, minibatches.block_advantages
+
+    def kv_batch_get(keys, partition_id, select_fields=None):
+        if sys._getframe(1).f_globals["__name__"].startswith("repo_verl."):
+            fetched.extend((key, name) for key in keys for name in select_fields)
+        return get(keys=keys, partition_id=partition_id, select_fields=select_fields)
+
+    monkeypatch.setattr(queue_rows.tq, "kv_batch_get", kv_batch_get)
+    monkeypatch.setattr(
+        minibatches, "block_advantages", lambda scores, *rest: computed.append(len(scores)) or stock(scores, *rest)
+    )
+    batch, metrics, _ = run.step(said)
+    run.end_step(batch)
+    names = {"prompts", "responses", "response_mask", "rm_scores", "extra_fields", "old_log_probs"}
+    assert set(fetched) == {(key, name) for key in batch.keys for name in names}
+    assert len(fetched) == len(set(fetched))
+    assert metrics["repo/replayed_rows"] == 6
+    assert computed == ([6, 6] if advantage == "split" else [12])
+
+
+@pytest.mark.parametrize("advantage", ["split", "mixed"])
+def test_verl_and_the_workers_get_the_advantages_of_the_plan(model, advantage):
+    """What TransferQueue holds for verl's own metrics, as advantages and as returns, is what the update trains on."""
+    import transfer_queue as tq
+    from oracles import group_advantages
+
+    run = start(model, 3, 1, *replaying(f"algorithm.repo.advantage={advantage}", size=3, rows=3))
+    first = {TEXTS[0]: answers([0.0, 0.25, 1.0], 3)}
+    run.end_step(run.step(first)[0])
+    batch, metrics, _ = run.step({TEXTS[0]: answers([1.0, 0.0, 0.0], 5)})
+    replayed = [0.0, 0.25, 1.0]
+    on, off = group_advantages([1.0, 0.0, 0.0], 1e-6), group_advantages(replayed, 1e-6)
+    if advantage == "mixed":
+        both = group_advantages([1.0, 0.0, 0.0, *replayed], 1e-6)
+        on, off = both[:3], both[3:]
+    data = tq.kv_batch_get(keys=batch.keys, partition_id="train", select_fields=["advantages", "returns"])
+    for name in ("advantages", "returns"):
+        given = {key: float(row[0]) for key, row in zip(batch.keys, data[name].unbind(), strict=True)}
+        assert [given[key] for key in sorted(given)] == pytest.approx(on, rel=1e-5)
+    rows = run.workers.updates[-1]
+    fresh = {row["key"]: float(row["advantages"][0]) for row in rows if row["repo_origin"] == 0}
+    assert [fresh[key] for key in sorted(fresh)] == pytest.approx([v for v in on if v], rel=1e-5)
+    again = sorted(float(row["advantages"][0]) for row in rows if row["repo_origin"] == 1)
+    assert again == pytest.approx(sorted(v for v in off if v), rel=1e-5)
+    run.end_step(batch)
+
+
+def test_a_critics_warm_up_stores_rows_and_replays_nothing(model):
+    """verl updates the actor from step ``critic_warmup`` on; the fresh advantages are those of the plan's function."""
+    import transfer_queue as tq
+    from oracles import group_advantages
+
+    run = start(model, 3, 1, *replaying(size=3, rows=3), "trainer.critic_warmup=3")
+    for step in (1, 2):
+        batch, metrics, times = run.step({TEXTS[0]: answers([0.0, 0.25, 1.0], step)})
+        data = tq.kv_batch_get(keys=batch.keys, partition_id="train", select_fields=["advantages"])
+        given = {key: float(row[0]) for key, row in zip(batch.keys, data["advantages"].unbind(), strict=True)}
+        assert [given[k] for k in sorted(given)] == pytest.approx(group_advantages([0.0, 0.25, 1.0], 1e-6), rel=1e-5)
+        assert metrics["repo/buffer_rows"] == 3 * step and "repo/replayed_rows" not in metrics
+        assert times["repo_select"] == times["repo_retrieve"] == 0 < times["repo_insert"]
+        run.end_step(batch)
+    assert not run.workers.updates
+    batch, metrics, _ = run.step({TEXTS[0]: answers([0.0, 0.25, 1.0], 3)})
+    assert metrics["repo/replayed_rows"] == 3 and len(run.workers.updates) == 1
+    run.end_step(batch)

@@ -86,7 +86,7 @@ def package(rows, mode, normalize, advantage, coef, dual, ranks, dynamic, prune=
     from verl.workers.config import FSDPActorConfig
 
     from repo_verl.config import RepoConfig
-    from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
+    from repo_verl.trainer.minibatches import UpdateRows, UpdateShape, plan_update
 
     actor = FSDPActorConfig(
         strategy="fsdp2", rollout_n=N, ppo_micro_batch_size_per_gpu=4, clip_ratio_low=LOW, clip_ratio_high=HIGH,

@@ -117,7 +117,7 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes(results, case
     full, after = results[case]
     assert full["error"]["name"] == "CheckpointError" and full["saved"] >= 2
     text = full["error"]["text"]
-    assert f"step {full['saved'] + 1} could not be saved below" in text and "mend the cause (a full disk, " in text
+    assert f"step {full['saved'] + 1} could not be saved below" in text and "fix the cause (a full disk, " in text
     assert f"global_step_{full['saved']}:" in text
     assert after["resumed"]["step"] == full["saved"] and after["saved"] == 12 and "error" not in after
     assert after["resumed"]["rows"] == (min(full["saved"] * 16, 12 * 8) if case == "full_disk" else 0)

@@ -60,7 +60,7 @@ import ray
 sys.path.insert(0, "rules")  # of this process alone
 
 def look(strategy):
-    from repo_verl.trainer.checks import check_config
+    from repo_verl.trainer.validation import check_config
     try:
         check_config({"algorithm": {"repo": {"strategy": strategy}}, "actor_rollout_ref": {"rollout": {"n": 2}}})
     except ValueError as error:

@@ -299,13 +299,15 @@ def test_pruned_grpo_learns_what_grpo_learns(runs):
 def test_an_entropy_term_switches_pruning_off(runs):
     assert not any(step["repo/pruned_rows"] for step in metrics(runs, "entropy"))
     assert any(step["repo/zero_advantage_share_fresh"] for step in metrics(runs, "entropy"))
-    assert "prune is off, since rows of zero advantage have a gradient" in (runs / "log").read_text()
+    assert "gives zero-advantage rows a gradient" in (runs / "log").read_text()
 
 
-def test_prompts_are_recognised_while_they_are_generated(runs):
+def test_rows_are_chosen_and_read_beside_the_old_log_probs(runs):
     for name in ("replay", "pruned", "ragged", "rows_mixed"):
         for step in metrics(runs, name):
-            assert step["repo/late_rows"] == 0 and step["timing_s/repo_exposed"] > 0
+            own = sum(step[f"timing_s/repo_{part}"] for part in ("select", "retrieve", "place"))
+            assert 0 < own < step["timing_s/old_log_prob"] + step["timing_s/repo_exposed_adv"]
+            assert "repo/late_rows" not in step and step["timing_s/repo_exposed"] > 0
 
 
 def test_every_metric_is_logged_every_step(runs):
@@ -314,7 +316,7 @@ def test_every_metric_is_logged_every_step(runs):
         "score_replayed_mean score_replayed_std loss_fresh loss_replayed ratio_mean_replayed ratio_max_replayed "
         "clip_low_fresh clip_high_fresh clip_low_replayed clip_high_replayed ess_replayed zero_advantage_share_fresh "
         "zero_advantage_share_replayed effective_prompts_fresh effective_prompts_all effective_steps pruned_rows "
-        "pruned_tokens late_rows update_tokens "
+        "pruned_tokens update_tokens "
         "buffer_rows buffer_tokens buffer_bytes evicted_prompts"
     ).split()
     for name in ("replay", "none", "two_ranks_dynamic"):

@@ -113,8 +113,8 @@ def make_plan(case: Case, rows: list[dict[str, Any]], ranks: int, prune: bool, n
     from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
     from repo_verl.config import RepoConfig
-    from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
-    from repo_verl.trainer.update import row_workloads
+    from repo_verl.trainer.minibatches import UpdateRows, UpdateShape, plan_update
+    from repo_verl.trainer.retrieval import row_workloads
 
     fresh = [row for row in rows if row["origin"] == 0]
     per_step = len(fresh) // case.mini_batches

@@ -6,7 +6,7 @@ from oracles import group_advantages
 
 from repo_verl.advantages import block_advantages
 from repo_verl.config import RepoConfig
-from repo_verl.trainer.plan import plan_advantages
+from repo_verl.trainer.minibatches import plan_advantages
 
 
 def test_one_right_of_four_by_hand():

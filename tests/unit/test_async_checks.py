@@ -6,8 +6,7 @@ import pytest
 from small_inputs import set_paths
 
 from repo_verl.config import RepoConfigError
-from repo_verl.plugin import MODES as DISPATCHED
-from repo_verl.trainer.checks import MODES, check_config
+from repo_verl.trainer.validation import check_config
 
 GOOD = {
     "algorithm": {"adv_estimator": "repo"},
@@ -37,10 +36,6 @@ REFUSED = {
 
 def changed(**values):
     return set_paths(copy.deepcopy(GOOD), values, ".")
-
-
-def test_the_plugin_dispatches_the_modes_that_the_checks_let_through():
-    assert MODES == DISPATCHED
 
 
 def test_the_mode_with_verls_defaults_is_accepted():

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_grpo_starts_empty_and_says_so(tmp_path, caplog):
     fresh, kept = PromptReplayBuffer(**SETTINGS), keeper(tmp_path)
     assert kept.restore(kept.find(), fresh) == 0 and len(fresh) == 0
     assert f"{tmp_path}/global_step_5 has no replay buffer, so it starts empty" in caplog.text
-    assert read_marker(str(tmp_path / "global_step_5")).files == {"actor/model.pt": 1}  # verl's tracker vouches for it
+    assert read_marker(str(tmp_path / "global_step_5")).files == {"actor/model.pt": 1}  # verl's tracker names it
 
 
 HOT, COLD = {"rollout.temperature": 1.0, "rollout.top_k": -1}, {"rollout.temperature": 1.0, "rollout.top_k": 50}
@@ -277,7 +277,7 @@ def test_a_folder_that_can_not_be_marked_is_resumed_from(tmp_path, monkeypatch, 
     def refuse(path, text):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(tracker, "write_whole", refuse)
+    monkeypatch.setattr(tracker, "write_atomically", refuse)
     assert kept.restore(kept.find(), PromptReplayBuffer(**SETTINGS)) == 0
     assert "can't be marked as finished" in caplog.text
 

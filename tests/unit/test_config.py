@@ -6,7 +6,8 @@ import pytest
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer.checks import check_config, pruning_obstacle
+from repo_verl.trainer.startup_warnings import pruning_obstacle
+from repo_verl.trainer.validation import check_config
 
 
 def test_defaults_are_the_design():
@@ -89,7 +90,7 @@ def test_what_switches_pruning_off(actor, obstacle):
     [
         (
             {"num_replay": 1},
-            r"^algorithm.repo.num_replay=1 replays one row a prompt.*num_replay to at least 2, or algo",
+            r"^algorithm.repo.num_replay=1 replays one row per prompt.*num_replay to at least 2, or algo",
         ),
         ({"capacity": 1, "min_size": 1, "num_replay": 1}, r"^algorithm.repo.capacity=1 replays one row"),
         ({"capacity": 1, "min_size": 1, "strategy": "full"}, r"^algorithm.repo.capacity=1 replays one row"),

@@ -7,9 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import content, identity
-from repo_verl.trainer.content import content_of
-from repo_verl.trainer.identity import refuse_other_settings, reward_contents
+from repo_verl.trainer import identity
+from repo_verl.trainer.identity import content_of, refuse_other_settings, reward_contents
 
 KEY = "the content of reward.custom_reward_function.path"
 
@@ -127,8 +126,8 @@ def test_a_folder_is_known_by_names_and_bytes_of_its_files(tmp_path):
 
 
 def test_of_a_large_file_the_size_and_pieces_are_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(content, "WHOLE", 1000)
-    monkeypatch.setattr(content, "PIECE", 10)
+    monkeypatch.setattr(identity, "WHOLE", 1000)
+    monkeypatch.setattr(identity, "PIECE", 10)
     file, seen = tmp_path / "model.safetensors", set()
     for values in (b"a" * 2000, b"b" * 2000, b"a" * 2001, b"a" * 1999 + b"b", b"b" + b"a" * 1999):
         file.write_bytes(values)

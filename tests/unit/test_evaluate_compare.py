@@ -9,7 +9,6 @@ from repo_verl.evaluate.compare import (
     Difference,
     Estimate,
     compare_groups,
-    compare_runs,
     grouped_difference,
     macro_difference,
     null_p_value,
@@ -131,12 +130,12 @@ BETTER = {"gsm8k": {"q2": 1.0, "q1": 1.0}, "aime24": {"p3": 0.75, "p1": 0.25, "p
 
 
 def test_runs_are_aligned_by_problem():
-    found = compare_runs(RUN, BETTER)
+    found = compare_groups([RUN], [BETTER])
     assert list(found) == ["aime24", "gsm8k", "macro"]
     assert found["aime24"] == paired_difference(np.array([0.0, 1.0, 0.5]), np.array([0.25, 1.0, 0.75]))
     assert (found["gsm8k"].problems, found["gsm8k"].difference.value) == (2, 0.5)
     assert found["macro"].difference.value == pytest.approx((1 / 6 + 1 / 2) / 2)
-    assert list(compare_runs({"gsm8k": RUN["gsm8k"]}, {"gsm8k": BETTER["gsm8k"]})) == ["gsm8k"]
+    assert list(compare_groups([{"gsm8k": RUN["gsm8k"]}], [{"gsm8k": BETTER["gsm8k"]}])) == ["gsm8k"]
     group = compare_groups([RUN, BETTER], [BETTER, BETTER, RUN])
     assert group["gsm8k"].a == pytest.approx(0.75) and group["gsm8k"].b == pytest.approx(5 / 6)
 

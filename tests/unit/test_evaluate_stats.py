@@ -8,11 +8,25 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from repo_verl.evaluate.resample import acceleration, bca_limits, resampled_means, with_edges
-from repo_verl.evaluate.stats import avg_at_k, bootstrap_interval, macro_interval, maj_at_k, majority_right, pass_at_k
+from repo_verl.evaluate.stats import (
+    acceleration,
+    avg_at_k,
+    bca_limits,
+    macro_interval,
+    maj_at_k,
+    majority_right,
+    pass_at_k,
+    resampled_means,
+    with_edges,
+)
 
 DRAWS = 100_000
 SIMULATIONS = 2_000
+
+
+def bootstrap_interval(values, **settings):
+    """Of one benchmark's mean."""
+    return macro_interval({"values": values}, **settings)
 
 
 def vote(names, marks):

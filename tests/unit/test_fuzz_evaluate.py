@@ -9,11 +9,10 @@ from fuzz_tables import mutate_parquet
 from fuzzing import MARKER, fuzz, hostile_value, is_ours, mutate_bytes, mutate_json, mutate_lines, to_file
 
 from repo_verl import cli
-from repo_verl.evaluate import compare, results, run
-from repo_verl.evaluate.cli import parse_samples
+from repo_verl.evaluate import Protocol, compare, results, run
+from repo_verl.evaluate.commands import parse_samples
+from repo_verl.evaluate.completions import Completion, Store
 from repo_verl.evaluate.problems import Benchmarks, Problem, read_benchmarks
-from repo_verl.evaluate.protocol import Protocol
-from repo_verl.evaluate.store import Completion, Store
 
 ROWS = [
     {
@@ -111,7 +110,7 @@ def test_stored_settings(tmp_path):
 
 def test_given_completions(tmp_path):
     def read(path):
-        gradeable(run._read_file(path, BENCHMARKS, skip_others=False))
+        gradeable(run.read_file(path, BENCHMARKS, skip_others=False))
 
     lines = to_file(tmp_path / "given.jsonl", read)
     both(fuzz("given lines", 2500, lambda rng: mutate_lines(GIVEN, rng), lines, naming(str(tmp_path))))

@@ -8,15 +8,12 @@ import report_logs
 import yaml
 from fuzzing import MARKER, fuzz, is_ours, mutate_bytes, mutate_lines, mutate_tree, rng_of, to_file
 
-from repo_verl.report.background import settings_section
 from repo_verl.report.charts import CHARTS
-from repo_verl.report.logs import read_log
-from repo_verl.report.page import report_page
+from repo_verl.report.provenance import find_settings, provenance
+from repo_verl.report.run_log import read_log
 from repo_verl.report.runs import group_runs, read_runs
-from repo_verl.report.settings import compare_settings, find_settings
 from repo_verl.report.summary import summarize, table
-from repo_verl.report.surroundings import surroundings
-from repo_verl.report.write import write_report
+from repo_verl.report.write import report_page, write_report
 
 LOG = [
     {"step": step, "data": {**dict(list(data.items())[:8]), "timing_s/step": 1.5, "val-core/a/acc/mean@1": 0.5}}
@@ -148,10 +145,8 @@ def whole_page(folders):
     """All of a report but its pictures."""
     runs, waiting = read_runs(folders)
     groups, summaries = group_runs(runs), {run.name: summarize(run.log) for run in runs}
-    settings, missing, mixed = compare_settings(groups)
-    found = surroundings(0)
-    notes = [*waiting, *(f"{run.name}: {note}" for run in runs for note in run.notes), *mixed]
-    page = report_page(groups, summaries, [], settings_section(groups, settings, missing, found), notes, "now", None)
+    found = provenance(0)
+    page = report_page(groups, summaries, [], waiting, found)
     for chart in CHARTS:
         chart.found(groups)
     json.dumps({**summaries, **found}, allow_nan=False)

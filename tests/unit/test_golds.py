@@ -4,8 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from repo_verl import OUR_REWARDS
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer.golds import OUR_REWARDS, check_golds, read_golds
+from repo_verl.trainer.ground_truth_check import check_golds, read_golds
 
 
 def write(path, golds, column="reward_model"):

@@ -30,9 +30,9 @@ def test_positions_of_values_that_are_not_finite():
 
 def test_scores_name_the_first_rows_and_count_the_others():
     refuse_scores([], 4)
-    with pytest.raises(NonFiniteError, match=r"step 4: .* for 5 row\(s\) \(a; b; c; and 2 more\): mend it"):
+    with pytest.raises(NonFiniteError, match=r"step 4: .* for 5 row\(s\) \(a; b; c; and 2 more\): fix it"):
         refuse_scores(["a", "b", "c", "d", "e"], 4)
-    with pytest.raises(NonFiniteError, match=r"for 1 row\(s\) \(a\): mend"):
+    with pytest.raises(NonFiniteError, match=r"for 1 row\(s\) \(a\): fix it"):
         refuse_scores(["a"], 4)
 
 

@@ -6,7 +6,7 @@ from oracles import group_advantages
 
 from repo_verl.config import RepoConfig
 from repo_verl.trainer.layout import PAD, Block, choose_micro_batch, place_rows, spread_blocks
-from repo_verl.trainer.plan import UpdateRows, UpdateShape, plan_update
+from repo_verl.trainer.minibatches import UpdateRows, UpdateShape, plan_update
 
 
 def greedy(workloads, parts, equal_size):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from repo_verl.report.students_t import interval
+from repo_verl.report.curves import interval
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 100

@@ -226,7 +226,7 @@ def variables_of_training():
     settings = (ROOT / "docs" / "run_scripts.md").read_text().split("## Settings")[1].split("\n## ")[0]
     rows = [line.split("|")[1] for line in settings.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall("`([A-Z_]+)`", row)}
-    assert {"TP", "SCRIPT", "LR_DECAY_KEY"} <= read and {"GPU_GIB", "SKIP_ESTIMATE"} <= named
+    assert {"TP", "SCRIPT", "LR_DECAY_KEY"} <= read and {"SKIP_DOUBTS"} <= named
     return (read | named) - NOT_OF_A_JOB
 
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from repo_verl import import_hooks, plugin
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import checks, estimator, golds, seam_check
+from repo_verl.trainer import ground_truth_check, seam_check
+from repo_verl.trainer.validation import is_selected
 from repo_verl.verl_workarounds import weight_sockets
 from repo_verl.verl_workarounds.weight_sockets import WEIGHT_SOCKETS
 
@@ -98,7 +99,7 @@ def test_validation_of_repo_raises_what_failed(call):
 
 def test_golds_of_another_estimator_are_looked_at_only_where_our_reward_is_named(monkeypatch):
     looked = []
-    monkeypatch.setattr(golds, "check_golds", looked.append)
+    monkeypatch.setattr(ground_truth_check, "check_golds", looked.append)
     validate = validation(lambda config: "verl's answer")
     ours = {**GRPO, "reward": {"custom_reward_function": {"path": "pkg://repo_verl.rewards"}}}
     theirs = {**GRPO, "reward": {"custom_reward_function": {"path": "my_rewards.py"}}}
@@ -113,17 +114,17 @@ def test_a_gold_check_that_breaks_does_not_stop_another_estimator_and_its_verdic
     def broken(config):
         raise KeyError("ours")
 
-    monkeypatch.setattr(golds, "check_golds", broken)
+    monkeypatch.setattr(ground_truth_check, "check_golds", broken)
     assert validate(ours) == "verl's answer"
     assert "Gold answers not checked, since the check itself failed: KeyError: 'ours'" in caplog.text
 
     def refuse(config):
         raise RepoConfigError("data.train_files=x")
 
-    monkeypatch.setattr(golds, "check_golds", refuse)
+    monkeypatch.setattr(ground_truth_check, "check_golds", refuse)
     with pytest.raises(RepoConfigError, match="data.train_files=x"):
         validate(ours)
-    monkeypatch.setitem(sys.modules, "repo_verl.trainer.golds", None)
+    monkeypatch.setitem(sys.modules, "repo_verl.trainer.ground_truth_check", None)
     assert validate(ours) == "verl's answer", "no check to import"
 
 
@@ -223,7 +224,6 @@ def test_the_trainer_raises_what_failed_for_repo_alone(stock):
 
 def test_the_estimator_raises_what_failed(monkeypatch):
     """For every trainer of verl that is not made RePO's."""
-    monkeypatch.setattr(estimator, "serving", False)
     module = ModuleType("x")
     registered = {}
     module.register_adv_est = lambda name: functools.partial(registered.__setitem__, name)
@@ -280,11 +280,7 @@ def test_a_loader_that_takes_no_hook_still_loads(monkeypatch):
 def test_repo_is_asked_for_by_the_estimator(config, asked):
     assert plugin.asks_for_repo(config) is asked
     if isinstance(config, dict):
-        assert checks.is_selected(config) is asked
-
-
-def test_names_that_are_said_twice_agree():
-    assert (plugin.ESTIMATOR, plugin.OUR_REWARDS) == (checks.ESTIMATOR, golds.OUR_REWARDS)
+        assert is_selected(config) is asked
 
 
 @pytest.mark.parametrize("ray_init", [{}, {"runtime_env": None}, {"runtime_env": {"env_vars": {"A": "b"}}}])

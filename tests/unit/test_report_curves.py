@@ -6,13 +6,23 @@ from pathlib import Path
 import pytest
 from report_logs import write_log
 
-from repo_verl.report.charts import CHARTS
-from repo_verl.report.curves import Curve, Line, band, line_curves, metric, of_replay, point_curves, thin
+from repo_verl.report.charts import CHARTS, time_ratios
+from repo_verl.report.curves import (
+    Curve,
+    Line,
+    band,
+    line_curves,
+    metric,
+    of_replay,
+    point_curves,
+    t_quantile,
+    thin,
+    two_sided,
+)
 from repo_verl.report.draw import limits
 from repo_verl.report.runs import Group, Run, group_runs, name_runs, read_runs, setting_name
-from repo_verl.report.students_t import t_quantile, two_sided
 from repo_verl.report.style import DARK, HATCHES, LIGHT, mark_of
-from repo_verl.report.times import ALL_PARTS, median_parts, shown_parts, time_ratios
+from repo_verl.report.summary import ALL_PARTS, median_parts, shown_parts
 
 ACCURACY, CLIP, RATIO, BUFFER = (
     next(chart for chart in CHARTS if chart.name == name) for name in ("accuracy", "clip", "ratio", "buffer")

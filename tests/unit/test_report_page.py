@@ -1,19 +1,19 @@
 """The page: self-contained, escaped, partial where the logs are, written whole; the watching command."""
 
 import json
+import os
 import re
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from report_logs import steps, write_log, write_seeds
 
-from repo_verl import cli
+from repo_verl import atomic_files, cli
 from repo_verl.report import draw, write, write_report
 from repo_verl.report.charts import CHARTS
+from repo_verl.report.provenance import compare_settings, find_settings
 from repo_verl.report.runs import Group, group_runs, read_runs, with_short_names
-from repo_verl.report.settings import compare_settings, find_settings
 from repo_verl.report.style import DARK, LIGHT
 
 VOID = {"meta", "link", "br"}
@@ -83,7 +83,7 @@ def test_titles_captions_findings_settings_and_versions_are_there(page):
     assert text.count("Band: smallest to largest run.") == 8, "charts over steps"
     gain = re.search(r"repo: ([\d.]+).% from fresh rows, ([\d.]+).% with replay: \+([\d.]+) points", text)
     assert float(gain[2]) - float(gain[1]) == pytest.approx(float(gain[3]), abs=0.11)
-    ratio = re.search(r"grpo: ([\d.]+) s a step</li><li>repo: ([\d.]+) s a step, ([\d.]+) times grpo&#x27;s", text)
+    ratio = re.search(r"grpo: ([\d.]+) s a step</li><li>repo: ([\d.]+) s a step, ([\d.]+) times grpo&#39;s", text)
     assert float(ratio[2]) / float(ratio[1]) == pytest.approx(float(ratio[3]), abs=0.01)
     assert "Settings not found beside the log: seed0/grpo, seed1/grpo, seed2/grpo, seed0/repo," in text
     assert "<td>torch" not in text and '<th scope="row">torch</th>' in text
@@ -104,7 +104,7 @@ def test_names_and_settings_are_escaped(tmp_path):
     write_report([run, write_log(tmp_path / "日本_語", steps("grpo", 0, 3))], tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "<img" not in text and "<script" not in text
-    assert "&lt;img src=x onerror=alert(1)&gt;&amp;&quot;$x^$" in text and "&lt;script&gt;" in text
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;&#34;$x^$" in text and "&lt;script&gt;" in text
     Elements(text)
 
 
@@ -229,13 +229,12 @@ def test_a_reader_never_sees_half_a_page(tmp_path, few, monkeypatch):
     run = write_log(tmp_path / "run", steps("repo", 0, 2))
     write_report([run], tmp_path)
     before = (tmp_path / "report.html").read_bytes()
-    real = Path.write_bytes
 
-    def full(path, content):
-        real(path, content[: len(content) // 2])
+    def full(file):
+        os.truncate(file, os.stat(file).st_size // 2)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(ValueError, match=r"can't be written \(No space left on device\): give another folder"):
         write_report([run], tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from repo_verl.report.runs import Group, Run
-from repo_verl.report.times import ALL_PARTS, median_parts, median_step, step_parts
+from repo_verl.report.summary import ALL_PARTS, median_parts, median_step, step_parts
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "step_times"
 MODES = ("sync", "colocate_async")

@@ -16,12 +16,10 @@ from test_fuzz_data_prep import CHATS
 from data_prep import cli as data_prep
 from repo_verl import cli, secrets
 from repo_verl.config import RepoConfigError
-from repo_verl.evaluate import run
+from repo_verl.evaluate import Protocol, run
+from repo_verl.evaluate.completions import Completion, Store
 from repo_verl.evaluate.model import resolve
-from repo_verl.evaluate.problems import Benchmarks, Problem
-from repo_verl.evaluate.protocol import Protocol
-from repo_verl.evaluate.reading import benchmark_name
-from repo_verl.evaluate.store import Completion, Store
+from repo_verl.evaluate.problems import Benchmarks, Problem, benchmark_name
 from repo_verl.rewards import compute_score
 from repo_verl.rewards.extract import extract_answer
 from repo_verl.rewards.score import gold_is_verifiable
@@ -42,7 +40,7 @@ ALLOWED = {
     ("repo_verl/cpu/forked.py", "exec"): 1, ("repo_verl/cpu/forked.py", "compile"): 1,
     ("repo_verl/cpu/forked.py", "runpy"): 1,
     # repo_verl.report's loader is a subclass of yaml.SafeLoader, which the test below looks at
-    ("repo_verl/report/settings.py", "yaml.load"): 1,
+    ("repo_verl/report/provenance.py", "yaml.load"): 1,
 }  # fmt: skip
 
 
@@ -99,7 +97,7 @@ def test_the_look_at_the_source_sees(source):
 def test_the_loader_of_settings_is_a_safe_one():
     import yaml
 
-    from repo_verl.report.settings import _PlainLoader
+    from repo_verl.report.provenance import _PlainLoader
 
     assert _PlainLoader.yaml_constructors is yaml.SafeLoader.yaml_constructors
 
@@ -464,7 +462,7 @@ def test_no_module_logs_the_environment_or_a_whole_configuration():
 
 
 def test_messages_about_settings_are_short():
-    from repo_verl.trainer.checks import check_config
+    from repo_verl.trainer.validation import check_config
 
     with pytest.raises(RepoConfigError) as error:
         check_config({"algorithm": {"repo": {"strategy": "x" * 10_000 + "\n" * 10}}})

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from repo_verl.trainer import shared_prompts
-from repo_verl.trainer.golds import check_golds
-from repo_verl.trainer.shared_prompts import find_conflicts, find_shared_prompts
+from repo_verl.trainer import ground_truth_check
+from repo_verl.trainer.ground_truth_check import check_golds, find_conflicts, find_shared_prompts
 
 
 def chat(text, system=None):
@@ -63,7 +62,7 @@ def test_null_keys_that_another_message_brings_along_are_no_difference(tmp_path)
 
 
 def test_a_row_is_found_again_in_batches_and_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_prompts, "BATCH", 7)
+    monkeypatch.setattr(ground_truth_check, "BATCH", 7)
     rows = [(chat(f"q{number}"), "1") for number in range(100)]
     rows[83] = (chat("q58"), "z" * 500)
     files = [

@@ -23,37 +23,29 @@ ALLOWED = {
     "repo_verl.atomic_files": set(),
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
-    "repo_verl.host_memory": set(),
-    "repo_verl.report": {"matplotlib", "numpy", "yaml", "repo_verl.report", "repo_verl.secrets"},
+    "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {
         "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
     },
     "repo_verl.versions": {"packaging"},
-    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.checks": {
-        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.checks",
+    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
+    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight.problems": {
+        "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
-    "repo_verl.preflight.cli": {"omegaconf", "repo_verl.config", "repo_verl.preflight"},
-    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.machine": {
-        "repo_verl.config", "repo_verl.host_memory", "repo_verl.preflight", "repo_verl.step_folders",
-    },
-    "repo_verl.preflight.notices": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
-    "repo_verl.preflight.engines": {"repo_verl.config", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
         "repo_verl.step_folders",
     },
-    "repo_verl.preflight.equations": {"repo_verl.preflight.models"},
     "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
         "repo_verl.rewards",
         "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
     },
-    "repo_verl.evaluate.stats": {"numpy", "repo_verl.evaluate.resample"},
-    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.resample"},
+    "repo_verl.evaluate.stats": {"numpy"},
+    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.stats"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
@@ -61,7 +53,7 @@ ALLOWED = {
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.import_hooks": set(),
     "repo_verl.plugin": {
-        "repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu", "repo_verl.verl_workarounds",
+        "repo_verl", "repo_verl.import_hooks", "repo_verl.trainer", "repo_verl.cpu", "repo_verl.verl_workarounds",
     },
     "repo_verl.trainer": {
         *HEAVY, "torch", "numpy", "omegaconf", "safetensors", "jinja2", "repo_verl.trainer", "repo_verl.replay",
@@ -70,31 +62,29 @@ ALLOWED = {
         "repo_verl.step_folders",
     },
     "repo_verl.trainer.layout": set(),
-    "repo_verl.trainer.buffer_watch": {"repo_verl.config", "repo_verl.host_memory"},
-    "repo_verl.trainer.limits": {"repo_verl.config", "repo_verl.replay.fitting"},
-    "repo_verl.trainer.fields": set(),
-    "repo_verl.trainer.checks": {"repo_verl.config", "repo_verl.replay.own_strategy", "repo_verl.trainer.engines"},
-    "repo_verl.trainer.engines": {"repo_verl.config"},
-    "repo_verl.trainer.golds": {
-        "pyarrow", "repo_verl.config", "repo_verl.rewards", "repo_verl.trainer.shared_prompts",
+    "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
+    "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.own_strategy"},
+    "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
+    "repo_verl.trainer.ground_truth_check": {
+        "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
-    "repo_verl.trainer.shared_prompts": {"numpy", "pyarrow", "repo_verl.config"},
-    "repo_verl.trainer.plan": {
+    "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
+    "repo_verl.trainer.versions": {"torch"},
+    "repo_verl.trainer.estimator": {"torch", "omegaconf", "repo_verl.trainer.layout"},
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
-        "repo_verl.trainer.limits", "repo_verl.verl_workarounds.tracker",
-    },
-    "repo_verl.trainer.identity": {
-        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets", "repo_verl.trainer.content",
-    },
-    "repo_verl.trainer.content": set(),
-    "repo_verl.verl_workarounds": {
-        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.config", "repo_verl.step_folders",
         "repo_verl.verl_workarounds",
     },
-    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.fields"},
+    "repo_verl.trainer.identity": {
+        "omegaconf", "verl", "repo_verl.config", "repo_verl.secrets",
+    },
+    "repo_verl.verl_workarounds": {
+        "verl", "ray", "transfer_queue", "omegaconf", "repo_verl.atomic_files", "repo_verl.config",
+        "repo_verl.step_folders", "repo_verl.verl_workarounds",
+    },
+    "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.layout"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
         "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",

@@ -15,12 +15,12 @@ from repo_verl.verl_workarounds.tracker import (
     finished,
     last_finished,
     list_files,
+    name_parent,
     next_number,
     read_marker,
     refuse_broken,
     repair_latest,
     steps_in,
-    unname,
     write_marker,
 )
 
@@ -158,7 +158,7 @@ def test_a_torn_tracker_follows_the_run_and_not_the_highest_step(tmp_path):
     assert (tmp_path / TRACKER).read_text() == "5"
 
 
-def test_a_torn_tracker_beside_checkpoints_that_nobody_vouches_for_is_refused(tmp_path):
+def test_a_torn_tracker_beside_checkpoints_that_nobody_knows_is_refused(tmp_path):
     for step in (50, 100):
         (tmp_path / f"global_step_{step}" / "actor").mkdir(parents=True)
     for text in ("", "77"):
@@ -182,7 +182,7 @@ def test_a_tracker_that_names_a_folder_that_is_gone_is_refused(tmp_path):
         repair_latest(str(tmp_path))
 
 
-def test_a_marker_that_may_not_be_read_vouches_for_nothing(tmp_path, monkeypatch):
+def test_a_marker_that_may_not_be_read_says_nothing(tmp_path, monkeypatch):
     folder = checkpoint(tmp_path, 3)
 
     def refuse(folder):
@@ -198,21 +198,21 @@ def test_a_marker_is_synced_before_it_is_named(tmp_path, monkeypatch):
         stock = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, stock=stock: (done.append(name), stock(*args)))
     write_marker(str(tmp_path), Marker(1))
-    assert done == ["fsync", "replace"]
+    assert done[:2] == ["fsync", "replace"]
 
 
 def test_a_step_that_is_written_again_is_not_named(tmp_path, caplog):
     root = str(tmp_path)
     for step in (2, 4):
         checkpoint(tmp_path, step)
-    unname(root, 4, 2)  # no tracker
+    name_parent(root, 4, 2)  # no tracker
     (tmp_path / TRACKER).write_text("2")
-    unname(root, 4, 2)
+    name_parent(root, 4, 2)
     assert (tmp_path / TRACKER).read_text() == "2" and not caplog.text
     (tmp_path / TRACKER).write_text("4")
-    unname(root, 4, 2)
+    name_parent(root, 4, 2)
     assert (tmp_path / TRACKER).read_text() == "2" and "global_step_4 is written again" in caplog.text
-    unname(root, 2, None)
+    name_parent(root, 2, None)
     assert not (tmp_path / TRACKER).exists()
 
 
@@ -221,7 +221,7 @@ def test_a_torn_tracker_without_a_finished_checkpoint_goes(tmp_path, caplog):
     (tmp_path / TRACKER).write_text("")
     repair_latest(str(tmp_path))
     assert not (tmp_path / TRACKER).exists() and "begins anew" in caplog.text
-    repair_latest(str(tmp_path))  # nothing to mend
+    repair_latest(str(tmp_path))  # nothing to repair
 
 
 @pytest.mark.parametrize(

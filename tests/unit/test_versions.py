@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from repo_verl.replay import PromptReplayBuffer, Record
-from repo_verl.trainer.versions import Written, behaviour_log_probs, written_by
+from repo_verl.trainer.versions import Written, behavior_log_probs, written_by
 
 
 def test_age_is_how_far_the_current_version_is_ahead_of_the_oldest_one():
@@ -40,7 +40,7 @@ def test_log_probs_are_the_forward_pass_only_for_rows_of_its_version_alone():
     written = [Written(4, 4), Written(3, 4), Written(3, 3), Written(4, 4)]
     forward = [torch.full((2,), -0.1 * (i + 1)) for i in range(4)]
     sampled = [torch.full((2,), -0.5 * (i + 1)) for i in range(4)]
-    chosen = behaviour_log_probs(written, 5, forward, sampled)
+    chosen = behavior_log_probs(written, 5, forward, sampled)
     assert [one.tolist() for one in chosen] == [forward[0].tolist(), [-1.0, -1.0], [-1.5, -1.5], forward[3].tolist()]
 
 
@@ -51,7 +51,7 @@ def test_the_ratio_is_exact_where_every_token_has_another_version():
     forward = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)
     for writer in ([0.6, 0.3, 0.1], [0.1, 0.1, 0.8]):
         wrote = torch.tensor(writer, dtype=torch.float64)
-        chosen = behaviour_log_probs([Written(1, 2)], 5, [forward.log()], [wrote.log()])[0]
+        chosen = behavior_log_probs([Written(1, 2)], 5, [forward.log()], [wrote.log()])[0]
         expected = (wrote * (target.log() - chosen).exp() * value).sum()
         assert expected.item() == pytest.approx((target * value).sum().item())
         other = (wrote * (target / forward) * value).sum()

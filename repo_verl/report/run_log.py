@@ -1,4 +1,4 @@
-"""Reading verl's file log: parts of a resumed run, lines cut short, values that are no numbers."""
+"""verl's file log: parts of a resumed run, lines cut short, values that are not numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Log = list[tuple[int, dict[str, float]]]
 """Steps in order, each with its metrics."""
 
 LARGEST = 1e30
-"""Values at least this large can't be drawn and count as no number."""
+"""Values at least this large can't be drawn and count as not finite."""
 
 
 class NoEntryYet(ValueError):
@@ -26,13 +26,10 @@ def read_log(folder: Path) -> Log:
     verl begins the file anew on a resume; run_qwen25_math.sh keeps the earlier parts as ``metrics.TIME.jsonl``. A later
     part replaces the steps that it repeats and all after its first; validation before its first step is added to the
     step it validates. In a part the last entry of a step counts. A last line cut short is left out, and so are values
-    that are no finite numbers.
+    that are not finite numbers.
 
     Args:
         folder: of the run.
-
-    Returns:
-        The steps in order.
 
     Raises:
         ValueError: if the file is missing, empty or broken elsewhere, naming file and line.
@@ -41,17 +38,7 @@ def read_log(folder: Path) -> Log:
 
 
 def read_with_notes(folder: Path) -> tuple[Log, list[str]]:
-    """`read_log`, and what a reader should know about the log, in sentences.
-
-    Args:
-        folder: of the run.
-
-    Returns:
-        The steps in order, and the sentences.
-
-    Raises:
-        ValueError: as `read_log`; its subclass `NoEntryYet` if there is no file or no entry.
-    """
+    """`read_log`, and what was left out in sentences; raises what it does, `NoEntryYet` without file or entry."""
     path = folder / "metrics.jsonl"
     parts = [*sorted(folder.glob("metrics.*.jsonl"), key=_in_order), *([path] if path.is_file() else [])]
     if not parts:
@@ -62,7 +49,11 @@ def read_with_notes(folder: Path) -> tuple[Log, list[str]]:
         _join(steps, _read_part(part, left_out))
     if not steps:
         raise NoEntryYet(f"{path} has no entry yet: wait for the run's first step.")
-    return sorted(steps.items()), _sentences(left_out)
+    if not left_out:
+        return sorted(steps.items()), []
+    named = [f"{key} in {count} step{'s' * (count > 1)}" for key, count in left_out.most_common(3)]
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return sorted(steps.items()), [f"no finite number, left out: {', '.join(named)}{more}"]
 
 
 def _in_order(part: Path) -> tuple[int, str]:
@@ -73,10 +64,7 @@ def _in_order(part: Path) -> tuple[int, str]:
 
 def _join(steps: dict[int, dict[str, float]], part: Log) -> None:
     """Add a part: what an earlier one logged after this one's first step was undone by the resume."""
-    if not part:
-        return
-    start = part[0][0]
-    for step in [step for step in steps if step > start]:
+    for step in [step for step in steps if part and step > part[0][0]]:
         del steps[step]
     for step, data in part:
         trained = "timing_s/step" in data
@@ -102,19 +90,7 @@ def _read_part(path: Path, left_out: Counter[str]) -> Log:
 
 
 def _numbers(data: Mapping[str, Any], left_out: Counter[str]) -> dict[str, float]:
-    numbers = {}
-    for key, value in data.items():
-        if isinstance(value, int | float) and abs(value) < LARGEST:
-            numbers[key] = value
-        else:
-            left_out[key] += 1
-    return numbers
-
-
-def _sentences(left_out: Counter[str]) -> list[str]:
-    """What was left out: verl writes NaN and infinity as null."""
-    if not left_out:
-        return []
-    named = [f"{key} in {count} step{'s' * (count > 1)}" for key, count in left_out.most_common(3)]
-    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-    return [f"no finite number, left out: {', '.join(named)}{more}"]
+    """The values that are finite numbers (verl writes NaN and infinity as null); keys of the others are counted."""
+    found = {key: value for key, value in data.items() if isinstance(value, int | float) and abs(value) < LARGEST}
+    left_out.update(key for key in data if key not in found)
+    return found

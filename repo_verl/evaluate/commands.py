@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repo_verl.evaluate.protocol import MANY_SAMPLES, Protocol
+from repo_verl.atomic_files import write_atomically
+from repo_verl.evaluate import MANY_SAMPLES, Protocol
 
 
 def add_evaluate(commands: Any) -> None:
-    """Add the sub-command ``evaluate``.
-
-    Args:
-        commands: of argparse's ``add_subparsers``.
-    """
+    """Add the sub-command ``evaluate`` to what argparse's ``add_subparsers`` made."""
     default = Protocol()
     parser = commands.add_parser("evaluate", help="scores of a model, or of completions, on math benchmarks")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -35,7 +32,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--max-tokens", type=int, default=default.max_tokens)
     many = " ".join(f"{name}={count}" for name, count in MANY_SAMPLES.items())
     parser.add_argument(
-        "--samples", nargs="+", default=[], metavar="N or BENCHMARK=N", help=f"samples a problem (default: 1 {many})"
+        "--samples", nargs="+", default=[], metavar="N or BENCHMARK=N", help=f"samples per problem (default: 1 {many})"
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--template", default=default.template, choices=["boxed", "think"], help="where the answer is")
@@ -46,11 +43,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def add_compare(commands: Any) -> None:
-    """Add the sub-command ``compare``.
-
-    Args:
-        commands: of argparse's ``add_subparsers``.
-    """
+    """Add the sub-command ``compare`` to what argparse's ``add_subparsers`` made."""
     parser = commands.add_parser("compare", help="paired differences between evaluations of the same problems")
     parser.add_argument(
         "runs",
@@ -62,32 +55,24 @@ def add_compare(commands: Any) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run one of the two commands; 0 if all went well, 1 with one line on stderr if the input or a setting is wrong.
-
-    Args:
-        arguments: the parsed command line.
-    """
+    """Run the parsed command; 0 if all went well, 1 with one line on stderr if the input or a setting is wrong."""
     try:
-        print(run_evaluate(arguments) if arguments.command == "evaluate" else run_compare(arguments))
+        print(_evaluate(arguments) if arguments.command == "evaluate" else _compare(arguments))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"repo-verl {arguments.command}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run_evaluate(arguments: argparse.Namespace) -> str:
-    """Evaluate, and return the table.
-
-    Args:
-        arguments: the parsed command line.
-
-    Raises: ValueError with one sentence naming what is wrong.
-    """
+def _evaluate(arguments: argparse.Namespace) -> str:
     from repo_verl.evaluate import results, run
     from repo_verl.evaluate.problems import read_benchmarks
 
-    protocol = protocol_of(arguments)
-    benchmarks = run.select(read_benchmarks(arguments.benchmarks, arguments.only), arguments.limit)
+    samples, default = parse_samples(arguments.samples)
+    plain = "temperature top_p top_k max_tokens seed template dtype max_model_len max_num_seqs".split()
+    settings = {name: getattr(arguments, name) for name in plain}
+    protocol = Protocol(samples=samples, default_samples=default, **settings)
+    benchmarks = read_benchmarks(arguments.benchmarks, arguments.only).first(arguments.limit)
     if arguments.completions is not None:
         skip = arguments.only is not None
         content = run.grade_file(arguments.completions, benchmarks, arguments.output, protocol.template, skip)
@@ -96,31 +81,8 @@ def run_evaluate(arguments: argparse.Namespace) -> str:
     return results.table(content)
 
 
-def protocol_of(arguments: argparse.Namespace) -> Protocol:
-    """The sampling settings of the command line.
-
-    Args:
-        arguments: the parsed command line.
-
-    Raises: ValueError naming the flag that cannot work.
-    """
-    samples, default = parse_samples(arguments.samples)
-    names = (
-        "temperature",
-        "top_p",
-        "top_k",
-        "max_tokens",
-        "seed",
-        "template",
-        "dtype",
-        "max_model_len",
-        "max_num_seqs",
-    )
-    return Protocol(samples=samples, default_samples=default, **{name: getattr(arguments, name) for name in names})
-
-
 def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
-    """Samples a problem by benchmark, and for all others.
+    """Samples per problem by benchmark, and for all others.
 
     Args:
         texts: ``N`` for all benchmarks, ``BENCHMARK=N`` for one; without any ``N``, the paper's.
@@ -153,21 +115,13 @@ def _engine(text: str) -> dict[str, Any]:
         ) from error
 
 
-def run_compare(arguments: argparse.Namespace) -> str:
-    """Compare, and return the table.
-
-    Args:
-        arguments: the parsed command line.
-
-    Raises: ValueError with one sentence naming what is wrong.
-    """
+def _compare(arguments: argparse.Namespace) -> str:
     from repo_verl.evaluate import compare
     from repo_verl.evaluate.results import read_values
-    from repo_verl.evaluate.store import write_json
 
     groups: dict[str, list[Path]] = {}
     for text in arguments.runs:
-        name, folders = parse_run(text)
+        name, folders = _named_folders(text)
         if name in groups:
             raise ValueError(f"two settings are called {name!r}: write NAME=DIR to call them otherwise.")
         groups[name] = folders
@@ -181,16 +135,13 @@ def run_compare(arguments: argparse.Namespace) -> str:
         tables.append(compare.table(found, baseline, name))
         content[name] = {key: {**row._asdict(), "difference": row.difference._asdict()} for key, row in found.items()}
     if arguments.output is not None:
-        write_json({"baseline": baseline, "differences": content}, arguments.output)
+        written = json.dumps({"baseline": baseline, "differences": content}, indent=2)
+        write_atomically(arguments.output, written + "\n")
     return "\n\n".join(tables)
 
 
-def parse_run(text: str) -> tuple[str, list[Path]]:
-    """The name of a setting and the folders of its seeds.
-
-    Args:
-        text: ``DIR``, called by its last part, or ``NAME=DIR,DIR,...``.
-    """
+def _named_folders(text: str) -> tuple[str, list[Path]]:
+    """Name and folders of a setting: ``DIR``, called by its last part, or ``NAME=DIR,DIR,...``, one per seed."""
     name, sign, folders = text.partition("=")
     if not sign:
         return Path(text).resolve().name, [Path(text)]

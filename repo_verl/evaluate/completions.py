@@ -1,22 +1,32 @@
-"""Completions on disk: a line a finished problem, written once and kept, whatever happens to the run."""
+"""Completions: on disk, a line per finished problem, written once and kept, whatever happens to the run; graded."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from repo_verl.evaluate.reading import brief, is_missing, json_value, problem_id, shown, text, whole_number
+from repo_verl.atomic_files import write_atomically
+from repo_verl.evaluate.problems import Problem, brief, is_missing, json_value, problem_id, shown, text, whole_number
+from repo_verl.rewards import compute_score
+from repo_verl.rewards.normalize import clean, compact
+from repo_verl.rewards.numbers import exact_number
 
 MOST_SHOWN = 500
 """Characters of a setting in a message."""
-
 TOO_LONG = "prompt_too_long"
 """``finish`` of a sample that was not generated, because its prompt leaves no room for a response."""
+RIGHT = "right"
+"""Vote of every right answer: all are equal to the gold answer, so to one another."""
+THREADS = 8
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,10 @@ class Completion:
         object.__setattr__(self, "tokens", None if is_missing(self.tokens) else whole_number(self.tokens, "tokens"))
 
 
+Samples = dict[tuple[str, str], list[Completion]]
+"""By benchmark and problem."""
+
+
 class Store:
     """Finished problems of one evaluation, in ``FOLDER/completions/BENCHMARK.jsonl``.
 
@@ -58,11 +72,11 @@ class Store:
         self.folder = folder / "completions"
         self.folder.mkdir(parents=True, exist_ok=True)
         _settle(folder / "settings.json", settings)
-        self.finished: dict[tuple[str, str], list[Completion]] = {}
+        self.finished: Samples = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             if path.is_symlink():
                 raise ValueError(f"{path} is a link, which is not written to: replace it by the file.")
-            for problem, samples in _read(path):
+            for problem, samples in _read_stored(path):
                 self.finished[unquote(path.stem), problem] = samples
 
     def add(self, benchmark: str, problem: str, samples: Sequence[Completion]) -> None:
@@ -84,22 +98,10 @@ class Store:
         self.finished[benchmark, problem] = list(samples)
 
 
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write a JSON file whole or not at all.
-
-    Args:
-        content: of the file.
-        path: its place.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _settle(path: Path, settings: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(settings))
     if not path.is_file():
-        write_json(wanted, path)
+        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
         return
     try:
         there = json_value(path.read_bytes())
@@ -116,7 +118,7 @@ def _settle(path: Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def _read(path: Path) -> list[tuple[str, list[Completion]]]:
+def _read_stored(path: Path) -> list[tuple[str, list[Completion]]]:
     """The lines of a file; one cut short at its end, by a stop in mid-write, is removed."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
@@ -133,3 +135,53 @@ def _read(path: Path) -> list[tuple[str, list[Completion]]]:
                 f"{path}, line {number} is no finished problem ({brief(error)}): delete the line."
             ) from error
     return found
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One graded sample; ``extracted`` is the answer and ``status`` that of the grading, see ``repo_verl.rewards``."""
+
+    problem: Problem
+    sample: int
+    completion: Completion
+    correct: bool
+    extracted: str
+    status: str
+
+    @property
+    def vote(self) -> str | None:
+        """What the sample votes for in maj@k: right answers for one thing, others for their number or text."""
+        if self.correct:
+            return RIGHT
+        if not self.extracted:
+            return None
+        text = clean(self.extracted)
+        number = exact_number(text)
+        return compact(text) if number is None else f"{number.value}{'%' if number.percent else ''}"
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer in the response."""
+        return bool(self.extracted)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the response was cut at its longest, or its prompt left no room for one."""
+        return self.completion.finish in ("length", TOO_LONG)
+
+
+def grade_all(completions: Iterable[tuple[Problem, int, Completion]], template: str = "boxed") -> Iterator[Graded]:
+    """Grade completions, each with its problem and number, in order, from several threads.
+
+    ``template`` says where the answer is looked for. Raises: JudgeError if the grader cannot start.
+    """
+    waiting = iter(completions)
+    with ThreadPoolExecutor(THREADS) as threads:
+        while chunk := list(islice(waiting, CHUNK)):
+            yield from threads.map(partial(_grade, template), *zip(*chunk, strict=True))
+
+
+def _grade(template: str, problem: Problem, sample: int, completion: Completion) -> Graded:
+    extra = {"tolerance": problem.tolerance}
+    score = compute_score(problem.benchmark, completion.text, problem.gold, extra, template=template)
+    return Graded(problem, sample, completion, score["acc"] == 1.0, score["extracted"], score["status"])

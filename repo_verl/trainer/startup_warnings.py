@@ -1,11 +1,40 @@
-"""What a run should hear before its first step: schedules and templates under which little or nothing is replayed."""
+"""What the trainer says before its first step: the objective, and settings under which little is replayed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from repo_verl.config import PREFIX, RepoConfig
+from repo_verl.config import PREFIX, RepoConfig, lookup
+
+MEGATRON_NOTICE = (
+    "RePO: the Megatron engine: checked on the CPU with Megatron-Core 0.16.1 in float32 (data, tensor and pipeline "
+    "parallel); never run on a GPU, with Megatron-Bridge, in bfloat16 or with LoRA (docs/megatron.md)"
+)
+
+
+def describe_objective(config: Any, repo: RepoConfig) -> str:
+    """One line that says which objective is in effect."""
+    if not repo.active:
+        reason = "strategy=none" if repo.strategy == "none" else f"off_policy_coef={repo.off_policy_coef:g}"
+        return f"RePO: {reason}, plain GRPO; nothing is replayed"
+    mode = lookup(config, "actor_rollout_ref.actor.loss_agg_mode", "token-mean")
+    paper = mode == "seq-mean-token-mean" and repo.normalize == "group" and repo.advantage == "split"
+    return (
+        f"RePO: strategy={repo.strategy} num_replay={repo.num_replay} capacity={repo.capacity} "
+        f"min_size={repo.min_size} advantage={repo.advantage} normalize={repo.normalize} "
+        f"off_policy_coef={repo.off_policy_coef:g}; terms aggregated by {mode}"
+        f"{' (the paper’s objective)' if paper else ', not the paper’s seq-mean-token-mean split group'}"
+    )
+
+
+def pruning_obstacle(config: Any) -> str | None:
+    """The setting that gives rows of zero advantage a gradient, so that none may be left out; None without one."""
+    for key in ("actor.use_kl_loss", "actor.entropy_coeff", "model.mtp.enable_train"):
+        value = lookup(config, f"actor_rollout_ref.{key}", 0)
+        if value != 0:
+            return f"actor_rollout_ref.{key}={value}"
+    return None
 
 
 def find_doubts(repo: RepoConfig, n: int, steps: int, epoch: int) -> Iterator[str]:
@@ -13,8 +42,8 @@ def find_doubts(repo: RepoConfig, n: int, steps: int, epoch: int) -> Iterator[st
 
     Args:
         repo: the settings.
-        n: responses a visit of a prompt.
-        steps: that the run has in all.
+        n: responses per visit of a prompt.
+        steps: of the whole run.
         epoch: steps between two visits of a prompt, on average.
     """
     if not repo.active:

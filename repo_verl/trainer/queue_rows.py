@@ -1,0 +1,251 @@
+"""What RePO adds to TransferQueue for an update: replayed and padding rows, and its own fields on the fresh ones.
+
+All is put beside verl's old log-probs, as the update is planned, but for what those tell: dtypes and optional fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+
+from repo_verl.replay import Record
+from repo_verl.trainer.layout import (
+    FRESH,
+    FRESH_SCALE,
+    FRESH_TOKENS,
+    ORIGIN,
+    PAD,
+    PADDING,
+    REPLAYED,
+    ROW_FIELDS,
+    WEIGHT,
+)
+from repo_verl.trainer.minibatches import UpdatePlan
+from repo_verl.trainer.retrieval import Update
+
+TOKEN_FIELDS = ("prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask")
+KEY_PREFIX = "repo"
+"""How the keys of rows that RePO adds begin; verl's begin with a hexadecimal uid."""
+
+OPTIONAL_FIELDS = {"rollout_is_weights": 1.0, "ref_log_prob": 0.0}
+"""Fields that fresh rows may have, and what replayed and padding rows hold there: nothing that acts on them."""
+
+FLOAT_FIELDS = ("old_log_probs", "advantages", *OPTIONAL_FIELDS)
+"""Fields of floats that verl puts for fresh rows and RePO for the others."""
+
+UPDATE_FIELDS = (*TOKEN_FIELDS, "old_log_probs", "advantages", *ROW_FIELDS)
+
+Row = dict[str, torch.Tensor]
+Placed = tuple[str, dict[str, Any]]
+"""Key and tag of a row in TransferQueue."""
+
+
+class FloatTypes:
+    """The dtypes of verl's float fields, which the rows that RePO adds have to share.
+
+    TransferQueue takes one dtype per field. verl's old log-probs have the dtype of the engine's forward pass, bfloat16
+    for some, which shows once a step's fresh rows have them. Until then (first step of a process) such values wait.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, torch.dtype] = {}
+        self._waiting: dict[str, Row] = {}
+
+    def learn(self, batch: KVBatchMeta) -> None:
+        """Look at a fresh row for the dtypes that are not known yet; ``batch`` has advantages."""
+        names = [name for name in FLOAT_FIELDS if name in (batch.fields or ()) and name not in self._known]
+        if names:
+            data = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id, select_fields=names)
+            self._known.update({name: data[name].dtype for name in names})
+
+    def cast(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A value of a float field in the dtype of verl's; KeyError for a field whose dtype is not known."""
+        return value.to(self._known[name])
+
+    def hold_back(self, key: str, row: Row) -> Row:
+        """What can be put of a new row now, cast; the rest waits for :meth:`put_waiting`."""
+        late = {name: value for name, value in row.items() if name in FLOAT_FIELDS and name not in self._known}
+        if late:
+            self._waiting[key] = late
+        return {n: self.cast(n, v) if n in self._known else v for n, v in row.items() if n not in late}
+
+    def put_waiting(self, partition: str) -> None:
+        """Put what waits."""
+        waiting, self._waiting = self._waiting, {}
+        cast = {key: {name: self.cast(name, value) for name, value in row.items()} for key, row in waiting.items()}
+        _put(partition, list(cast), list(cast.values()))
+
+
+class AddedRows:
+    """Rows that RePO puts into TransferQueue for one update, under keys that never begin with a fresh row's uid.
+
+    Args:
+        partition: TransferQueue partition.
+        floats: the dtypes of verl's fields.
+
+    Attributes:
+        masks: (T,) response mask of every row, by key.
+        places: key and tag of every replayed row, by row number.
+    """
+
+    def __init__(self, partition: str, floats: FloatTypes) -> None:
+        self.partition, self._floats = partition, floats
+        self.masks: dict[str, torch.Tensor] = {}
+        self.places: dict[int, Placed] = {}
+
+    def put(self, rows: Sequence[Row]) -> list[Placed]:
+        """Put rows; gives the key and tag of each."""
+        uid = f"{KEY_PREFIX}{uuid.uuid4().hex}"
+        keys = [f"{uid}_{number}_0" for number in range(len(rows))]
+        tags = [{"is_padding": True, **_length_tags(row)} for row in rows]
+        _put(self.partition, keys, [self._floats.hold_back(k, row) for k, row in zip(keys, rows, strict=True)], tags)
+        self.masks.update((key, row["response_mask"]) for key, row in zip(keys, rows, strict=True))
+        return list(zip(keys, tags, strict=True))
+
+    def put_replayed(self, rows: Sequence[tuple[int, np.ndarray, Record]], update: Update) -> None:
+        """Put replayed rows of an update; each has a row number, prompt ids and a record."""
+        assert update.plan is not None
+        first, advantages = len(update.fresh.keys), update.plan.replayed_advantages
+        filled = [replayed_row(ids, record, float(advantages[row - first])) for row, ids, record in rows]
+        self.places.update(zip((row for row, _, _ in rows), self.put(filled), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedUpdate:
+    """The rows of an update in TransferQueue.
+
+    Attributes:
+        ordered: key and tag of every row, in dispatch order.
+        added: (T,) response mask of every row that RePO put there, by key.
+    """
+
+    ordered: list[Placed]
+    added: dict[str, torch.Tensor]
+
+
+def place_update(added: AddedRows, update: Update, pad_token: int) -> PlacedUpdate:
+    """Put the padding rows of a planned update, and RePO's own fields of every row.
+
+    Args:
+        added: holds the replayed rows.
+        update: with a plan.
+        pad_token: token id of padding rows.
+    """
+    assert update.plan is not None
+    order, fresh = update.plan.layout.order, update.fresh
+    places = {**dict(enumerate(zip(fresh.keys, fresh.tags, strict=True))), **added.places}
+    pads = iter(added.put([padding_row(pad_token) for _ in range(order.count(PAD))]))
+    ordered = [next(pads) if row == PAD else places[row] for row in order]
+    _mark_rows(added.partition, [key for key, _ in ordered], update.plan, len(fresh.keys))
+    return PlacedUpdate(ordered, added.masks)
+
+
+def finish_update(batch: KVBatchMeta, placed: PlacedUpdate, floats: FloatTypes) -> KVBatchMeta:
+    """Put what depends on verl's own fields, and give the update's batch.
+
+    Args:
+        batch: verl's, with advantages.
+        placed: from :func:`place_update`.
+        floats: the dtypes of verl's fields.
+    """
+    floats.learn(batch)
+    floats.put_waiting(batch.partition_id)
+    optional = [name for name in OPTIONAL_FIELDS if name in (batch.fields or ())]
+    if optional:
+        rows = [
+            {name: floats.cast(name, mask.double() * OPTIONAL_FIELDS[name]) for name in optional}
+            for mask in placed.added.values()
+        ]
+        _put(batch.partition_id, list(placed.added), rows)
+    return KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=[key for key, _ in placed.ordered],
+        tags=[tag for _, tag in placed.ordered],
+        fields=[*UPDATE_FIELDS, *optional],
+        extra_info=batch.extra_info,
+    )
+
+
+def clear_rows(partition: str, keys: list[str]) -> None:
+    """Remove rows from TransferQueue."""
+    if keys:
+        tq.kv_clear(keys=keys, partition_id=partition)
+
+
+def replayed_row(prompt_ids: np.ndarray, record: Record, advantage: float) -> Row:
+    """The fields of one replayed row.
+
+    Its loss mask is all zeros, so that verl's token count stays that of the fresh rows; its response mask is true.
+
+    Args:
+        prompt_ids: (L,) token ids.
+        record: from the buffer.
+        advantage: of the row.
+    """
+    prompts = torch.from_numpy(prompt_ids.astype(np.int64))
+    responses = torch.from_numpy(record.response_ids.astype(np.int64))
+    mask = torch.from_numpy(record.mask.astype(np.int64))
+    return _row(prompts, responses, mask, torch.from_numpy(record.log_probs.copy()), mask.float() * advantage)
+
+
+def padding_row(token_id: int) -> Row:
+    """The smallest row that verl's engine takes: one prompt and one response token, masked."""
+    token = torch.tensor([token_id], dtype=torch.int64)
+    return _row(token, token.clone(), torch.zeros(1, dtype=torch.int64), torch.zeros(1), torch.zeros(1))
+
+
+def _row(
+    prompts: torch.Tensor,
+    responses: torch.Tensor,
+    mask: torch.Tensor,
+    log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+) -> Row:
+    input_ids = torch.cat((prompts, responses))
+    return {
+        "prompts": prompts,
+        "responses": responses,
+        "input_ids": input_ids,
+        "position_ids": torch.arange(input_ids.numel(), dtype=torch.int64),
+        "response_mask": mask,
+        "loss_mask": torch.zeros_like(mask),
+        "old_log_probs": log_probs,
+        "advantages": advantages,
+    }
+
+
+def _length_tags(row: Row) -> dict[str, int]:
+    prompt, response = row["prompts"].numel(), row["responses"].numel()
+    return {"prompt_len": prompt, "response_len": response, "seq_len": prompt + response}
+
+
+def _put(partition: str, keys: list[str], rows: Sequence[Mapping[str, torch.Tensor]], tags: Any = None) -> None:
+    if not keys:
+        return
+    columns = {
+        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged) for name in rows[0]
+    }
+    tq.kv_batch_put(keys=keys, partition_id=partition, tags=tags, fields=TensorDict(columns, batch_size=len(keys)))
+
+
+def _mark_rows(partition: str, keys: list[str], plan: UpdatePlan, total: int) -> None:
+    """Give the rows of an update RePO's own fields; ``total`` is the number of fresh rows."""
+    order = plan.layout.order
+    numbers = [plan.layout.mini_batch_at(position) for position in range(len(order))]
+    origins = [PADDING if row == PAD else FRESH if row < total else REPLAYED for row in order]
+    weights = [float(plan.weights[row - total]) if row >= total else 0.0 for row in order]
+    columns = {
+        ORIGIN: torch.tensor(origins, dtype=torch.int64),
+        WEIGHT: torch.tensor(weights, dtype=torch.float64),
+        FRESH_SCALE: torch.tensor([plan.scales[number] for number in numbers], dtype=torch.float64),
+        FRESH_TOKENS: torch.tensor([plan.fresh_tokens[number] for number in numbers], dtype=torch.int64),
+    }
+    tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict(columns, batch_size=len(keys)))
