@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from common import write_result
 
-from repo_verl.evaluate.compare import Difference, grouped_difference, paired_difference
+from repo_verl.evaluate.differences import Difference, macro_difference
 from repo_verl.evaluate.stats import macro_interval, resampled_means, with_edges
 
 SIMULATIONS, DRAWS = 2_000, 2_000
@@ -43,7 +43,7 @@ def percentile(values: tuple[float, ...]) -> tuple[float, float]:
 @lru_cache(maxsize=4096)
 def paired(gaps: tuple[float, ...]) -> Difference:
     """The comparison in use, of sorted differences: one seed each, so it depends on nothing else."""
-    return paired_difference(np.zeros(len(gaps)), np.array(gaps), draws=DRAWS)
+    return macro_difference({"gaps": np.zeros((1, len(gaps)))}, {"gaps": np.array([gaps])}, draws=DRAWS)
 
 
 def covered(found: list[tuple[float, float]], p: float) -> float:
@@ -90,7 +90,7 @@ def differences() -> dict[str, object]:
         for _ in range(SIMULATIONS):
             ability = np.clip(rng.random(500) + spread * rng.normal(size=(2, seeds, 1)), 0, 1)
             a, b = rng.binomial(samples, ability) / samples
-            found.append(grouped_difference(a, b, draws=500))
+            found.append(macro_difference({"x": a}, {"x": b}, draws=500))
         name = f"{seeds}_seeds_500x{samples}_spread_{spread}"
         values[f"{name}_coverage"] = covered([x.difference[1:] for x in found], 0.0)
         values[f"{name}_p_below_0.05"] = round(100 * float(np.mean([x.p_value < 0.05 for x in found])), 1)

@@ -26,6 +26,7 @@ import psutil
 from common import RESULTS
 from learning_plan import PILOT_SEED, TASKS, Run, overrides, pilots, planned
 
+from repo_verl.atomic_files import write_atomically
 from repo_verl.report import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,10 +170,7 @@ def train(run: Run, work: Path, at_once: int) -> dict[str, Any]:
 def keep(run: Run, work: Path, results: Path, at_once: int) -> None:
     """Train, and leave the run's JSON."""
     result = train(run, work, at_once)
-    path = results / f"{run.name}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result) + "\n")
-    os.replace(temporary, path)
+    write_atomically(results / f"{run.name}.json", json.dumps(result) + "\n")
     print(f"{run.name}: {100 * result['accuracy'][-1][1]:.1f} % after {result['wall_seconds']:.0f} s", flush=True)
 
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from repo_verl.safe_text import shown
+
 STRATEGY_NAMES = ("recency", "reward", "variance", "full", "random", "none")
 ADVANTAGE_MODES = ("split", "mixed")
 NORMALIZE_MODES = ("group", "rows")
@@ -158,17 +160,6 @@ class RepoConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as a plain dict, ready for JSON."""
         return dataclasses.asdict(self)
-
-
-def shown(value: object) -> str:
-    """A value as messages have it: ``repr`` on one line, the rest of a long one left out.
-
-    Args:
-        value: of a setting.
-    """
-    text = repr(value)
-    text = text if text.isprintable() else ascii(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 def lookup(config: Any, path: str, default: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Callbacks for the moment when a module is imported, and what went wrong in them. The standard library alone."""
+"""Callbacks for the moment when a module is imported, and what went wrong in them. Only the standard library."""
 
 from __future__ import annotations
 
@@ -50,12 +50,7 @@ class PostImportFinder(importlib.abc.MetaPathFinder):
 
 
 def when_imported(name: str, callback: Callback) -> None:
-    """Call ``callback(module)`` right after the module is imported, or at once if it is already.
-
-    Args:
-        name: full name of the module.
-        callback: takes the module.
-    """
+    """Call ``callback(module)`` right after the module of that full name is imported, or at once if it is already."""
     if name in sys.modules:
         callback(sys.modules[name])
         return

@@ -77,7 +77,8 @@ def inspect(path: Path, rows: int, tokenizer: Path | None, verify: bool) -> list
 
 def _decoder(folder: Path, tokenizer: Path | None) -> tuple[Callable[[list[int]], str] | None, str]:
     """What turns token ids into text, if there is a tokenizer, and a note on it."""
-    from repo_verl.replay.disk import BufferFilesError, printable
+    from repo_verl.replay.disk import BufferFilesError
+    from repo_verl.safe_text import printable
 
     place = folder.absolute().parent / "actor" / "huggingface" if tokenizer is None else tokenizer
     if not place.is_dir():

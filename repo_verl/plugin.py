@@ -1,8 +1,8 @@
 """Entry point of the group ``verl.plugins``: loaded by ``import verl`` in every process.
 
-Imports the standard library alone and registers callbacks for the moment when verl's modules are imported, so that
+Imports only the standard library and registers callbacks for the moment when verl's modules are imported, so that
 ``import verl`` stays quick. With another estimator than RePO's, verl runs as if this package were absent: what is put
-in place of verl's names hands every call on, and nothing else of the package is imported. A callback that fails, on a
+in place of verl's names passes every call on, and nothing else of the package is imported. A callback that fails, on a
 verl that we don't know for example, leaves verl's names as they are; the failure is kept and raised where RePO is
 asked for: as verl validates its configuration, as its trainer is made, and in the estimator.
 """
@@ -23,16 +23,11 @@ from repo_verl.import_hooks import PostImportFinder, failures, guarded, when_imp
 logger = logging.getLogger(__name__)
 
 CLUSTER_SOCKETS = "REPO_VERL_CLUSTER_SOCKETS"
-"""Environment variable of a RePO run's Ray workers: both ends of its weight sync put the Ray cluster into its name."""
+"""Environment variable of a RePO run's Ray workers, whose ends of the weight sync then name the Ray cluster."""
 
 
 def find_value(config: Any, *keys: str) -> str:
-    """A value of verl's configuration as text; "" where there is none.
-
-    Args:
-        config: mappings in mappings, or objects in objects.
-        *keys: one a level.
-    """
+    """A value below nested keys of verl's configuration, of mappings or objects, as text; "" where there is none."""
     try:
         for key in keys:
             config = config[key] if hasattr(config, "__getitem__") else getattr(config, key)
@@ -65,12 +60,7 @@ def compute_advantage(*args: Any, **kwargs: Any) -> Any:
 
 
 def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
-    """Make one of verl's trainers RePO's where ``algorithm.adv_estimator=repo``; the class and its name stay verl's.
-
-    Args:
-        mode: ``trainer.v1.trainer_mode``.
-        trainer_module: verl's, which has registered its trainer.
-    """
+    """Make one of verl's trainers RePO's where ``algorithm.adv_estimator=repo``; the class and its name stay verl's."""
     stock = sys.modules["verl.trainer.ppo.v1.trainer_base"].TRAINER_REGISTRY[mode]
     own = vars(stock).get("__new__")
 
@@ -168,15 +158,11 @@ def _mark_weight_receiver(module: ModuleType) -> None:
 
 
 def raise_failures() -> None:
-    """Raise if the plugin did not load.
-
-    Raises:
-        RuntimeError: one sentence with the first failure, which is its cause.
-    """
+    """Raise RuntimeError if the plugin did not load: one sentence with the first failure, which is its cause."""
     if failures:
         raise RuntimeError(
             f"repo-verl did not load ({type(failures[0]).__name__}: {failures[0]}), so RePO can't run: "
-            "run `repo-verl check` and fix what it names."
+            "run `repo-verl check` and fix the reported problem."
         ) from failures[0]
 
 

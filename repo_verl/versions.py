@@ -19,11 +19,7 @@ PINNED_GPU = {**_BOTH, "torch": "2.11.0", "vllm": "0.24.0"}
 
 
 def public(version: str) -> str:
-    """A version by which releases are compared: without local part and post-release, ``0.9.1+cu130`` is ``0.9.1``.
-
-    Args:
-        version: as a distribution states it; one that is no version at all comes back as it is.
-    """
+    """A version without local part and post-release, ``0.9.1+cu130`` is ``0.9.1``; other text comes back as it is."""
     try:
         parsed = Version(version)
     except InvalidVersion:
@@ -42,16 +38,16 @@ def installed(name: str) -> str | None:
 def untested() -> list[str]:
     """One phrase for each of :data:`TESTED` of which another version is installed."""
     found = {name: (installed(name), tested) for name, tested in TESTED.items()}
-    return [
-        f"{name} {version or 'of unknown version'} (tested: {', '.join(tested)})"
-        for name, (version, tested) in found.items()
-        if version not in tested
-    ]
+    return [f"{_stated(name)} (tested: {', '.join(good)})" for name, (one, good) in found.items() if one not in good]
 
 
 def describe() -> str:
     """What is installed of :data:`TESTED`."""
-    return ", ".join(f"{name} {installed(name) or 'of unknown version'}" for name in TESTED)
+    return ", ".join(map(_stated, TESTED))
+
+
+def _stated(name: str) -> str:
+    return f"{name} {installed(name) or 'of unknown version'}"
 
 
 def has_cpu_extra() -> bool:

@@ -1,18 +1,28 @@
 #!/usr/bin/env bash
-# Sets up and runs every test tier but gpu. Arguments go to pytest: bash run_scripts/test.sh -k buffer
+# Lint, types and tests: about 15 minutes on 2 cores once .venv stands. With --all every test but those of a GPU, and
+# the audit of dependencies: an hour. Further arguments go to pytest: bash run_scripts/test.sh -k buffer
 # SKIP_AUDIT=1 leaves known vulnerabilities to audit.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+all=() arguments=()
+for argument in "$@"; do
+  if [ "$argument" = --all ]; then all=(--all); else arguments+=("$argument"); fi
+done
 use_environment
 cd "$ROOT"
-# the report's page is looked at in a browser
-command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$(id -u)" != 0 ] ||
-  { say "installing chromium" && apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; } ||
-  fail "chromium could not be installed: apt-get install chromium, or put google-chrome on the PATH"
 say "lint and types"
 bash run_scripts/lint.sh
-if [ "${SKIP_AUDIT:-0}" != 1 ]; then
-  say "known vulnerabilities of dependencies"
-  bash run_scripts/audit.sh || [ $? -eq 3 ] || fail "decide on each in security/decisions.toml"
+if [ ${#all[@]} -gt 0 ]; then
+  # the report's page is looked at in a browser
+  command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$(id -u)" != 0 ] ||
+    { say "installing chromium" && apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; } ||
+    fail "chromium could not be installed: apt-get install chromium, or put google-chrome on the PATH"
+  [ "${SKIP_AUDIT:-0}" = 1 ] || { say "known vulnerabilities of dependencies" && bash run_scripts/audit.sh; } ||
+    [ $? -eq 3 ] || fail "decide on each in security/decisions.toml"
 fi
-say "tests: unit, contract, e2e"
-exec python -m pytest -m "not gpu" --durations=10 "$@"
+tests() { say "tests: $1" && shift && python -m pytest --durations=10 "${all[@]}" "$@"; }
+if [ ${#arguments[@]} -gt 0 ]; then tests "${arguments[*]}" -m "not gpu" "${arguments[@]}"; exit; fi
+parallel=(-n 2 --dist loadgroup --no-loadscope-reorder)
+status=0
+OMP_NUM_THREADS=1 tests "unit and contract, on two cores" -m "not gpu and not serial" "${parallel[@]}" || status=$?
+tests "one after the other: end to end, and what measures time" -m "serial" || status=$?
+exit "$status"

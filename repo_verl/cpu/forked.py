@@ -52,14 +52,11 @@ def run_program(request: dict[str, Any]) -> None:
     import numpy as np
     import torch
 
-    from repo_verl.plugin import name_sockets_by_cluster
-
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     os.setsid()
-    # What a fresh process does when it imports these: read the run's variables, draw a seed, read the thread count.
-    name_sockets_by_cluster()
+    # What a fresh process does when it imports these: draw a seed, read the thread count.
     np.random.seed()
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdigit():

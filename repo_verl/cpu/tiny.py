@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import random
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
+from repo_verl.atomic_files import write_atomically
 from repo_verl.cpu import tiny_warmup
 from repo_verl.cpu.tiny_model import build_model, build_tokenizer
 
@@ -114,9 +114,7 @@ def make_tiny(options: TinyOptions) -> dict[str, Any]:
         "threads": options.threads,
         "torch": torch.__version__,
     }
-    temporary = options.output / f".tiny.json.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, options.output / "tiny.json")
+    write_atomically(options.output / "tiny.json", json.dumps(content, indent=2) + "\n")
     return content
 
 

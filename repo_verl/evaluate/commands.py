@@ -11,6 +11,7 @@ from typing import Any
 
 from repo_verl.atomic_files import write_atomically
 from repo_verl.evaluate import MANY_SAMPLES, Protocol
+from repo_verl.safe_text import printable
 
 
 def add_evaluate(commands: Any) -> None:
@@ -66,7 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> str:
     from repo_verl.evaluate import results, run
-    from repo_verl.evaluate.problems import read_benchmarks
+    from repo_verl.evaluate.benchmarks import read_benchmarks
 
     samples, default = parse_samples(arguments.samples)
     plain = "temperature top_p top_k max_tokens seed template dtype max_model_len max_num_seqs".split()
@@ -102,7 +103,7 @@ def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--samples {ascii(text[:100])[1:-1]}: want a number of 1 or more, or BENCHMARK=N.")
+        raise ValueError(f"--samples {printable(text, 100)}: want a number of 1 or more, or BENCHMARK=N.")
     return int(text)
 
 
@@ -116,7 +117,7 @@ def _engine(text: str) -> dict[str, Any]:
 
 
 def _compare(arguments: argparse.Namespace) -> str:
-    from repo_verl.evaluate import compare
+    from repo_verl.evaluate import differences
     from repo_verl.evaluate.results import read_values
 
     groups: dict[str, list[Path]] = {}
@@ -131,8 +132,8 @@ def _compare(arguments: argparse.Namespace) -> str:
     first = [read_values(folder) for folder in folders]
     tables, content = [], {}
     for name, folders in others:
-        found = compare.compare_groups(first, [read_values(folder) for folder in folders])
-        tables.append(compare.table(found, baseline, name))
+        found = differences.compare_groups(first, [read_values(folder) for folder in folders])
+        tables.append(differences.table(found, baseline, name))
         content[name] = {key: {**row._asdict(), "difference": row.difference._asdict()} for key, row in found.items()}
     if arguments.output is not None:
         written = json.dumps({"baseline": baseline, "differences": content}, indent=2)

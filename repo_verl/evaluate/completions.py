@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from repo_verl.atomic_files import write_atomically
-from repo_verl.evaluate.problems import Problem, brief, is_missing, json_value, problem_id, shown, text, whole_number
+from repo_verl.evaluate.benchmarks import Problem, brief, is_missing, json_value, problem_id, text, whole_number
 from repo_verl.rewards import compute_score
 from repo_verl.rewards.normalize import clean, compact
 from repo_verl.rewards.numbers import exact_number
+from repo_verl.safe_text import printable, shown
 
 MOST_SHOWN = 500
 """Characters of a setting in a message."""
@@ -113,7 +114,7 @@ def _settle(path: Path, settings: Mapping[str, Any]) -> None:
         if there.get(key) != wanted.get(key):
             before, now = shown(there.get(key), MOST_SHOWN), shown(wanted.get(key), MOST_SHOWN)
             raise ValueError(
-                f"{path.parent} holds completions made with {ascii(key[:100])[1:-1]}={before}, now it is {now}: "
+                f"{path.parent} holds completions made with {printable(key, 100)}={before}, now it is {now}: "
                 "take another --output, or the settings of before."
             )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_verl.evaluate.adapter import ADAPTER
+from repo_verl.safe_text import shown
 from repo_verl.step_folders import TRACKER, folder_of, tracked_step, tracker_text
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def resolve(name: str, work: Path) -> Model:
         step = tracked_step(folder)
         if step is None:
             raise ValueError(
-                f"{folder / TRACKER} holds {ascii(tracker)}, want the number of a step: name a global_step_N folder."
+                f"{folder / TRACKER} holds {shown(tracker)}, want the number of a step: name a global_step_N folder."
             )
         folder = Path(folder_of(str(folder), step))
     if (folder / "actor").is_dir():

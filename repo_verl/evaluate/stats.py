@@ -12,7 +12,7 @@ The intervals of scores are BCa bootstraps over problems with three changes that
 3. ``shift`` moves the mean of the draws back to mean(x), so that these parts widen the interval and do not move it:
    uncentred, their pulls towards the middle would add up in the macro average, where the widths shrink.
 
-Differences (`repo_verl.evaluate.compare`) take the plain quantiles of D*: where two settings are equal, BCa's
+Differences (`repo_verl.evaluate.differences`) take the plain quantiles of D*: where two settings are equal, BCa's
 correction for skewness moves the interval of a few unequal problems away from 0.
 """
 
@@ -39,7 +39,7 @@ def avg_at_k(right: np.ndarray) -> np.ndarray:
     """
     right = np.asarray(right, dtype=np.float64)
     if right.ndim != 2 or right.shape[1] < 1:
-        raise ValueError(f"right has shape {right.shape}: give (P, n) with at least 1 sample a problem.")
+        raise ValueError(f"right has shape {right.shape}: give (P, n) with at least 1 sample per problem.")
     return right.mean(axis=1)
 
 
@@ -159,7 +159,7 @@ def macro_interval(
     """The interval of the macro average 1/B Σ_b mean(x_b), never of width 0; of one benchmark that of its mean.
 
     Args:
-        values_by_benchmark: benchmark -> (P_b,) one value a problem; problems are resampled within each benchmark.
+        values_by_benchmark: benchmark -> (P_b,) one value per problem; problems are resampled within each benchmark.
         level: the interval's nominal coverage.
         draws: bootstrap resamples.
         seed: of the resampling; the same seed gives the same interval.
@@ -176,7 +176,7 @@ def macro_interval(
     for name, values in values_by_benchmark.items():
         values = np.asarray(values, dtype=np.float64)
         if values.ndim != 1 or not values.size or not np.all((values >= bounds[0]) & (values <= bounds[1])):
-            raise ValueError(f"{name} (shape {values.shape}) needs one value a problem, each in {bounds}: check it.")
+            raise ValueError(f"{name} (shape {values.shape}) needs one value per problem, each in {bounds}: check it.")
         columns, weight = with_edges(values[None], np.array([bounds]), EDGE_WEIGHT)
         part = 1 / len(values_by_benchmark)
         total += part * resampled_means(columns, weight, draws, rng)[:, 0]

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repo_verl.config import lookup, shown
+from repo_verl.config import lookup
 from repo_verl.preflight.compose import Config
+from repo_verl.safe_text import shown
 from repo_verl.secrets import hidden, redact, without_credentials
 from repo_verl.step_folders import tracker_text
 

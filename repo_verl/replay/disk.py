@@ -13,6 +13,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from repo_verl.safe_text import printable
+
 MOST_SHOWN = 300
 """Characters of a reason in a message."""
 
@@ -27,13 +29,6 @@ def refusal(folder: Path, reason: str) -> BufferFilesError:
         f"the replay buffer in {folder} can't be loaded, since {printable(reason, MOST_SHOWN)}: resume from another "
         f"checkpoint, or delete that folder to start with an empty buffer."
     )
-
-
-def printable(text: str, most: int) -> str:
-    """A text of unknown origin for a terminal: one line, control characters escaped, cut after ``most`` characters."""
-    cut = f" ... ({len(text) - most} characters more)" if len(text) > most else ""
-    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:most])
-    return "".join(shown) + cut
 
 
 def beside(folder: Path, suffix: str) -> Path:

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 from repo_verl.config import PREFIX, RepoConfigError, names_function
-from repo_verl.replay.disk import printable
 from repo_verl.replay.strategies import select
+from repo_verl.safe_text import printable
 
 Picker = Callable[[str, np.ndarray, np.ndarray, int, np.random.Generator, np.ndarray | None], np.ndarray]
 """(prompt key, scores, ages, k, rng, fresh scores or None) -> sorted indices."""

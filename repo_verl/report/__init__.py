@@ -2,7 +2,7 @@
 
 from repo_verl.report.provenance import provenance
 from repo_verl.report.run_log import Log, read_log
-from repo_verl.report.summary import accuracies, series, summarize, table
+from repo_verl.report.summary import accuracies, summarize, table
 from repo_verl.report.write import write_report
 
-__all__ = ["Log", "accuracies", "provenance", "read_log", "series", "summarize", "table", "write_report"]
+__all__ = ["Log", "accuracies", "provenance", "read_log", "summarize", "table", "write_report"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from repo_verl.report.curves import Curve, Line, Values, held, line_curves, metric, of_replay, point_curves
 from repo_verl.report.run_log import Log
@@ -90,7 +91,7 @@ def time_ratios(groups: Sequence[Group]) -> list[str]:
         seconds = steps[group.name]
         if seconds is not None:
             over = f", {seconds / base:.2f} times {plain[0]}'s" if base and group.replays else ""
-            found.append(f"{group.name}: {seconds:.2f} s a step{over}")
+            found.append(f"{group.name}: {seconds:.2f} s per step{over}")
     return found
 
 
@@ -99,20 +100,20 @@ def accuracy(log: Log) -> dict[int, float]:
     return dict(accuracies(log))
 
 
-def first(values: Sequence[float]) -> float:
-    """Of a run's values."""
-    return values[0]
+def logged(name: str) -> Values:
+    """One of RePO's metrics."""
+    return metric(f"repo/{name}")
 
 
-def last(values: Sequence[float]) -> float:
-    """Of a run's values."""
-    return values[-1]
+def replay(name: str) -> Values:
+    """One of RePO's metrics, in the steps that replayed rows."""
+    return of_replay(f"repo/{name}")
 
 
-BRINGS, MOVED, COST = (
-    "What replay brings", "How far the policy has moved from the replayed rows", "Steps, buffer and time"
-)  # fmt: skip
-mean = statistics.fmean
+BRINGS, MOVED = "What replay brings", "How far the policy has moved from the replayed rows"
+COST = "Steps, buffer and time"
+SECONDS = metric("timing_s/step")
+mean, first, last = statistics.fmean, itemgetter(0), itemgetter(-1)
 CHARTS = (
     Chart(
         "accuracy", BRINGS, "Accuracy on the validation problems", "right answers",
@@ -121,58 +122,50 @@ CHARTS = (
     ),
     Chart(
         "scores", BRINGS, "Mean score of fresh and of replayed rows", "score",
-        sentences("fresh {:.2f}, replayed {:.2f} in steps that replay",
-                  (of_replay("repo/score_fresh_mean"), mean), (of_replay("repo/score_replayed_mean"), mean),
-                  plain=("fresh {:.2f}", metric("repo/score_fresh_mean"))),
-        (Line("fresh", metric("repo/score_fresh_mean"), 0),
-         Line("replayed", of_replay("repo/score_replayed_mean"), 1, True)), span=0.2,
+        sentences("fresh {:.2f}, replayed {:.2f} in steps that replay", (replay("score_fresh_mean"), mean),
+                  (replay("score_replayed_mean"), mean), plain=("fresh {:.2f}", logged("score_fresh_mean"))),
+        (Line("fresh", logged("score_fresh_mean")), Line("replayed", replay("score_replayed_mean"), 1, True)), span=0.2,
     ),
     Chart(
         "effective_prompts", BRINGS, "Prompts that give a gradient", "share of the step's prompts", gained,
-        (Line("only fresh rows", metric("repo/effective_prompts_fresh"), 1),
-         Line("with replay", metric("repo/effective_prompts_all"), 0, True)),
-        percent=True, bounds=(0, 1), span=0.4,
+        (Line("only fresh rows", logged("effective_prompts_fresh"), 1),
+         Line("with replay", logged("effective_prompts_all"), 0, True)), percent=True, bounds=(0, 1), span=0.4,
     ),
     Chart(
         "zero_advantage", BRINGS, "Rows with advantage zero", "share of the rows",
         sentences("{:.1%} of fresh rows, {:.1%} of replayed rows in steps that replay",
-                  (of_replay("repo/zero_advantage_share_fresh"), mean),
-                  (of_replay("repo/zero_advantage_share_replayed"), mean),
-                  plain=("{:.1%} of fresh rows", metric("repo/zero_advantage_share_fresh"))),
-        (Line("fresh", metric("repo/zero_advantage_share_fresh"), 0),
-         Line("replayed", of_replay("repo/zero_advantage_share_replayed"), 1, True)),
-        percent=True, bounds=(0, 1), span=0.4,
+                  (replay("zero_advantage_share_fresh"), mean), (replay("zero_advantage_share_replayed"), mean),
+                  plain=("{:.1%} of fresh rows", logged("zero_advantage_share_fresh"))),
+        (Line("fresh", logged("zero_advantage_share_fresh")),
+         Line("replayed", replay("zero_advantage_share_replayed"), 1, True)), percent=True, bounds=(0, 1), span=0.4,
     ),
     Chart(
         "ratio", MOVED, "Importance ratio of replayed tokens, by age", "now / when written",
-        sentences("mean {:.3f}, largest {:,.1f}", (of_replay("repo/ratio_mean_replayed"), mean),
-                  (of_replay("repo/ratio_max_replayed"), max)),
-        (Line("mean", of_replay("repo/ratio_mean_replayed"), 0),
-         Line("largest", of_replay("repo/ratio_max_replayed"), 1)), kind="points", mark=1.0,
+        sentences("mean {:.3f}, largest {:,.1f}", (replay("ratio_mean_replayed"), mean),
+                  (replay("ratio_max_replayed"), max)),
+        (Line("mean", replay("ratio_mean_replayed")), Line("largest", replay("ratio_max_replayed"), 1)),
+        kind="points", mark=1.0,
     ),
     Chart(
         "clip", MOVED, "Replayed tokens cut by the clip, by age", "share of replayed tokens",
-        sentences("{:.1%} low, {:.1%} high", (of_replay("repo/clip_low_replayed"), mean),
-                  (of_replay("repo/clip_high_replayed"), mean)),
-        (Line("low", of_replay("repo/clip_low_replayed"), 0), Line("high", of_replay("repo/clip_high_replayed"), 1)),
+        sentences("{:.1%} low, {:.1%} high", (replay("clip_low_replayed"), mean), (replay("clip_high_replayed"), mean)),
+        (Line("low", replay("clip_low_replayed")), Line("high", replay("clip_high_replayed"), 1)),
         kind="points", percent=True, bounds=(0, 1), span=0.02,
     ),
     Chart(
         "ess", MOVED, "Effective sample size (ESS) of replayed rows, by age", "ESS / replayed rows",
-        sentences("{:.2f} on average, lowest {:.2f}", (of_replay("repo/ess_replayed"), mean),
-                  (of_replay("repo/ess_replayed"), min)),
-        (Line("ESS", of_replay("repo/ess_replayed")),), kind="points", bounds=(0, 1), span=0.2,
+        sentences("{:.2f} on average, lowest {:.2f}", (replay("ess_replayed"), mean), (replay("ess_replayed"), min)),
+        (Line("ESS", replay("ess_replayed")),), kind="points", bounds=(0, 1), span=0.2,
     ),
     Chart(
         "age", MOVED, "Age of the replayed rows", "training steps",
-        sentences("{:.1f} steps on average, at most {:.0f}", (of_replay("repo/age_mean"), mean),
-                  (of_replay("repo/age_max"), max)),
-        (Line("mean", of_replay("repo/age_mean"), 0), Line("oldest", of_replay("repo/age_max"), 1)), bounds=(0, None),
+        sentences("{:.1f} steps on average, at most {:.0f}", (replay("age_mean"), mean), (replay("age_max"), max)),
+        (Line("mean", replay("age_mean")), Line("oldest", replay("age_max"), 1)), bounds=(0, None),
     ),
     Chart(
         "effective_steps", COST, "Optimizer steps that changed the model", "effective steps so far",
-        sentences("{:,.0f} effective steps", (metric("repo/effective_steps"), last)),
-        (Line("effective steps", metric("repo/effective_steps")),), bounds=(0, None),
+        sentences("{:,.0f} effective steps", (logged("effective_steps"), last)),
+        (Line("effective steps", logged("effective_steps")),), bounds=(0, None),
     ),
     Chart(
         "buffer", COST, "Rows held in the buffer", "rows",
@@ -183,9 +176,8 @@ CHARTS = (
     Chart("time_parts", COST, "Seconds of a training step, by part", "", time_ratios, kind="bars"),
     Chart(
         "time_steps", COST, "Seconds of each training step", "seconds",
-        sentences("{:.2f} s at the fastest, {:.2f} s at the slowest", (metric("timing_s/step"), min),
-                  (metric("timing_s/step"), max)),
-        (Line("step", metric("timing_s/step")),), bounds=(0, None),
+        sentences("{:.2f} s at the fastest, {:.2f} s at the slowest", (SECONDS, min), (SECONDS, max)),
+        (Line("step", SECONDS),), bounds=(0, None),
     ),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from repo_verl.report.run_log import Log, NoEntryYet, read_with_notes
+from repo_verl.safe_text import printable
 
 SEED = re.compile(r"[-_.]?(?<![A-Za-z])seed[-_=]?\d+", re.IGNORECASE)
 RESERVED = {"commit", "versions", "seed", "machine"}
@@ -48,11 +49,6 @@ def setting_name(folder: Path) -> str:
         if name := SEED.sub("", part).strip("-_. "):
             return printable(name)
     return printable(folder.name)
-
-
-def printable(text: str) -> str:
-    """The text with a question mark for each character that can't be shown."""
-    return "".join(c if c.isprintable() else "?" for c in text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:

@@ -52,12 +52,6 @@ def accuracies(log: Log) -> list[tuple[int, float]]:
     return points
 
 
-def series(log: Log, key: str) -> tuple[list[int], list[float]]:
-    """The steps that have a metric, named as verl logs it, and its values."""
-    points = [(step, data[key]) for step, data in log if key in data]
-    return [step for step, _ in points], [value for _, value in points]
-
-
 def summarize(log: Log) -> dict[str, float | None]:
     """One run in numbers, which docs/results.md explains: shares of 0 to 1, counts, and the median seconds per step.
 
@@ -87,14 +81,9 @@ def table(summaries: Mapping[str, Summary]) -> str:
     """The summaries, by the run's name, as lines of equal width."""
     rows = [["run", *(title for _, title, _ in COLUMNS)]]
     for name, values in summaries.items():
-        rows.append([name, *(show(values[key], form) for key, _, form in COLUMNS)])
+        rows.append([name, *("-" if values[key] is None else form.format(values[key]) for key, _, form in COLUMNS)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-
-
-def show(value: float | None, form: str) -> str:
-    """A value in a format, or a dash where there is none."""
-    return "-" if value is None else form.format(value)
 
 
 def step_parts(data: dict[str, float]) -> dict[str, float]:

@@ -6,7 +6,6 @@ import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,13 @@ from repo_verl.report.draw import overview, png, svg
 from repo_verl.report.provenance import compare_settings, provenance
 from repo_verl.report.runs import Group, group_runs, name_runs, read_runs, with_short_names
 from repo_verl.report.style import DARK, LIGHT
-from repo_verl.report.summary import COLUMNS, Summary, show, summarize, table
+from repo_verl.report.summary import COLUMNS, Summary, summarize, table
 
 NAME_LENGTH = 26
 """Characters of a setting's name in a chart."""
 HEADING_LENGTH = 48
 """Characters from which on the settings' names are no part of the heading."""
 NARROW = "\N{NARROW NO-BREAK SPACE}"
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A chart's findings, how to read several runs in it, and its SVG; None where the logs have nothing of it."""
-
-    chart: Chart
-    found: list[str]
-    reading: list[str]
-    light: str | None
-    dark: str | None
 
 
 def write_report(folders: Sequence[Path], output: Path, seed: int | None = None, refresh: float | None = None) -> str:
@@ -63,7 +51,7 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     except ValueError as error:
         if refresh is None:
             raise
-        _write(output / "report.html", _page(refresh, waiting=str(error), heading=": waiting", size=""))
+        _write(output / "report.html", _page(refresh, because=str(error), heading=": waiting", size=""))
         return str(error)
     groups = group_runs(runs)
     short = with_short_names(groups, NAME_LENGTH)
@@ -71,19 +59,20 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     found = provenance(seed)
     drawings = [_drawing(chart, short) for chart in CHARTS]
     page = report_page(groups, summaries, drawings, waiting, found, refresh)
-    _write_pictures([drawing.chart for drawing in drawings if drawing.light], short, output)
+    _write_pictures([drawing["chart"] for drawing in drawings if drawing["light"]], short, output)
     _write(output / "summary.json", json.dumps({**summaries, **found}, indent=2) + "\n")
     _write(output / "report.html", page)
     return table(summaries)
 
 
-def _drawing(chart: Chart, groups: Sequence[Group]) -> Drawing:
+def _drawing(chart: Chart, groups: Sequence[Group]) -> dict[str, Any]:
+    """A chart as the page has it: SVG for light and dark, None where the logs have nothing of it."""
     found = [_spaced(sentence) for sentence in chart.found(groups)]
     light, dark = (svg(chart, groups, palette) for palette in (LIGHT, DARK))
-    return Drawing(chart, found, _reading_of_groups(chart, groups), light, dark)
+    return {"chart": chart, "found": found, "reading": _reading(chart, groups), "light": light, "dark": dark}
 
 
-def _reading_of_groups(chart: Chart, groups: Sequence[Group]) -> list[str]:
+def _reading(chart: Chart, groups: Sequence[Group]) -> list[str]:
     """How to read what the chart makes of several runs and of many steps."""
     sizes = {len(group.runs) for group in groups}
     words = []
@@ -102,49 +91,30 @@ def _reading_of_groups(chart: Chart, groups: Sequence[Group]) -> list[str]:
 def report_page(
     groups: Sequence[Group],
     summaries: Mapping[str, Summary],
-    drawings: Sequence[Drawing],
+    drawings: Sequence[Mapping[str, Any]],
     waiting: Sequence[str],
     found: Mapping[str, Any],
     refresh: float | None = None,
 ) -> str:
-    """The page.
-
-    Args:
-        groups: of runs.
-        summaries: by the run's name.
-        drawings: of `CHARTS`.
-        waiting: sentences on the logs that have not begun.
-        found: provenance of this report.
-        refresh: seconds after which a browser reads it again.
-    """
+    """The page: summaries by the run's name, drawings of `CHARTS`, a sentence per log not begun, provenance."""
     runs = [run for group in groups for run in group.runs]
+    last_step = max(step for run in runs for step, _ in run.log)
     names = ", ".join(group.name for group in groups)
     settings, missing, mixed = compare_settings(groups)
-    machine = found["machine"]
     return _page(
         refresh,
         heading=f": {names}" if len(names) < HEADING_LENGTH else "",
-        size=f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}, up to step "
-        f"{max(step for run in runs for step, _ in run.log)}; ",
+        size=f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}, up to step {last_step}; ",
         notes=[*waiting, *(f"{run.name}: {note}" for run in runs for note in run.notes), *_uneven(groups), *mixed],
-        summary_head=["setting", "runs", *(title for _, title, _ in COLUMNS)],
-        summary_rows=[
-            [group.name, len(group.runs), *(_cell([summaries[run.name][key] for run in group.runs], form)
-                                            for key, _, form in COLUMNS)] for group in groups
-        ],
-        spread=any(len(group.runs) > 1 for group in groups),
-        sections=[(section, list(members)) for section, members in
-                  itertools.groupby(drawings, key=lambda drawing: drawing.chart.section)],
+        columns=[title for _, title, _ in COLUMNS],
+        summaries=[_summary_row(group, summaries) for group in groups],
+        sections=itertools.groupby(drawings, key=lambda drawing: drawing["chart"].section),
+        groups=groups,
         folders=[[run.name, group.name, run.log[-1][0], run.folder] for group in groups for run in group.runs],
-        settings_head=["key", *(group.name for group in groups)],
         settings=[[key, *values] for key, values in settings],
         missing=missing,
-        versions=[
-            ["commit", found["commit"] or "-"], ["seed", "-" if found["seed"] is None else found["seed"]],
-            *found["versions"].items(),
-            ["machine", f"{machine['cores']} cores, {machine['processor']}, {machine['memory_gib']} GiB"],
-        ],
-    )  # fmt: skip
+        found=found,
+    )
 
 
 def _page(refresh: float | None, **content: Any) -> str:
@@ -153,8 +123,7 @@ def _page(refresh: float | None, **content: Any) -> str:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-    content = {"waiting": None, "written": written, "refresh": refresh, **content}
-    return environment.get_template("page.html.jinja").render(content)
+    return environment.get_template("page.html.jinja").render(written=written, refresh=refresh, **content)
 
 
 def _uneven(groups: Sequence[Group]) -> list[str]:
@@ -168,14 +137,16 @@ def _uneven(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _cell(values: Sequence[float | None], form: str) -> str:
-    form = form.replace(".0f", ",.0f")
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean = _spaced(show(statistics.fmean(known), form))
-    spread = statistics.stdev(known) if len(known) > 1 else 0.0
-    return f"{mean} ± {show(spread, form).removesuffix('%')}" if spread else mean
+def _summary_row(group: Group, summaries: Mapping[str, Summary]) -> list[str]:
+    """Name and runs of a group, then each of `COLUMNS`: the mean over the runs that have it ± standard deviation."""
+    row = [group.name, str(len(group.runs))]
+    for key, _, form in COLUMNS:
+        form = form.replace(".0f", ",.0f")
+        known = [value for run in group.runs if (value := summaries[run.name][key]) is not None]
+        spread = statistics.stdev(known) if len(known) > 1 else 0.0
+        more = f" ± {form.format(spread).removesuffix('%')}" if spread else ""
+        row.append(_spaced(form.format(statistics.fmean(known))) + more if known else "-")
+    return row
 
 
 def _spaced(words: str) -> str:

@@ -1,6 +1,6 @@
 r"""The process that judges answers with SymPy: a template that has everything imported, and judges forked from it.
 
-Started by :mod:`repo_verl.rewards.pool`, which holds the other ends of the sockets. Messages are JSON, one a datagram.
+Started by :mod:`repo_verl.rewards.pool`, which holds the other ends of the sockets. A message is JSON in one datagram.
 On the control socket (standard input): ``{"op": "fork"}`` with a socket attached is answered by ``{"pid": N}``;
 ``{"op": "end", "pid": N}`` kills that judge, reaps it, and is answered by ``{"signal": S}``. A judge answers requests
 on its own socket, one at a time, each under a limit of CPU time that the kernel enforces (``ITIMER_PROF``: no Python
@@ -19,16 +19,32 @@ from typing import Any
 
 MAX_MESSAGE = 1 << 16
 
+Message = dict[str, Any]
+
+
+def send(channel: socket.socket, message: Message) -> None:
+    """Send one message."""
+    channel.send(json.dumps(message).encode())
+
+
+def receive(channel: socket.socket) -> Message:
+    """The next message.
+
+    Raises: ConnectionError if the other end has closed its socket.
+    """
+    message = channel.recv(MAX_MESSAGE)
+    if not message:
+        raise ConnectionError("the process at the other end closed its socket")
+    return dict(json.loads(message))
+
 
 def main() -> None:
     """Serve the control socket until it closes."""
     control = socket.socket(fileno=os.dup(0))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)  # no judge may keep the control socket open
-    import repo_verl.rewards.symbolic  # noqa: F401 - imported here once, so that no judge has to
-
-    warm_up()
-    control.send(json.dumps({"pid": os.getpid()}).encode())
+    judge({"answer": r"\frac{x}{2}+1", "gold": r"1+0.5x", "tolerance": None})  # imports, and the parser's tables
+    send(control, {"pid": os.getpid()})
     children: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
@@ -42,16 +58,10 @@ def main() -> None:
                 _become_judge(descriptors[0], request["memory"])
             children.add(pid)
             os.close(descriptors[0])
-            reply = {"pid": pid}
+            send(control, {"pid": pid})
         else:
-            reply = {"signal": _end(request["pid"]) if request["pid"] in children else 0}
+            send(control, {"signal": _end(request["pid"]) if request["pid"] in children else 0})
             children.discard(request["pid"])
-        control.send(json.dumps(reply).encode())
-
-
-def warm_up() -> None:
-    """Judge one pair, so that the parser's tables are built before the first fork."""
-    judge({"answer": r"\frac{x}{2}+1", "gold": r"1+0.5x", "tolerance": None})
 
 
 def _end(pid: int) -> int:
@@ -64,7 +74,7 @@ def _become_judge(descriptor: int, memory: int) -> None:
     """Serve one socket until it closes, then leave without the parent's clean-up."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    start = _address_space()
+    start = _address_space("VmSize:")
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = start + memory if hard == resource.RLIM_INFINITY else min(start + memory, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -75,16 +85,19 @@ def _become_judge(descriptor: int, memory: int) -> None:
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
             reply = judge(request)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            used = _used(start, limit)
+            try:
+                used = _address_space("VmPeak:") - start
+            except MemoryError:
+                used = limit - start
             reply["spent"] = used > memory // 2
             if used > 0.9 * (limit - start) and not reply["right"]:  # Math-Verify swallows a MemoryError of its parser
                 reply.update(status="error", detail="out of memory")
-            channel.send(json.dumps(reply).encode())
+            send(channel, reply)
     os._exit(0)
 
 
-def judge(request: dict[str, Any]) -> dict[str, Any]:
-    """The verdict on one answer, or on a gold answer alone.
+def judge(request: Message) -> Message:
+    """The verdict on one answer, or on a gold answer by itself.
 
     Args:
         request: ``gold``, ``tolerance``, and ``answer`` (None: can the gold answer be parsed?).
@@ -107,16 +120,7 @@ def judge(request: dict[str, Any]) -> dict[str, Any]:
         return {"right": False, "status": "error", "detail": f"{type(error).__name__}: {error}"[:500]}
 
 
-def _used(start: int, limit: int) -> int:
-    """Bytes that a judge has used at most; all of them where too few are left to look."""
-    try:
-        return _address_space(peak=True) - start
-    except MemoryError:
-        return limit - start
-
-
-def _address_space(peak: bool = False) -> int:
-    """Bytes of address space in use, or the most that ever was."""
+def _address_space(field: str) -> int:
+    """Bytes of address space: ``VmSize:`` in use now, ``VmPeak:`` the most that ever was."""
     with open("/proc/self/status", encoding="ascii") as status:
-        name = "VmPeak:" if peak else "VmSize:"
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith(field))

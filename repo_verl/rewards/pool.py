@@ -1,7 +1,10 @@
-r"""Judge processes as seen by their users: limits in time and memory, replacement, one answer a question.
+r"""Judge processes as seen by their users: limits of time and memory, replacement, one answer per question.
 
 A pool starts at the first question that needs the symbolic engine, and works from threads, Ray workers and scripts. It
 starts its template with ``subprocess`` and never forks its own process, which may hold threads and devices. Linux.
+
+Why no ``pebble.ProcessPool`` or other pool of ``multiprocessing``: it runs a script without a ``__main__`` guard again,
+does not work in a forked child, one worker killed while idle breaks the pool for all rows, and it unpickles replies.
 """
 
 from __future__ import annotations
@@ -9,21 +12,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from repo_verl.rewards.judge import MAX_MESSAGE
-from repo_verl.rewards.places import Places
-
-logger = logging.getLogger(__name__)
+from repo_verl.rewards.fair_semaphore import FairSemaphore
+from repo_verl.rewards.judge import Message, receive, send
 
 START_SECONDS = 120.0
 CONTROL_SECONDS = 10.0
@@ -62,7 +61,7 @@ class JudgeError(RuntimeError):
 
 @dataclass
 class _Judge:
-    """A judge process, its socket, a handle on the process that no other can get, and the template it comes from."""
+    """A judge process, its socket, its pidfd (a pid may be used again), and the template that it was forked from."""
 
     pid: int
     channel: socket.socket
@@ -80,20 +79,6 @@ class _Judge:
             self.handle = None
 
 
-_Message = dict[str, Any]
-
-
-def _send(channel: socket.socket, message: _Message) -> None:
-    channel.send(json.dumps(message).encode())
-
-
-def _received(channel: socket.socket) -> _Message:
-    message = channel.recv(MAX_MESSAGE)
-    if not message:
-        raise ConnectionError("the process at the other end closed its socket")
-    return dict(json.loads(message))
-
-
 class JudgePool:
     """Up to ``size`` judge processes, forked from one template process.
 
@@ -105,7 +90,7 @@ class JudgePool:
     def __init__(self, size: int, memory_bytes: int = Limits.memory_bytes) -> None:
         """Starts nothing yet."""
         self.memory_bytes = memory_bytes
-        self._places = Places(size)
+        self._turns = FairSemaphore(size)
         self._lock = threading.Lock()
         self._idle: list[_Judge] = []
         self._template: subprocess.Popen[bytes] | None = None
@@ -124,7 +109,7 @@ class JudgePool:
         """
         question = {"gold": gold, "answer": answer, "tolerance": tolerance, "seconds": limits.cpu_seconds}
         tries = 2
-        with self._places:
+        with self._turns:
             while tries:
                 judge = self._take()
                 again = judge.used
@@ -142,13 +127,13 @@ class JudgePool:
                 tries -= 1
         return Judgement(False, "error", f"the judge process died of signal {ended_by}")
 
-    def _question(self, judge: _Judge, question: _Message, seconds: float) -> tuple[_Message | None, bool, int]:
+    def _question(self, judge: _Judge, question: Message, seconds: float) -> tuple[Message | None, bool, int]:
         """(reply, whether it was late, the signal that ended the judge); the judge is idle again, or ended."""
         judge.used = True
         judge.channel.settimeout(seconds - min(0.05, 0.05 * seconds))  # what is left is for ending it
         try:
-            _send(judge.channel, question)
-            reply = _received(judge.channel)
+            send(judge.channel, question)
+            reply = receive(judge.channel)
         except OSError as error:
             return None, isinstance(error, TimeoutError), self._end(judge)
         if reply["spent"]:
@@ -193,11 +178,14 @@ class JudgePool:
         try:
             with theirs:
                 socket.send_fds(self._control, [request], [theirs.fileno()])
-            pid = int(_received(self._control)["pid"])
+            pid = int(receive(self._control)["pid"])
         except OSError:
             ours.close()
             raise
-        return _Judge(pid, ours, _handle(pid), self._template)
+        handle = None
+        with contextlib.suppress(OSError):  # it is gone already, or the kernel is older than 5.3
+            handle = os.pidfd_open(pid)
+        return _Judge(pid, ours, handle, self._template)
 
     def _end(self, judge: _Judge) -> int:
         """End a judge and say by which signal it went; 0 if nobody knows."""
@@ -206,8 +194,8 @@ class JudgePool:
             if self._control is None or judge.template is not self._template:
                 return 0
             try:
-                _send(self._control, {"op": "end", "pid": judge.pid})
-                return int(_received(self._control)["signal"])
+                send(self._control, {"op": "end", "pid": judge.pid})
+                return int(receive(self._control)["signal"])
             except OSError:
                 self._stop()
                 return 0
@@ -216,26 +204,22 @@ class JudgePool:
         if self._template is not None and self._template.poll() is None:
             return
         self._stop()
-        started = time.monotonic()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"]
         try:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._template = subprocess.Popen(
-                    [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    env=environment,
+                    command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment
                 )
             self._control.settimeout(START_SECONDS)
-            _received(self._control)
+            receive(self._control)
         except OSError as error:
             self._stop()
             raise JudgeError(
                 f"the judge process of repo_verl.rewards did not start ({error}); its own error is on stderr: check "
                 "that math-verify is installed and that Linux is the system"
             ) from error
-        logger.debug("judge template started in %.1f s", time.monotonic() - started)
 
     def _stop(self) -> None:
         for judge in self._idle:
@@ -249,37 +233,30 @@ class JudgePool:
         self._control = self._template = None
 
 
-def _handle(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # it is gone already, or the kernel is older than 5.3
-        return None
-
-
-class _Shared:
-    """The pool of this process; a forked child gets a new one, since the sockets are its parent's."""
-
-    pool: JudgePool | None = None
-    lock = threading.Lock()
+_pool: JudgePool | None = None
+_pool_lock = threading.Lock()
 
 
 def shared_pool() -> JudgePool:
     """The pool of this process: as many judges as cores, at most 4."""
-    with _Shared.lock:
-        if _Shared.pool is None:
-            _Shared.pool = JudgePool(min(MAX_JUDGES, os.cpu_count() or 1))
-        return _Shared.pool
+    global _pool
+    with _pool_lock:
+        if _pool is None:
+            _pool = JudgePool(min(MAX_JUDGES, os.cpu_count() or 1))
+        return _pool
 
 
 def _forget() -> None:
-    _Shared.pool, _Shared.lock = None, threading.Lock()
+    """In a forked child: the sockets are its parent's, and a thread that is not there may hold the lock."""
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
 
 
 @atexit.register
 def _close() -> None:
-    if _Shared.pool is not None:
+    if _pool is not None:
         with contextlib.suppress(OSError):
-            _Shared.pool.close()
+            _pool.close()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -7,15 +7,12 @@ one replay buffer. Only local parquet files are looked at; others are left to ve
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from repo_verl import ESTIMATOR, OUR_REWARDS
 from repo_verl.config import RepoConfig, RepoConfigError, lookup
@@ -108,54 +105,40 @@ def find_shared_prompts(config: Any) -> Iterator[str]:
     """A sentence on prompts with different golds, where RePO replays.
 
     The buffer knows a prompt by a hash of its token ids. One chat template turns equal messages into equal ids, so the
-    messages are compared, before any tokenizer is there. Each file is read once, in batches, and 16 bytes a row are
-    kept; the rows that are named are read again. What can't be read is left to verl.
-
-    Args:
-        config: verl's whole configuration.
+    messages are compared, before any tokenizer is there. Each file is read once, in batches, and hashes are kept; the
+    rows that are named are read again. What can't be read is left to verl.
     """
     replays = lookup(config, "algorithm.adv_estimator") == ESTIMATOR
     if not replays or not RepoConfig.from_mapping(lookup(config, "algorithm.repo")).active:
         return
     column = str(lookup(config, "data.prompt_key", "prompt"))
-    hashed = [(file, hashes) for file in _train_files(config) if (hashes := _hashes(file, column)) is not None]
-    count, *numbers = find_conflicts(np.concatenate([np.empty((0, 2), np.uint64), *(hashes for _, hashes in hashed)]))
-    if count:
-        rows = itertools.chain.from_iterable(_rows(file, column) for file, _ in hashed)
-        (chat, gold), (_, other) = [row for number, row in enumerate(rows) if number in numbers]
+    first: dict[int, int] = {}  # hash of a prompt -> hash of its first gold
+    shared: set[int] = set()
+    readable = [(file, hashes) for file in _train_files(config) if (hashes := _hashes(file, column))]
+    for _, hashes in readable:
+        shared |= {prompt for prompt, gold in hashes if first.setdefault(prompt, gold) != gold}
+    if shared:
+        one = next(prompt for prompt in first if prompt in shared)
+        rows = [row for file, _ in readable for row in _rows(file, column) if _hash(row[0]) == one]
+        chat, gold = rows[0]
+        other = next(other for _, other in rows if _hash(other) != _hash(gold))
         yield (
-            f"prompts with different gold answers in data.train_files: {count}, such as {_short(_text(chat))} "
+            f"prompts with different gold answers in data.train_files: {len(shared)}, such as {_short(_text(chat))} "
             f"with {_short(gold)} and {_short(other)}; equal messages are one prompt with one replay buffer, so that "
             "scores by one gold are replayed for the other: drop such rows (`python -m data_prep SET --deduplicate`), "
             "or write into the prompt what tells them apart."
         )
 
 
-def find_conflicts(hashes: np.ndarray) -> tuple[int, int, int]:
-    """How many prompts have more than one gold, and the first row of the first one and its first row with another gold.
-
-    Args:
-        hashes: (N, 2) uint64, of the prompt and the gold of every row.
-    """
-    prompts, first, group = np.unique(hashes[:, 0], return_index=True, return_inverse=True)
-    differs = hashes[:, 1] != hashes[first[group], 1]  # from the gold of the prompt's first row
-    if not differs.any():
-        return 0, -1, -1
-    one = int(first[group[differs]].min())
-    other = int(np.flatnonzero(differs & (hashes[:, 0] == hashes[one, 0]))[0])
-    return len(np.unique(group[differs])), one, other
-
-
-def _hashes(file: Path, column: str) -> np.ndarray | None:
-    """(N, 2) uint64; None for a file that has no such columns, or can't be read."""
+def _hashes(file: Path, column: str) -> list[tuple[int, int]]:
+    """Of the prompt and the gold of every row; nothing of a file that has no such columns, or can't be read."""
     import pyarrow
 
     try:
-        pairs = ((_hash(chat), _hash(gold)) for chat, gold in _rows(file, column))
-        return np.fromiter(pairs, dtype=(np.uint64, 2))
+        return [(_hash(chat), _hash(gold)) for chat, gold in _rows(file, column)]
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         logger.debug("RePO: %s is not searched for prompts with different golds: %s", file, error)
-        return None
+        return []
 
 
 def _rows(file: Path, column: str) -> Iterator[tuple[Any, Any]]:

@@ -21,25 +21,15 @@ from repo_verl.secrets import fingerprint, redact, without_credentials
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-CONTENT = "the content of "
-"""How the keys of what paths of the reward setting name begin; version 0.1.0 did not record them."""
-
+CONTENT = "the content of reward."  # how keys of what paths name begin; version 0.1.0 did not record them
 SAMPLING = ("temperature", "top_p", "top_k", "logprobs_mode", "calculate_log_probs")
-
 PACKAGE, FILE = "pkg://", "file://"
-WHOLE = 64 << 20
-"""Bytes up to which a file is hashed whole; of a larger one, such as a model's weights, its size and some pieces."""
+WHOLE = 64 << 20  # bytes up to which a file is hashed whole; of a larger one its size and some pieces
 PIECES, PIECE = 64, 1 << 16
 
 
 def of_run(config: Any, tokenizer: Any, dataset: Any) -> dict[str, Any]:
-    """Everything that a saved buffer must agree with.
-
-    Args:
-        config: verl's whole configuration.
-        tokenizer: of the actor.
-        dataset: of the training prompts.
-    """
+    """Everything that a saved buffer must agree with, by verl's configuration, the tokenizer and the training set."""
     return {
         **fixed_settings(config),
         **reward_contents(config),
@@ -112,18 +102,16 @@ def reward_contents(config: Any) -> dict[str, str]:
         "reward_model.model_path": OmegaConf.select(reward, "reward_model.enable"),
     }
     paths = {key: OmegaConf.select(reward, key) for key, used in read.items() if used}
-    found = {f"{CONTENT}reward.{key}": content_of(path) for key, path in paths.items() if path}
+    found = {f"{CONTENT}{key}": content_of(path) for key, path in paths.items() if path}
     return {key: content for key, content in found.items() if content is not None}
 
 
 def content_of(path: str) -> str | None:
     """What a path names, as text that differs where it does; None where nothing is there.
 
+    The path is of a file or folder, ``file://PATH``, or a module as ``pkg://a.b`` or ``pkg://a/b``, as verl reads them.
     A package that pip installed is known by name and version; any other package, a module, a folder or a file by
     SHA-256 of its files. A module of another package that it imports is not looked at.
-
-    Args:
-        path: a file or folder, ``file://PATH``, or a module as ``pkg://a.b`` or ``pkg://a/b``, as verl reads them.
     """
     if not path.startswith(PACKAGE):
         place = Path(path.removeprefix(FILE))
@@ -200,7 +188,7 @@ def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], 
     Raises:
         RepoConfigError: naming the first key that differs and both values.
     """
-    unknown = [key for key in current if key.startswith(f"{CONTENT}reward.") and key not in saved]
+    unknown = [key for key in current if key.startswith(CONTENT) and key not in saved]
     if unknown:
         logger.info("RePO: %s did not record %s, which is taken to be the same", folder, ", ".join(unknown))
     for key, value in current.items():

@@ -76,11 +76,14 @@ class FreshRows:
             found[self.blocks[row]].append(scores[row])
         return [np.array(values, dtype=np.float64) for values in found]
 
-    def describe(self, row: int, tokenizer: Any) -> str:
-        """A row in a message: which response to which prompt, and its score."""
-        text = repr(tokenizer.decode(self.prompt_ids[self.blocks[row]]))
-        text = text if len(text) <= 80 else text[:77] + "..."
-        return f"response {self.sessions[row]} of prompt {text}: {float(self.scores[row])}"
+    def list_nonfinite(self, tokenizer: Any) -> list[str]:
+        """The rows whose score is not finite, for a message: which response to which prompt, and the score."""
+        found = []
+        for row in not_finite(self.scores):
+            text = repr(tokenizer.decode(self.prompt_ids[self.blocks[row]]))
+            text = text if len(text) <= 80 else text[:77] + "..."
+            found.append(f"response {self.sessions[row]} of prompt {text}: {float(self.scores[row])}")
+        return found
 
 
 def read_fresh(batch: KVBatchMeta) -> FreshRows:

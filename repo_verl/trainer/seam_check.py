@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -19,17 +19,12 @@ from repo_verl.trainer.seams import Seam, list_seams
 
 logger = logging.getLogger(__name__)
 
-_OF_INSTANCES = object()
-"""Stands for an attribute that instances have."""
+_OF_INSTANCES = object()  # stands for an attribute that instances have
 
 
 @functools.cache
 def require_seams() -> None:
-    """Refuse to run RePO where a name that it needs is missing or has other parameters.
-
-    Raises:
-        RepoConfigError: naming the first one.
-    """
+    """Refuse to run RePO where a name that it needs is missing or has other parameters, naming the first one."""
     missing = [(seam, fault) for seam, fault in look_at_seams() if fault is not None]
     if missing:
         seam, fault = missing[0]
@@ -73,11 +68,7 @@ def unchanged_environment() -> Iterator[None]:
 
 
 def find_fault(seam: Seam) -> str | None:
-    """What is wrong with one name of the table; None where nothing is.
-
-    Args:
-        seam: the name, with the parameters that are used.
-    """
+    """What is wrong with one name of the table, used with the parameters that it states; None where nothing is."""
     try:
         owner: Any = importlib.import_module(seam.module)
     except Exception as error:
@@ -92,27 +83,22 @@ def find_fault(seam: Seam) -> str | None:
         return None
     if not callable(found):
         return f"{seam.module}.{seam.name} can't be called"
-    declared = [p for p in inspect.signature(_plain(found)).parameters.values() if p.name != "_ray_trace_ctx"]
-    declared = declared if bound else declared[1:]
-    fault = _differs(seam, declared) if seam.overridden else _refuses(seam, declared)
-    return f"{seam.module}.{seam.name}({', '.join(p.name for p in declared)}) {fault}" if fault else None
+    signature = inspect.signature(_plain(found))
+    declared = [parameter for name, parameter in signature.parameters.items() if name != "_ray_trace_ctx"]
+    signature = signature.replace(parameters=declared if bound else declared[1:])
+    fault = _differs(seam.parameters, signature) if seam.overridden else _refuses(seam.parameters, signature)
+    return f"{seam.module}.{seam.name}({', '.join(signature.parameters)}) {fault}" if fault else None
 
 
-def _plain(found: Any) -> Any:
-    """A class behind an actor class of Ray's; anything else as it is."""
-    metadata = getattr(found, "__ray_metadata__", None)
-    return getattr(metadata, "modified_class", found)
+def _plain(found: Any) -> Any:  # the class behind an actor class of Ray's; anything else as it is
+    return getattr(getattr(found, "__ray_metadata__", None), "modified_class", found)
 
 
 def _member(owner: Any, name: str, of_instances: bool) -> Any:
-    """A module's or class's member; None where there is none.
-
-    A stand-in where it is None, and for an attribute that only instances have, if one of those serves.
-    """
+    """A module's or class's member, a stand-in for None or for what only instances have; None where there is none."""
     owner = _plain(owner)
     if hasattr(owner, name):
-        member = getattr(owner, name)
-        return _OF_INSTANCES if member is None else member
+        return _OF_INSTANCES if getattr(owner, name) is None else getattr(owner, name)
     if of_instances and inspect.isclass(owner):
         for base in inspect.getmro(owner):
             if name in getattr(base, "__annotations__", {}) or re.search(rf"\bself\.{name}\b", _source(base)):
@@ -129,33 +115,24 @@ def _source(owner: type) -> str:
         return ""
 
 
-def _differs(seam: Seam, declared: list[inspect.Parameter]) -> str | None:
+def _differs(parameters: Sequence[str], signature: inspect.Signature) -> str | None:
     """How an overridden method's parameters differ from those of RePO's method."""
-    wanted = list(seam.parameters or ())
-    names = [parameter.name for parameter in declared]
-    if wanted[-1:] == ["*"]:
-        names, wanted = names[: len(wanted) - 1], wanted[:-1]
+    wanted = [name for name in parameters if name != "*"]
+    names = list(signature.parameters)[: len(wanted) if "*" in parameters else None]
     return None if names == wanted else f"has other parameters than RePO's ({', '.join(wanted)})"
 
 
-def _refuses(seam: Seam, declared: list[inspect.Parameter]) -> str | None:
+def _refuses(parameters: Sequence[str], signature: inspect.Signature) -> str | None:
     """Why a call as RePO makes it would be refused."""
-    wanted = [name for name in seam.parameters or () if name != "*"]
+    wanted = [name for name in parameters if name != "*"]
     first = wanted.index("/") if "/" in wanted else 0
     positional, named = wanted[:first], [name for name in wanted[first:] if name != "/"]
-    kinds = {p.kind for p in declared}
-    places = [p.name for p in declared if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for place, name in enumerate(positional):
-        if inspect.Parameter.VAR_POSITIONAL in kinds and place >= len(places):
-            break
-        if place >= len(places) or name not in ("_", places[place]):
-            return f"does not take {name} as argument {place + 1}"
-    for name in named:
-        if name not in [p.name for p in declared] and inspect.Parameter.VAR_KEYWORD not in kinds:
-            return f"has no parameter {name}"
-    given = {*places[: len(positional)], *named}
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [p.name for p in declared if p.default is p.empty and p.kind not in optional and p.name not in given]
-    if needed and (seam.parameters or ())[-1:] != ("*",):
-        return f"needs {needed[0]}, which RePO does not give"
+    bind = signature.bind_partial if "*" in parameters else signature.bind
+    try:
+        bind(*positional, **dict.fromkeys(named))
+    except TypeError as error:
+        return f"refuses RePO's call: {error}"
+    for number, (name, place) in enumerate(zip(positional, signature.parameters, strict=False), 1):
+        if name not in ("_", place):
+            return f"does not take {name} as argument {number}"
     return None

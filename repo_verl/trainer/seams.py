@@ -8,8 +8,7 @@ overridden method has exactly these. ``*`` at the end allows for more.
 
 from __future__ import annotations
 
-import dataclasses
-import re
+from typing import NamedTuple
 
 TRAINERS = (
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync",
@@ -17,37 +16,18 @@ TRAINERS = (
 )
 
 OVERRIDDEN = (
-    "__init__(config)",
-    "fit(agent_loop_manager)",
-    "_build_replay_buffer()",
-    "_setup()",
-    "on_step_end()",
-    "_balance_batch(batch, metrics, *)",
-    "_compute_advantage(batch, metrics)",
-    "_step_once(metrics, timing_raw, sample_batch_size)",
-    "_compute_old_log_prob(batch, metrics)",
-    "_update_actor(batch, metrics)",
-    "_save_checkpoint()",
-    "_load_checkpoint()",
-)
+    "__init__(config)", "fit(agent_loop_manager)", "_build_replay_buffer()", "_setup()", "on_step_end()",
+    "_balance_batch(batch, metrics, *)", "_compute_advantage(batch, metrics)",
+    "_step_once(metrics, timing_raw, sample_batch_size)", "_compute_old_log_prob(batch, metrics)",
+    "_update_actor(batch, metrics)", "_save_checkpoint()", "_load_checkpoint()",
+)  # fmt: skip
 """Methods of each of :data:`TRAINERS` in whose place RePO's stand; verl would never call one that it has renamed."""
 
 READ = (
-    "actor_rollout_wg",
-    "config",
-    "global_steps",
-    "processor",
-    "steps_per_epoch",
-    "timing_raw",
-    "tokenizer",
-    "total_training_steps",
-    "train_dataset",
-    "replay_buffer",
-    "critic_wg",
-    "ref_policy_wg",
-    "llm_server_manager",
+    "actor_rollout_wg", "config", "global_steps", "processor", "steps_per_epoch", "timing_raw", "tokenizer",
+    "total_training_steps", "train_dataset", "replay_buffer", "critic_wg", "ref_policy_wg", "llm_server_manager",
     "reward_loop_manager",
-)
+)  # fmt: skip
 """Attributes of each of :data:`TRAINERS`."""
 
 USED: dict[str, tuple[str, ...]] = {
@@ -68,11 +48,8 @@ USED: dict[str, tuple[str, ...]] = {
         "assign_non_tensor_data(tensor_dict, key, val, /)",
     ),
     "verl.utils.metric": (
-        "AggregationType.SUM",
-        "AggregationType.MAX",
-        "Metric(value, aggregation)",
-        "Metric.from_dict(_, /, aggregation)",
-        "Metric.values",
+        "AggregationType.SUM", "AggregationType.MAX", "Metric(value, aggregation)",
+        "Metric.from_dict(_, /, aggregation)", "Metric.values",
     ),
     "verl.workers.config": ("ActorConfig.clip_ratio", "ActorConfig.clip_ratio_low", "ActorConfig.clip_ratio_high"),
     "verl.workers.utils.losses": ("ppo_loss(config, model_output, data, dp_group, /)",),
@@ -86,8 +63,7 @@ USED: dict[str, tuple[str, ...]] = {
     "verl.workers.rollout.llm_server": ("LLMServerManager.rollout_replicas", "LLMServerManager.global_load_balancer"),
     "verl.workers.rollout.replica": ("RolloutReplica.servers",),
     "verl.experimental.reward_loop": (
-        "RewardLoopManager.reward_model_manager",
-        "RewardLoopManager.reward_loop_workers",
+        "RewardLoopManager.reward_model_manager", "RewardLoopManager.reward_loop_workers",
     ),
     "verl.experimental.reward_loop.reward_model": ("RewardModelManager.rollout_replicas",),
     "verl.experimental.agent_loop": ("AgentLoopManager.agent_loop_workers",),
@@ -111,54 +87,35 @@ USED: dict[str, tuple[str, ...]] = {
         "AsyncTransferQueueClient.close()",
     ),
     "transfer_queue.controller": (
-        "TransferQueueController()",
-        "TransferQueueController.get_zmq_server_info()",
-        "TransferQueueController.__ray_call__(_, /)",
-        "TransferQueueController.__ray_ready__()",
+        "TransferQueueController()", "TransferQueueController.get_zmq_server_info()",
+        "TransferQueueController.__ray_call__(_, /)", "TransferQueueController.__ray_ready__()",
     ),
     "transfer_queue.storage": ("SimpleStorageUnit(config)", "SimpleStorageUnit.get_zmq_server_info()"),
     "ray": (
-        "get(_, /, timeout)",
-        "wait(_, /, num_returns, timeout)",
-        "kill(_, /)",
-        "nodes()",
-        "is_initialized()",
-        "get_runtime_context()",
-        "ObjectRef",
+        "get(_, /, timeout)", "wait(_, /, num_returns, timeout)", "kill(_, /)", "nodes()", "is_initialized()",
+        "get_runtime_context()", "ObjectRef",
     ),
     "ray.actor": ("ActorHandle",),
     "ray.exceptions": ("RayError", "RayActorError", "ActorUnavailableError"),
     "ray.runtime_context": (
-        "RuntimeContext.get_job_id()",
-        "RuntimeContext.get_node_id()",
-        "RuntimeContext.get_session_name()",
+        "RuntimeContext.get_job_id()", "RuntimeContext.get_node_id()", "RuntimeContext.get_session_name()",
     ),
     "ray.util.scheduling_strategies": ("NodeAffinitySchedulingStrategy(_, /, soft)",),
-}
+}  # fmt: skip
 """Other names, by module."""
 
 CPU: dict[str, tuple[str, ...]] = {
     "verl.plugin.platform": (
-        "PlatformBase",
-        "PlatformRegistry.get(_, /)",
-        "PlatformRegistry.register(platform)",
+        "PlatformBase", "PlatformRegistry.get(_, /)", "PlatformRegistry.register(platform)",
         "platform_manager._current_platform",
     ),
     "verl.utils.distributed": ("initialize_global_process_group_ray(timeout_second, backend)",),
-}
+}  # fmt: skip
 """What the CPU backend needs beside, under ``VERL_PLATFORM=cpu``."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Seam:
-    """One name of the table.
-
-    Attributes:
-        module: full name.
-        name: in the module, ``Class.name`` in a class.
-        parameters: as the module's docstring says; None where the name is not called.
-        overridden: whether RePO's method stands in the place of this one.
-    """
+class Seam(NamedTuple):
+    """One name of the table: in a class ``Class.name``; parameters as above, None where the name is not called."""
 
     module: str
     name: str
@@ -171,11 +128,7 @@ class Seam:
 
 
 def list_seams(cpu: bool) -> list[Seam]:
-    """The whole table.
-
-    Args:
-        cpu: with what the CPU backend needs.
-    """
+    """The whole table, with what the CPU backend needs if ``cpu``."""
     found = []
     for place in TRAINERS:
         module, owner = place.split(":")
@@ -187,6 +140,6 @@ def list_seams(cpu: bool) -> list[Seam]:
 
 
 def _seam(module: str, text: str, overridden: bool = False) -> Seam:
-    name, called, inside = re.fullmatch(r"([\w.]+)(\(([^()]*)\))?", text).groups()  # type: ignore[union-attr]
-    parameters = tuple(part.strip() for part in inside.split(",") if part.strip()) if called else None
+    name, called, inside = text.partition("(")
+    parameters = tuple(part.strip() for part in inside.rstrip(")").split(",") if part.strip()) if called else None
     return Seam(module, name, parameters, overridden)

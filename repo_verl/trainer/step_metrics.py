@@ -13,17 +13,24 @@ REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")
 """Statuses of ``repo_verl.rewards`` other than ok."""
 
 
-def row_metrics(update: Update, step: int) -> dict[str, float]:
-    """What was replayed, and what it changed.
+def step_metrics(
+    update: Update, step: int, reports: Sequence[Mapping[str, float]], grad_norms: Sequence[float], ranks: int
+) -> dict[str, float]:
+    """What was replayed, what it changed, and what the workers reported.
 
     Args:
         update: the step's rows, advantages and plan.
         step: the training step.
+        reports: sums of every optimizer step, of :func:`repo_verl.trainer.worker_loss.watched_update`.
+        grad_norms: of every optimizer step.
+        ranks: data-parallel size.
     """
     fresh, lengths, kept, again = update.fresh, update.lengths, update.kept, update.replayed_blocks
     blocks, prompts = torch.tensor(fresh.blocks), len(fresh.prompt_keys)
     everything = torch.cat((update.fresh_advantages.double(), update.replayed_advantages.double()))
     all_blocks = torch.cat((blocks, torch.tensor(again, dtype=blocks.dtype)))
+    mini_batches = update.plan.layout.num_mini_batches if update.plan else len(reports)
+    pruned = [tokens * (len(reports) // mini_batches) for tokens in update.pruned_tokens]
     return {
         "replayed_rows": len(again),
         "prompts_with_replay": len(set(again)),
@@ -39,22 +46,6 @@ def row_metrics(update: Update, step: int) -> dict[str, float]:
         "pruned_rows": list(kept).count(False),
         "pruned_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if not part),
         **{f"reward_{status}": fresh.statuses.count(status) for status in REWARD_STATUSES},
+        **formulas.worker_metrics(reports, ranks, *pruned),
+        "nonfinite_steps": formulas.count_skipped(grad_norms),
     }
-
-
-def reported_metrics(
-    update: Update, reports: Sequence[Mapping[str, float]], grad_norms: Sequence[float], ranks: int
-) -> dict[str, float]:
-    """What the workers reported of the update.
-
-    Args:
-        update: the step's rows and their plan.
-        reports: sums of every optimizer step, of :func:`repo_verl.trainer.worker_loss.watched_update`.
-        grad_norms: of every optimizer step.
-        ranks: data-parallel size.
-    """
-    mini_batches = update.plan.layout.num_mini_batches if update.plan else len(reports)
-    epochs = len(reports) // mini_batches
-    fresh, replayed = (tokens * epochs for tokens in update.pruned_tokens)
-    values = formulas.worker_metrics(reports, ranks, fresh, replayed)
-    return {**values, "nonfinite_steps": formulas.count_skipped(grad_norms)}

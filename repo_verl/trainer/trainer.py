@@ -25,21 +25,13 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, queue_rows, retrieval, rollouts, seam_check
+from repo_verl.trainer import estimator, guards, identity, retrieval, rollouts, seam_check, startup_warnings
 from repo_verl.trainer.buffer_watch import BufferWatch
 from repo_verl.trainer.checkpoint import CheckpointKeeper, row_limits
 from repo_verl.trainer.minibatches import UpdateShape
-from repo_verl.trainer.queue_rows import PlacedUpdate
+from repo_verl.trainer.queue_rows import FloatTypes, QueuedUpdate, clear_rows
 from repo_verl.trainer.retrieval import Update
-from repo_verl.trainer.rollouts import FreshRows
-from repo_verl.trainer.startup_warnings import (
-    MEGATRON_NOTICE,
-    describe_objective,
-    find_date,
-    find_doubts,
-    pruning_obstacle,
-)
-from repo_verl.trainer.step_metrics import reported_metrics, row_metrics
+from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.validation import check_config, refuse_experts
 from repo_verl.trainer.worker_loss import repo_loss, watched_update
@@ -54,6 +46,10 @@ TIMERS = (
     *("repo_select", "repo_retrieve", "repo_place", "repo_insert"),
     *("repo_exposed", "repo_exposed_adv", "repo_exposed_update_actor"),
 )
+
+
+Prepared = tuple[Update, QueuedUpdate | None]
+"""The rows of a step's update, and where they are in TransferQueue; None where verl's batch is left as it is."""
 
 
 class ReplayTrainer(PPOTrainer):
@@ -77,17 +73,17 @@ class ReplayTrainer(PPOTrainer):
         self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None
         self.prompt_replay = PromptReplayBuffer.from_config(settings, self._row_store)
         self.effective_steps = 0
-        self._floats = queue_rows.FloatTypes()
+        self._floats = FloatTypes()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
-        self._prepared: Future[tuple[Update, PlacedUpdate | None]] | None = None
+        self._prepared: Future[Prepared]
         self._clearing: Future[None] | None = None
         self._watch: Watch | None = None
         self._prompts, self._evicted = 0, 0
         super().__init__(config)
-        logger.info(describe_objective(config, self.repo))
+        logger.info(startup_warnings.describe_objective(config, self.repo))
         seam_check.warn_untested()
         self._drift = guards.DriftWatch(self.repo)
-        obstacle = pruning_obstacle(config)
+        obstacle = startup_warnings.pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None
         if self.repo.active and self.repo.prune and obstacle is not None:
             logger.info("RePO: pruning disabled: %s gives zero-advantage rows a gradient", obstacle)
@@ -112,7 +108,7 @@ class ReplayTrainer(PPOTrainer):
     def _setup(self) -> None:
         if self.repo.active and self.config.actor_rollout_ref.actor.strategy == "megatron":
             refuse_experts(self.config, omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config)
-            logger.warning(MEGATRON_NOTICE)
+            logger.warning(startup_warnings.MEGATRON_NOTICE)
         super()._setup()
         for doubt in self._doubts():
             logger.warning("RePO: %s", doubt)
@@ -123,9 +119,11 @@ class ReplayTrainer(PPOTrainer):
         if not self.repo.active:
             return []
         steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        found = find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
+        found = startup_warnings.find_doubts(
+            self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch
+        )
         given = self.config.data.get("apply_chat_template_kwargs", None)
-        return [*found, *find_date(self.tokenizer.chat_template, given)]
+        return [*found, *startup_warnings.find_date(self.tokenizer.chat_template, given)]
 
     def _worker_loss(self) -> Any:
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
@@ -139,22 +137,23 @@ class ReplayTrainer(PPOTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
         if self.repo.active and self.repo.on_nonfinite == "skip":
-            with self._exposed():
+            with self._timed("repo_exposed"):
                 batch, metrics["repo/nonfinite_scores"] = rollouts.leave_out_nonfinite(batch)
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         for name in TIMERS:
             timing_raw.setdefault(name, 0.0)
-        self._prompts, self._evicted, self._prepared = sample_batch_size, 0, None
+        self._prompts, self._evicted = sample_batch_size, 0
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
-        with self._exposed():
-            if self._prepared is not None:
-                update, placed = self._planned()
+        with self._timed("repo_exposed"):
+            if self._prepares():
+                update, queued = self._prepared.result()
+                del self._prepared
                 if not self._updates_actor():  # verl's critic warm-up
                     self._store(update.fresh, batch.partition_id)
-                added = [] if placed is None else list(placed.added)
-                self._clearing = self._background.submit(queue_rows.clear_rows, batch.partition_id, added)
+                added = [] if queued is None else list(queued.added)
+                self._clearing = self._background.submit(clear_rows, batch.partition_id, added)
             stats = self.prompt_replay.stats()
             self._buffer_watch.look(stats, self._evicted)
             metrics.update({f"repo/buffer_{k}": v for k, v in stats.items() if k != "prompts"})
@@ -162,65 +161,62 @@ class ReplayTrainer(PPOTrainer):
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.repo.active or self._updates_actor():
+        if self._prepares():
             snapshot = KVBatchMeta(partition_id=batch.partition_id, keys=list(batch.keys), tags=list(batch.tags))
             self._prepared = self._background.submit(self._prepare, snapshot)
         return super()._compute_old_log_prob(batch, metrics)
 
-    def _prepare(self, batch: KVBatchMeta) -> tuple[Update, PlacedUpdate | None]:
+    def _prepare(self, batch: KVBatchMeta) -> Prepared:
         """Choose what is replayed, plan the update and put its rows, as the old log-probs are computed."""
         with self._timed("repo_place"):
             fresh = rollouts.read_fresh(batch)
             if self.repo.active:
-                bad = guards.not_finite(fresh.scores)
-                guards.refuse_scores([fresh.describe(row, self.tokenizer) for row in bad], self.global_steps)
+                guards.refuse_scores(fresh.list_nonfinite(self.tokenizer), self.global_steps)
             shape = UpdateShape.of(self.config, len(batch), self._ranks())
             if not (self.repo.active and self._updates_actor()):
                 return retrieval.without_replay(self.repo, shape, fresh), None
-            with self._timed("repo_select", within="repo_place"):
+            with self._timed("repo_select", taken_off="repo_place"):
                 selections = retrieval.choose_rows(self.prompt_replay, fresh, self.global_steps)
             update = retrieval.plan_step(self.repo, shape, self._prune, batch.keys, fresh, selections)
             if update.plan is None:
                 return update, None
-            added = queue_rows.AddedRows(batch.partition_id, self._floats)
-            with self._timed("repo_retrieve", within="repo_place"):
+            queued = QueuedUpdate(batch.partition_id, update, self._floats)
+            with self._timed("repo_retrieve", taken_off="repo_place"):
                 for group in retrieval.read_kept(self.prompt_replay, update):
-                    added.put_replayed(group, update)
-            return update, queue_rows.place_update(added, update, self.tokenizer.eos_token_id)
-
-    def _planned(self) -> tuple[Update, PlacedUpdate | None]:
-        assert self._prepared is not None, "verl computed no old log-probs in this step"
-        return self._prepared.result()
+                    queued.put_replayed(group)
+            queued.complete(self.tokenizer.eos_token_id)
+            return update, queued
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.repo.active:
             with estimator.selected(self.config.algorithm, "grpo"):
                 return super()._compute_advantage(batch, metrics)
-        with self._exposed("adv"):
-            update, _ = self._planned()  # what is wrong with a row is said there
+        with self._timed("repo_exposed", "repo_exposed_adv"):
+            update, _ = self._prepared.result()  # what is wrong with a row is said there
         with estimator.handing(batch.keys, update.fresh.keys, update.fresh_advantages):
             batch = super()._compute_advantage(batch, metrics)
-        with self._exposed("adv"):
+        with self._timed("repo_exposed", "repo_exposed_adv"):
             rollouts.refuse_unsupported(batch, self.processor is not None)
         return batch
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        with self._exposed("update_actor"):
-            update, placed = self._planned()
-            merged = batch if placed is None else queue_rows.finish_update(batch, placed, self._floats)
+        exposed = ("repo_exposed", "repo_exposed_update_actor")
+        with self._timed(*exposed):
+            update, queued = self._prepared.result()
+            merged = batch if queued is None else queued.finish(batch)
             storing = self._background.submit(self._store, update.fresh, batch.partition_id)
         try:
             layout = update.plan.layout if update.plan else None
             with watched_update(self.actor_rollout_wg, layout) as (reports, grad_norms):
                 super()._update_actor(merged, metrics)
         finally:
-            with self._exposed("update_actor"):
+            with self._timed(*exposed):
                 storing.result()
-        with self._exposed("update_actor"):
+        with self._timed(*exposed):
             self._log_update(update, reports, grad_norms, metrics)
         return batch
 
-    def _store(self, fresh: FreshRows, partition: str) -> None:
+    def _store(self, fresh: rollouts.FreshRows, partition: str) -> None:
         """Insert the fresh rows into the buffer, as the update runs."""
         if self.repo.active:
             with self._timed("repo_insert"):
@@ -233,8 +229,8 @@ class ReplayTrainer(PPOTrainer):
         self, update: Update, reports: list[dict[str, float]], grad_norms: list[float], metrics: dict
     ) -> None:
         step, skipped_scores = self.global_steps, int(metrics.setdefault("repo/nonfinite_scores", 0))
-        reported = reported_metrics(update, reports, grad_norms, self._ranks())
-        metrics.update({f"repo/{key}": value for key, value in {**row_metrics(update, step), **reported}.items()})
+        found = step_metrics(update, step, reports, grad_norms, self._ranks())
+        metrics.update({f"repo/{key}": value for key, value in found.items()})
         if not all(update.kept):
             metrics.pop("actor/entropy_loss", None)  # a sum over kept rows by the count of all rows means nothing
         self.effective_steps += formulas.count_effective(grad_norms)
@@ -244,31 +240,27 @@ class ReplayTrainer(PPOTrainer):
         metrics["repo/missing_rows"] = missing
         guards.warn_missing(missing, expected, step)
         if self.repo.active and self.repo.on_nonfinite == "stop":
-            guards.refuse_skipped(int(reported["nonfinite_steps"]), step)
-        self._drift.look(step, reported)
+            guards.refuse_skipped(int(found["nonfinite_steps"]), step)
+        self._drift.look(step, found)
 
     @contextlib.contextmanager
-    def _timed(self, name: str, within: str = "") -> Iterator[None]:
-        """Count the block's seconds under a timer of RePO's, not under the one ``within`` which it runs."""
+    def _timed(self, *timers: str, taken_off: str = "") -> Iterator[None]:
+        """Count the block's seconds under timers of RePO's, and take them off the one that the block lies in.
+
+        ``repo_exposed`` is RePO's own work that nothing runs beside; ``repo_exposed_x`` is its part in verl's timer x.
+        """
         begun = time.perf_counter()
         try:
             yield
         finally:
             seconds = time.perf_counter() - begun
-            self.timing_raw[name] += seconds
-            if within:
-                self.timing_raw[within] -= seconds
+            for name in timers:
+                self.timing_raw[name] += seconds
+            if taken_off:
+                self.timing_raw[taken_off] -= seconds
 
-    @contextlib.contextmanager
-    def _exposed(self, within: str = "") -> Iterator[None]:
-        """Count the block as RePO's own work that nothing runs beside; ``within`` is verl's timer around it, if any."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - begun
-            for name in ("repo_exposed", f"repo_exposed_{within}") if within else ("repo_exposed",):
-                self.timing_raw[name] = self.timing_raw.get(name, 0.0) + seconds
+    def _prepares(self) -> bool:
+        return self.repo.active or self._updates_actor()
 
     def _updates_actor(self) -> bool:
         return bool(self.config.trainer.critic_warmup <= self.global_steps)

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from repo_verl import ESTIMATOR, MODES
-from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function, shown
+from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function
 from repo_verl.replay.own_strategy import load_function
+from repo_verl.safe_text import printable
 
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
-ENGINES = ("fsdp", "fsdp2", "megatron")
 
 Rule = tuple[str, Any, str] | tuple[str, Any, str, str]
 """Key, the value that RePO serves (a tuple of several), the reason, the remedy (left out: set that value)."""
@@ -25,42 +25,29 @@ ALWAYS: tuple[Rule, ...] = (
 
 WITH_REPLAY: tuple[Rule, ...] = (
     (
-        "algorithm.use_kl_in_reward",
-        False,
-        "stored scores would mean another reward",
+        "algorithm.use_kl_in_reward", False, "stored scores would mean another reward",
         f"use {ACTOR}use_kl_loss=True instead, which acts on fresh rows",
     ),
     ("algorithm.filter_groups.enable", False, "groups would be dropped before they enter the buffer"),
     ("algorithm.use_pf_ppo", False, "it resamples rows that the buffer does not see"),
     ("algorithm.rollout_correction.bypass_mode", False, "stored log-probs would be the rollout engine's"),
     ("algorithm.rollout_correction.rollout_rs", None, "rejected tokens would be stored as masked"),
-    (
-        "algorithm.rollout_correction.rollout_is",
-        None,
-        "replayed rows would count without their weights, tokens that it drops included",
-    ),
+    ("algorithm.rollout_correction.rollout_is", None, "replayed rows would count without their weights"),
     (f"{ACTOR}shuffle", False, "it would separate the rows of a prompt"),
     (f"{ACTOR}policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate"),
     (f"{ACTOR}use_prefix_grouper", False, "it regroups rows"),
     (f"{ROLLOUT}enable_rollout_routing_replay", False, "routed experts are not stored"),
-    (
-        f"{ACTOR}checkpoint.async_save",
-        False,
-        "verl then names no checkpoint of an FSDP run in its tracker file, so that nothing would resume",
-    ),
+    (f"{ACTOR}checkpoint.async_save", False, "verl's tracker file then names no FSDP checkpoint to resume from"),
     ("critic.enable", False, "RePO's advantages need no critic"),
-)
+)  # fmt: skip
 
+SAMPLED = "rows that older model versions wrote are replayed against the log-probs they were sampled with"
 TEMPERED = "others are not of the temperature that rows are sampled with"
 TRUNCATED = "log-probs of truncated sampling are not the actor's"
 SPECULATIVE = "log-probs of speculative decoding were not tested"
 
 ASYNCHRONOUS: tuple[Rule, ...] = (
-    (
-        f"{ROLLOUT}calculate_log_probs",
-        True,
-        "a row that older model versions wrote is replayed against the log-probs it was sampled with",
-    ),
+    (f"{ROLLOUT}calculate_log_probs", True, SAMPLED),
     (f"{ROLLOUT}logprobs_mode", "processed_logprobs", TEMPERED),
     (f"{ROLLOUT}top_p", 1, TRUNCATED),
     (f"{ROLLOUT}top_k", -1, TRUNCATED),
@@ -79,17 +66,14 @@ SEPARATE = (
 """Why ``separate_async`` is refused; more in docs/async.md."""
 
 NOT_RUN = "with Megatron, it was never run with replayed rows"
+STAGES = "with Megatron, the count of micro-batches, which replay and pruning change, would have to be a multiple"
 SCALES = "with Megatron, its scales depend on which rows are in the update"
 CHECKED_ELSEWHERE = "with Megatron, the key has a setting of its own, which RePO checks"
+SKIPPED = "verl's Megatron engine steps on a gradient that is not finite, where its FSDP engine skips the step"
 TRANSFORMER = f"{ACTOR}megatron.override_transformer_config."
 
 MEGATRON: tuple[Rule, ...] = (
-    (
-        f"{ACTOR}megatron.virtual_pipeline_model_parallel_size",
-        (None, 1),
-        "with Megatron, micro-batches would have to come in multiples of the stages' group, but replay and pruning "
-        "change their count",
-    ),
+    (f"{ACTOR}megatron.virtual_pipeline_model_parallel_size", (None, 1), STAGES),
     (f"{ACTOR}megatron.context_parallel_size", 1, NOT_RUN),
     (f"{ACTOR}megatron.dynamic_context_parallel", False, "with Megatron, it distributes the rows over the ranks anew"),
     (f"{ACTOR}megatron.use_megatron_fsdp", False, NOT_RUN),
@@ -99,11 +83,7 @@ MEGATRON: tuple[Rule, ...] = (
     (f"{TRANSFORMER}context_parallel_size", None, CHECKED_ELSEWHERE),
     (f"{TRANSFORMER}fp8", (None, False), SCALES),
     (f"{ACTOR}optim.override_optimizer_config.clip_grad", None, CHECKED_ELSEWHERE),
-    (
-        f"{PREFIX}on_nonfinite",
-        "stop",
-        "verl's Megatron engine steps on a gradient that is not finite, where its FSDP engine skips the step",
-    ),
+    (f"{PREFIX}on_nonfinite", "stop", SKIPPED),
     (f"{MODEL}mtp.enable", False, "Megatron's MTP loss was never run with replayed rows"),
 )
 
@@ -164,23 +144,17 @@ def _refusal(key: str, value: Any, reason: str, remedy: str) -> RepoConfigError:
 
 def _plain(value: Any) -> str:
     """A value as a command line has it: text without quotes, null."""
-    if value is None:
-        return "null"
-    return shown(value)[1:-1] if isinstance(value, str) and len(value) < 100 else shown(value)
+    return "null" if value is None else printable(str(value), 200)
 
 
 def _check_engine(config: Any) -> None:
     engine = lookup(config, f"{ACTOR}strategy", "fsdp")
-    if engine not in ENGINES:
-        reason = "its micro-batches and auxiliary losses are not tested with replayed and pruned rows"
-        raise _refusal(f"{ACTOR}strategy", engine, reason, f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     if engine == "megatron":
         _check_megatron(config)
-    else:
-        _check_fsdp(config)
-
-
-def _check_fsdp(config: Any) -> None:
+        return
+    if engine not in ("fsdp", "fsdp2"):
+        reason = "its micro-batches and auxiliary losses are not tested with replayed and pruned rows"
+        raise _refusal(f"{ACTOR}strategy", engine, reason, "use fsdp, fsdp2 or megatron")
     key = f"{ACTOR}fsdp_config.mixed_precision.param_dtype"
     precision = lookup(config, key)
     if str(precision) in HALF and lookup(config, f"{PREFIX}on_nonfinite", "stop") == "stop":
@@ -236,15 +210,7 @@ def _check_rows(repo: RepoConfig) -> None:
 
 
 def refuse_experts(config: Any, model: Any) -> None:
-    """Refuse a mixture of experts under Megatron.
-
-    Args:
-        config: verl's whole configuration.
-        model: the model's configuration of transformers.
-
-    Raises:
-        RepoConfigError: naming the model and its number of experts.
-    """
+    """Refuse a mixture of experts, by the model's configuration of transformers, under Megatron."""
     if lookup(config, f"{ACTOR}strategy") != "megatron":
         return
     for part in (model, getattr(model, "text_config", None)):

@@ -101,19 +101,17 @@ def fault_of(folder: str, but: str | None = None) -> str | None:
     if not os.path.isdir(folder):
         return "it does not exist"
     marker = read_marker(folder)
-    if marker is None:
-        return None
-    if marker.files is None:
+    if marker is not None and marker.files is None:
         named = named_by_tracker(os.path.dirname(os.path.normpath(folder)))
         return None if named == os.path.normpath(folder) else "it was never finished"
-    for name, size in marker.files.items():
+    files = marker.files if marker is not None else None
+    for name, size in (files or {}).items():
         path = os.path.join(folder, name)
-        if but is not None and name.startswith(f"{but}/"):
-            continue
-        if not os.path.isfile(path):
-            return f"{name} is missing"
-        if os.path.getsize(path) != size:
-            return f"{name} has {os.path.getsize(path)} of {size} bytes"
+        if but is None or not name.startswith(f"{but}/"):
+            if not os.path.isfile(path):
+                return f"{name} is missing"
+            if os.path.getsize(path) != size:
+                return f"{name} has {os.path.getsize(path)} of {size} bytes"
     return None
 
 
@@ -139,8 +137,7 @@ def savings(root: str) -> list[tuple[int, Marker]]:
 
 def next_number(root: str) -> int:
     """The number of the next saving."""
-    known = savings(root)
-    return known[-1][1].number + 1 if known else 0
+    return max((marker.number + 1 for _, marker in savings(root)), default=0)
 
 
 def last_finished(root: str, but: int | None = None) -> str | None:
@@ -169,8 +166,7 @@ def refuse_broken(folder: str, but: str | None = None) -> None:
 def named_by_tracker(root: str) -> str | None:
     """The checkpoint folder that verl's tracker file names; None if it names none that is there."""
     step = tracked_step(root)
-    folder = None if step is None else folder_of(root, step)
-    return folder if folder is not None and os.path.isdir(folder) else None
+    return folder_of(root, step) if step is not None and os.path.isdir(folder_of(root, step)) else None
 
 
 def name_parent(root: str, step: int, parent: int | None) -> None:

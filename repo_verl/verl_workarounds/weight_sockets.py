@@ -7,7 +7,7 @@ that connects late gets the other run's weights, or waits for ever, and nothing 
 has Ray's session in it.
 
 Runs with another estimator are left as verl has them. Both ends of a RePO run live in Ray workers, which read one
-environment variable of the Ray job (:func:`mark_run`): both have it or neither has.
+variable of the Ray job (:func:`mark_run`): both have it or neither has.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 
 _MARK = "_repo_verl_cluster_in_name"
 
-JOB = "VERL_RAY_JOB_ID"
-"""Environment variable by which verl tells vLLM's processes the job id that stands in the socket's name."""
+JOB = "VERL_RAY_JOB_ID"  # verl's variable, by which vLLM's processes know the job id in the socket's name
 
 WEIGHT_SOCKETS = {
     "vllm_rollout.py": ("class ServerAdapter", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
@@ -41,13 +40,10 @@ WEIGHT_SOCKETS = {
 
 
 def mark_run(config: Any, variable: str) -> None:
-    """Have both ends of a run put its cluster into the socket's name; called before verl starts Ray.
+    """Have both ends of a run put its cluster into the socket's name, by an environment variable of its Ray workers.
 
-    Where Ray runs already, verl starts none and the variable reaches no worker: both ends then use verl's name.
-
-    Args:
-        config: verl's whole configuration, whose ``ray_kwargs.ray_init.runtime_env`` gets the variable.
-        variable: name of the environment variable by which :mod:`repo_verl.plugin` knows such a worker.
+    Called before verl starts Ray. Where Ray runs already, verl starts none and the variable reaches no worker: both
+    ends then use verl's name.
     """
     if lookup(config, "actor_rollout_ref.rollout.name", "vllm") != "vllm":
         return

@@ -6,7 +6,7 @@ import sys
 import pytest
 from node_run import Machine
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("ray")]
 
 JOB = """
 import os, sys

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from oracles import group_advantages, token_surrogate
+from pairwise import product_cases
 
 pytestmark = pytest.mark.contract
 
@@ -12,6 +13,9 @@ PROMPTS, N = 4, 8
 LOW, HIGH, FRESH_DUAL = 0.2, 0.28, 3.0
 MODES = ("token-mean", "token-sum", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
 FACTOR = 24.0
+NORMALIZE, DYNAMIC = ("group", "rows"), (False, True)
+FLAT = ((), (0,), (0, 1), (0, 1, 2, 3))
+"""Blocks whose rows all have one score."""
 SIZES = {"8+8": (8, 8, 8, 8), "8+4": (4, 4, 4, 4), "8+0": (0, 0, 0, 0), "mixed": (8, 0, 4, 1)}
 
 
@@ -194,10 +198,7 @@ def rank_loss(actor, dual, placed, leaves, plan, ranks, fresh_tokens, dynamic, r
     return total
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("normalize", ["group", "rows"])
+@pytest.mark.parametrize("normalize, mode, ranks, dynamic", product_cases(NORMALIZE, MODES, (1, 2, 4), DYNAMIC))
 def test_objective_equals_the_loops(normalize, mode, ranks, dynamic):
     for name, replayed in SIZES.items():
         for advantage in ("split", "mixed"):
@@ -229,11 +230,9 @@ def test_zero_advantages_of_the_fresh_rows_leave_the_replay_term_alone():
     assert loss == pytest.approx(oracle(rows, "seq-mean-token-mean", "group", "split", 1.0, None), rel=1e-9)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("normalize", ["group", "rows"])
-@pytest.mark.parametrize("flat", [(), (0,), (0, 1), (0, 1, 2, 3)], ids=lambda blocks: f"{25 * len(blocks)}%")
+@pytest.mark.parametrize(
+    "normalize, mode, ranks, dynamic, flat", product_cases(NORMALIZE, MODES, (1, 2), DYNAMIC, FLAT)
+)
 def test_pruned_rows_change_neither_loss_nor_gradient(normalize, mode, ranks, dynamic, flat):
     """In float64: a flat block has one score for its fresh rows, and another for its replayed ones where all are."""
     for advantage in ("split", "mixed"):

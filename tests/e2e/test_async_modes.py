@@ -13,7 +13,7 @@ from recorded_run import rollout, sampled_log_prob, versions_of
 from safetensors.torch import load_file
 from tiny_model import VOCABULARY, make_tiny_model, write_prompts
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
@@ -43,14 +43,14 @@ COMMON = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(player, tmp_path_factory):
     """Every scenario, trained once."""
-    jobs = RecordedJobs(tmp_path_factory.mktemp("async"), PROMPTS, PER_STEP, N, COMMON)
+    jobs = RecordedJobs(player, tmp_path_factory.mktemp("async"), PROMPTS, PER_STEP, N, COMMON)
     saved = jobs.folder / "replay" / f"global_step_{SAVED}"
     resume = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={saved}"]
     for name, overrides in SCENARIOS.items():
         own = [*overrides, *(resume if name == "resumed" else [])]
-        jobs.add(name, own, lag=int(name not in WITHOUT_LAG))
+        jobs.add(name, own, lag=int(name not in WITHOUT_LAG), alone=name == "resumed")
     status, output = jobs.play()
     assert status == 0, output[-6000:]
     return jobs.folder

@@ -24,7 +24,7 @@ from report_logs import steps, write_log
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.files import save_buffer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.shared_data]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.shared_data]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -14,7 +14,7 @@ import torch
 
 from repo_verl.cpu.tiny_model import build_model, build_tokenizer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.shared_data]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.shared_data]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -17,7 +17,7 @@ import pytest
 from fault_run import Job, restored, saved_rows, wait_for
 from recorded_jobs import RecordedJobs
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 STEPS = 36
 START_S, END_S, STEP_S = 300, 30, 60
@@ -101,15 +101,15 @@ def test_killed_judges_cost_no_score_and_the_job_ends(job):
     wait_for(lambda: not list(run.processes()), END_S, "the end of its processes")
 
 
-def test_a_clock_that_goes_back_an_hour_changes_no_number(tmp_path):
+def test_a_clock_that_goes_back_an_hour_changes_no_number(player, tmp_path):
     """``time.time`` of the driver, the actor workers and TransferQueue jumps in the middle of step 4 of 6."""
     common = [
         "actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.total_epochs=6", "algorithm.repo.min_size=4",
         "algorithm.repo.strategy=full",
     ]  # fmt: skip
-    jobs = RecordedJobs(tmp_path, [f"{i}+{i}=?" for i in range(4)], 4, 4, common)
-    jobs.add("true", [])
-    jobs.add("back", [], clock_back_at=4)
+    jobs = RecordedJobs(player, tmp_path, [f"{i}+{i}=?" for i in range(4)], 4, 4, common)
+    jobs.add("true", [], alone=True)
+    jobs.add("back", [], alone=True, clock_back_at=4)
     status, output = jobs.play(timeout=300)
     assert status == 0, output[-3000:]
     true, back = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("true", "back"))

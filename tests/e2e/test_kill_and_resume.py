@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_model import make_tiny_model, write_prompts
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 ROUNDS, SEED = 40, 6

@@ -7,7 +7,7 @@ import signal
 import pytest
 from node_run import STUBS, Machine
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 FIRST, LAST = 2, 3
 START_S = 420

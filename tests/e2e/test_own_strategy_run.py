@@ -11,7 +11,7 @@ from recorded_jobs import RecordedJobs
 from recorded_run import rollout
 from tiny_model import VOCABULARY
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 PROMPTS = [f"{i}+{i}=?" for i in range(4)]
 N, STEPS, K = 4, 3, 3
@@ -26,13 +26,13 @@ def expected(prompt, step):
     return [held[i][0]["ids"] for i in picked or []]
 
 
-def test_the_run_replays_what_the_function_says(tmp_path):
+def test_the_run_replays_what_the_function_says(player, tmp_path):
     overrides = [
         "algorithm.adv_estimator=repo", "algorithm.repo.strategy=own_strategies:oldest_of_mixed",
         "algorithm.repo.min_size=4", f"algorithm.repo.num_replay={K}", "algorithm.repo.prune=False",
         "data.shuffle=False", "actor_rollout_ref.actor.ppo_mini_batch_size=4", f"trainer.total_epochs={STEPS}",
     ]  # fmt: skip
-    jobs = RecordedJobs(tmp_path, PROMPTS, len(PROMPTS), N, overrides)
+    jobs = RecordedJobs(player, tmp_path, PROMPTS, len(PROMPTS), N, overrides)
     jobs.add("out", [], by_length=True)  # the function sees them by response number all the same
     status, output = jobs.play()
     assert status == 0, output[-6000:]

@@ -74,13 +74,13 @@ COMMON = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Every scenario, trained once, in one process."""
-    jobs = RecordedJobs(tmp_path_factory.mktemp("recorded"), PROMPTS, PER_STEP, N, COMMON)
+def runs(player, tmp_path_factory):
+    """Every scenario, trained once."""
+    jobs = RecordedJobs(player, tmp_path_factory.mktemp("recorded"), PROMPTS, PER_STEP, N, COMMON)
     for name, overrides in SCENARIOS.items():
         options = {"flat_after": STEPS_AN_EPOCH} if name == "flat" else {}
-        local = "saved" if name == "resumed" else name
-        jobs.add(name, overrides, local=local, drop=DROPPED.get(name, []), **options)
+        again = name == "resumed"
+        jobs.add(name, overrides, local="saved" if again else name, drop=DROPPED.get(name, []), alone=again, **options)
     status, output = jobs.play()
     assert status == 0, output[-6000:]
     return jobs.folder
@@ -112,7 +112,7 @@ def scores_of(prompt, step):
 
 
 @pytest.mark.parametrize("twin", ["none", "zero"])
-def test_switched_off_is_grpo_bit_for_bit(runs, twin):
+def test_switched_off_is_grpo_bit_for_bit(runs, player, twin):
     stock, off = losses(runs, "grpo")[0], losses(runs, twin)[0]
     assert len(stock) == len(off) > 0
     for one, other in zip(stock, off, strict=True):
@@ -121,7 +121,7 @@ def test_switched_off_is_grpo_bit_for_bit(runs, twin):
     assert weights.keys() == twin_weights.keys()
     for name in weights:
         assert torch.equal(weights[name], twin_weights[name]), name
-    start = load_file(runs / "model" / "model.safetensors")
+    start = load_file(player.model / "model.safetensors")
     assert not torch.equal(weights["lm_head.weight"], start["lm_head.weight"]), "the run trained nothing"
 
 
@@ -253,9 +253,9 @@ def test_a_prompts_rows_share_a_mini_batch_of_the_common_size(runs):
         ("rows_mixed", "pruned_rows_mixed"),
     ],
 )
-def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, name, twin):
+def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, player, name, twin):
     one, other = (load_file(runs / which / "weights.safetensors") for which in (name, twin))
-    start = load_file(runs / "model" / "model.safetensors")
+    start = load_file(player.model / "model.safetensors")
     moved = math.sqrt(sum(float((one[key] - start[key]).square().sum()) for key in one))
     apart = math.sqrt(sum(float((one[key] - other[key]).square().sum()) for key in one))
     assert moved > 0.01
@@ -285,9 +285,9 @@ def test_pruned_rows_never_reach_a_worker(runs, name):
     assert total > 5
 
 
-def test_pruned_grpo_learns_what_grpo_learns(runs):
+def test_pruned_grpo_learns_what_grpo_learns(runs, player):
     ours, stock = (load_file(runs / name / "weights.safetensors") for name in ("pruned_grpo", "alike_grpo"))
-    start = load_file(runs / "model" / "model.safetensors")
+    start = load_file(player.model / "model.safetensors")
     moved = math.sqrt(sum(float((stock[key] - start[key]).square().sum()) for key in stock))
     apart = math.sqrt(sum(float((stock[key] - ours[key]).square().sum()) for key in stock))
     assert moved > 0.01 and apart < 1e-4 * moved

@@ -13,7 +13,7 @@ from report_logs import steps, write_log, write_seeds
 from repo_verl.report import write_report
 from repo_verl.report.charts import CHARTS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 ARTIFACTS = Path(os.environ.get("REPO_VERL_ARTIFACTS") or Path(__file__).resolve().parents[1] / "artifacts")
 VIEWS = [(390, 844, "light"), (390, 844, "dark"), (1440, 900, "light"), (1440, 900, "dark")]

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from tiny_model import write_prompts
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 PROMPTS = [f"{i}+{i}=?" + "." * (i % 3) for i in range(8)]
 N, PER_STEP, STEPS = 4, 4, 6
@@ -53,13 +53,14 @@ COMMON = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Every scenario, trained once, in one process."""
-    jobs = RecordedJobs(tmp_path_factory.mktemp("resume"), PROMPTS, PER_STEP, N, COMMON)
+def runs(player, tmp_path_factory):
+    """Every scenario, trained once."""
+    jobs = RecordedJobs(player, tmp_path_factory.mktemp("resume"), PROMPTS, PER_STEP, N, COMMON)
     twice = write_prompts(jobs.folder / "twice.parquet", [PROMPTS[i] for i in (0, 1, 0, 2, 3, 4, 3, 5)])
     for name, (overrides, options) in SCENARIOS.items():
         data = twice if name == "twice" else None
-        jobs.add(name, overrides, data=data, local=f"{FOLDERS.get(name, name)}/checkpoints", **options)
+        alone = name in FOLDERS or "fails" in options  # nothing in memory of what it resumes, or of what failed
+        jobs.add(name, overrides, data=data, local=f"{FOLDERS.get(name, name)}/checkpoints", alone=alone, **options)
     status, output = jobs.play()
     assert status == 0, output[-6000:]
     return jobs.folder

@@ -26,6 +26,7 @@ def script(name, *arguments, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.shared_data
 def test_main_job_on_real_deepmath_prompts(tmp_path):
     done = script("deepmath_cpu.sh", str(DEEPMATH), OUTPUT=str(tmp_path))
@@ -45,6 +46,7 @@ def test_main_job_on_real_deepmath_prompts(tmp_path):
     assert steps[12]["repo/buffer_rows"] == 16 * 16
 
 
+@pytest.mark.full
 @pytest.mark.shared_data
 def test_two_steps_on_real_prompts_with_gold_answers_of_any_kind(tmp_path):
     """The model boxes golds of other prompts too, TeX among them, so the reward workers need the symbolic engine."""
@@ -108,6 +110,7 @@ def test_quickstart_says_what_is_wrong(arguments, message):
     assert done.returncode == 1 and message in done.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["run_qwen25_math.sh", "run_grpo_qwen25_math.sh"])
 def test_dry_run_prints_yaml(name):
     import yaml
@@ -120,6 +123,7 @@ def test_dry_run_prints_yaml(name):
     assert config["algorithm"]["adv_estimator"] == ("grpo" if "grpo" in name else "repo")
 
 
+@pytest.mark.full
 def test_twins_differ_in_the_switch_and_names_alone():
     repo, grpo = (
         script(name, DRY_RUN="1", OUTPUT="x").stdout.splitlines()

@@ -3,7 +3,7 @@
 import pytest
 from recorded_jobs import RecordedJobs
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 COMMON = [
     "actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.total_epochs=6", "algorithm.adv_estimator=repo",
@@ -12,9 +12,9 @@ COMMON = [
 ]  # fmt: skip
 
 
-def test_a_killed_storage_process_stops_the_run_with_one_sentence(tmp_path):
-    jobs = RecordedJobs(tmp_path, [f"{i}+{i}=?" for i in range(4)], 4, 4, COMMON)
-    jobs.add("out", [], kill_storage_at=4)
+def test_a_killed_storage_process_stops_the_run_with_one_sentence(player, tmp_path):
+    jobs = RecordedJobs(player, tmp_path, [f"{i}+{i}=?" for i in range(4)], 4, 4, COMMON)
+    jobs.add("out", [], alone=True, kill_storage_at=4)
     status, output = jobs.play(timeout=240)
     assert status != 0 and "Training Progress:  50%" in output, output[-3000:]
     sentence = "replay buffer: a storage process died (unit 1 of 2 on node "

@@ -7,7 +7,8 @@ TransferQueue are absent: every rank is a forked process and is handed its chunk
 
     python engine_update.py MODEL_FOLDER FOLDER
 
-which writes FOLDER/RANKS.json for 1 and for 2 data-parallel processes: a list with an entry a case.
+which reads the names of cases from FOLDER/names.json, each after its number of data-parallel processes ("2-fp32-..."),
+and writes FOLDER/RANKS.json for 1 and for 2 of them: a list with an entry a case.
 
 Float64 needs three changes, made in the processes of that type alone: verl's ``PrecisionType`` is taught the name
 ``fp64``, Llama's RMSNorm computes in float64 instead of float32, and verl asks torch for no autocast.
@@ -166,14 +167,16 @@ def set_rank(rank: int, ranks: int, port: int) -> None:
 
 
 def run_rank(model: Path, folder: Path, rank: int, ranks: int, port: int) -> None:
-    """Every case on one rank; rank 0 writes the results."""
+    """Every wanted case on one rank; rank 0 writes the results."""
     set_rank(rank, ranks, port)
+    names = set(json.loads((folder / "names.json").read_text()))
+    wanted = [case for case in every_case() if f"{ranks}-{case.name}" in names]
     results = []
     for dtype, optimizer in (("fp32", "SGD"), ("fp32", "AdamW"), ("fp64", "SGD")):
         if dtype == "fp64":
             allow_float64()
         actor = Actor(model, overrides(dtype, OPTIMIZERS[optimizer]))
-        chosen = [case for case in every_case() if (case.dtype, case.optimizer) == (dtype, optimizer)]
+        chosen = [case for case in wanted if (case.dtype, case.optimizer) == (dtype, optimizer)]
         results += [compare(actor, case, ranks) for case in chosen]
     if rank == 0:
         (folder / f"{ranks}.json").write_text(json.dumps(results))

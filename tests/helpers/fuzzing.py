@@ -27,6 +27,9 @@ MOST_CHARACTERS = 3000
 """Of a message; it may show some of what was found, not all of it."""
 FAILURES_SHOWN = 5
 
+SHARE = float(os.environ.get("REPO_VERL_FUZZ_SHARE", "1"))
+"""Of the inputs of every fuzz that are read; ``tests/conftest.py`` sets it."""
+
 MARKER = Path("/tmp/repo_verl_fuzz_pwned")
 """What hostile tags and answers would write if anything ran them."""
 
@@ -47,19 +50,24 @@ def is_ours(error, kind=ValueError):
     return inside and (frame.line or "").startswith("raise ")
 
 
+def portion(count):
+    """So many of ``count`` inputs, or of what is expected of them, as :data:`SHARE` says."""
+    return max(1, round(count * SHARE))
+
+
 def fuzz(label, count, make, read, allowed=is_ours):
-    """Read ``count`` mutated inputs in a child process, and count what came of them.
+    """Read mutated inputs in a child process, and count what came of them.
 
     Args:
         label: of the fuzz; part of every seed.
-        count: of the inputs.
+        count: of the inputs, of which :func:`portion` are read.
         make: input from a ``random.Random``.
         read: the reader, given the input; what it returns counts as ``accepted``.
         allowed: whether an exception is one that the reader may raise.
 
     Returns: how many were ``accepted`` and how many ``refused``.
     """
-    progress, outcome = mmap.mmap(-1, 8), mmap.mmap(-1, 1 << 20)
+    progress, outcome, count = mmap.mmap(-1, 8), mmap.mmap(-1, 1 << 20), portion(count)
     child = os.fork()
     if child == 0:
         status = 1

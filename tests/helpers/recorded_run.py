@@ -2,17 +2,18 @@
 
 Ray, TransferQueue, the FSDP2 actor, verl's data loader, advantages, update and metrics run as in a training job; only
 the responses come from a recipe (a seeded generator) instead of vLLM, because its batching is not reproducible.
-Run as a program in a process of its own:
+Run as a program in a process of its own (:class:`recorded_jobs.Player`):
 
-    python recorded_run.py SCENARIOS.json
+    python recorded_run.py < scenarios
 
-where the file holds a list of {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step, prompt,
-number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
+where each line of standard input holds {"out": folder, "overrides": [...]} and, if wanted, "drop" or "nan": [[step,
+prompt, number], ...] (rows without response, rows with a score of NaN), "flat_after": step, "kill_storage_at": step,
 "clock_back_at": step, "stop_before": step, "poisoned_rank": rank, "lag": 1 (a batch's responses are there when the next
 batch is submitted, written by two model versions), "by_length": true (a prompt's responses come short ones first, as
-from vLLM), "fails": true (the run is expected to raise). Each
-scenario writes weights.safetensors, metrics.json, left.json (what TransferQueue still holds), and loss.jsonl.RANK with
-what the loss was given; one that fails writes error.json instead: the error's class and text.
+from vLLM), "fails": true (the run is expected to raise), "alone": true (in a process and a Ray session of its own; all
+others share one of each). Each scenario writes weights.safetensors, metrics.json, left.json (what TransferQueue still
+holds), and loss.jsonl.RANK with what the loss was given; one that fails writes error.json instead: the error's class
+and text.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import signal
 import sys
 import time
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from forking import fork
@@ -190,30 +193,37 @@ def compose(overrides: list[str]):
 
 
 def start(config):
-    """Ray, TransferQueue and verl's trainer with its actor, without vLLM."""
+    """Ray, unless it runs, TransferQueue and verl's trainer with its actor, without vLLM."""
     import ray
     import transfer_queue as tq
-    from omegaconf import OmegaConf
-    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.utils.config import validate_config
 
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    environment = get_ppo_ray_runtime_env(config)
-    environment.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
-    settings = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
-    settings["runtime_env"] = OmegaConf.to_container(OmegaConf.merge(environment, settings["runtime_env"]))
-    settings["num_gpus"] = config.trainer.n_gpus_per_node
-    ray.init(**settings)
+    if not ray.is_initialized():
+        start_ray(config)
     config.transfer_queue.enable = True
     tq.init(config.transfer_queue)
-    logging.getLogger("repo_verl").addHandler(logging.StreamHandler())  # verl's command sets up a logger, this does not
     trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config=config)
     trainer._enable_hybrid_replicas = False
     trainer._setup()
     trainer.checkpoint_manager = NoReplicas()
     return trainer
+
+
+def start_ray(config) -> None:
+    """Ray as verl's command starts it, for one or two actor workers."""
+    import ray
+    from omegaconf import OmegaConf
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    environment = get_ppo_ray_runtime_env(config)
+    environment.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+    settings = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
+    settings["runtime_env"] = OmegaConf.to_container(OmegaConf.merge(environment, settings["runtime_env"]))
+    ray.init(**{**settings, "num_gpus": 2})
+    logging.getLogger("repo_verl").addHandler(logging.StreamHandler())  # verl's command sets up a logger, this does not
 
 
 def watch_loss(trainer, path: Path, poisoned: int | None = None) -> None:
@@ -309,7 +319,6 @@ def train(trainer, scenario: dict, out: Path) -> None:
 
 def run(scenario: dict) -> None:
     """Train with recorded rollouts and write what came out."""
-    import ray
     import transfer_queue as tq
 
     out = Path(scenario["out"])
@@ -330,27 +339,83 @@ def run(scenario: dict) -> None:
         trainer.actor_rollout_wg.save_checkpoint(str(out / "checkpoint"), None, trainer.global_steps)
         save_weights(out, config.trainer.n_gpus_per_node)
     tq.close()
-    ray.shutdown()
+    end_actors()
 
 
-def run_scenario(scenario: dict) -> None:
-    """Run a scenario with a fork server of its own."""
+def end_actors() -> None:
+    """Kill every actor and give back every placement group, so that the session can serve another trainer."""
+    import ray
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+    worker = ray._private.worker.global_worker.core_worker
+    for number, actor in ray._private.state.actors().items():
+        if actor["State"] != "DEAD":
+            worker.kill_actor(ray.ActorID(bytes.fromhex(number)), True)
+    for number, group in placement_group_table().items():
+        if group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(number))))
+
+
+def run_session(orders: Connection) -> None:
+    """Run the scenarios that arrive, in one Ray session with a fork server of its own, and answer when each has ended.
+
+    Args:
+        orders: closed by the other side when there are no more.
+    """
+    import ray
+
     from repo_verl.cpu import fork_server
 
     fork_server.start()
-    run(scenario)
+    with contextlib.suppress(EOFError):
+        while True:
+            run(orders.recv())
+            orders.send(0)
+    ray.shutdown()
 
 
-def run_forked(scenario: dict) -> int:
-    """Run a scenario in a forked process: Ray's library serves one session a process."""
-    return os.waitstatus_to_exitcode(os.waitpid(fork(partial(run_scenario, scenario)), 0)[1])
+def start_session() -> Connection:
+    """A forked process that runs scenarios: Ray's library serves one session a process."""
+    ours, theirs = Pipe()
+
+    def work():
+        ours.close()
+        run_session(theirs)
+
+    fork(work)
+    theirs.close()
+    return ours
+
+
+def serve() -> None:
+    """Run the scenarios of standard input, a JSON object a line; a line of standard output for each: 0, or 1."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    shared = None
+    for line in sys.stdin:
+        scenario = json.loads(line)
+        alone, status = scenario.get("alone", False), 1
+        if alone or shared is None:
+            session = start_session()
+        else:
+            session = shared
+        with contextlib.suppress(EOFError, OSError):
+            session.send(scenario)
+            status = session.recv()
+        if alone or status:
+            session.close()
+        if not alone:
+            shared = None if status else session
+        print(status, file=answers, flush=True)
+    if shared is not None:
+        shared.close()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 if __name__ == "__main__":
     os.environ["VERL_PLATFORM"] = "cpu"
     importlib.import_module("verl.trainer.ppo.v1")
     importlib.import_module("repo_verl.trainer.trainer")
-    for one in json.loads(Path(sys.argv[1]).read_text()):
-        code = run_forked(one)
-        if code:
-            sys.exit(f"scenario {one['out']} ended with {code}")
+    serve()

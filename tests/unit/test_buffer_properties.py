@@ -1,4 +1,4 @@
-"""The buffer against its model over 10,000 sequences of operations that hypothesis finds and shrinks.
+"""The buffer against its model over 10,000 sequences of operations that hypothesis finds and shrinks (500 by default).
 
 The sequences are the same in every run; ``REPO_VERL_SEQUENCES=N pytest tests/unit/test_buffer_properties.py`` draws
 those of another number, 0 being the usual ones.
@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 from buffer_game import Game, noted
+from fuzzing import portion
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ SEEDS = st.integers(0, 1 << 32)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_sequences_of_operations_agree_with_the_model(chunk):
     @seed(CHUNKS * NUMBER + chunk)
-    @settings(max_examples=SEQUENCES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=portion(SEQUENCES), deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(SEEDS, st.lists(st.tuples(st.sampled_from(NAMES), SEEDS), min_size=5, max_size=OPERATIONS))
     def agree(setting, operations):
         game = Game(random.Random(f"{chunk}/{setting}"))

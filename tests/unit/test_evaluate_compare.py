@@ -5,16 +5,24 @@ import math
 import numpy as np
 import pytest
 
-from repo_verl.evaluate.compare import (
+from repo_verl.evaluate.differences import (
     Difference,
     Estimate,
     compare_groups,
-    grouped_difference,
     macro_difference,
     null_p_value,
-    paired_difference,
     table,
 )
+
+
+def grouped_difference(a, b, *settings, **named):
+    """Of one benchmark: a row per seed."""
+    return macro_difference({"x": a}, {"x": b}, *settings, **named)
+
+
+def paired_difference(a, b, *settings, **named):
+    """Of one benchmark and one seed each."""
+    return grouped_difference(a[None], b[None], *settings, **named)
 
 
 def half(estimate):

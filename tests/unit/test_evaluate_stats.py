@@ -217,7 +217,7 @@ def test_the_macro_average_resamples_within_each_benchmark():
 
 
 def test_intervals_refuse():
-    with pytest.raises(ValueError, match=r"aime24 \(shape \(2,\)\) needs one value a problem, each in \(0.0, 1.0\)"):
+    with pytest.raises(ValueError, match=r"aime24 \(shape \(2,\)\) needs one value per problem, each in \(0.0, 1.0\)"):
         macro_interval({"aime24": np.array([0.5, 1.5])})
     with pytest.raises(ValueError, match="values"):
         bootstrap_interval(np.array([0.5, math.nan]))

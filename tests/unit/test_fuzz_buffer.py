@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fuzzing import fuzz, hostile_value, is_ours, json_text, mutate_bytes, mutate_json, mutate_tree
+from fuzzing import SHARE, fuzz, hostile_value, is_ours, json_text, mutate_bytes, mutate_json, mutate_tree, portion
 from safetensors.numpy import load_file, save
 
 from repo_verl.inspect_cli import inspect
@@ -108,7 +108,7 @@ def refused(error):
 def run(label, count, folder, change, accepted=0):
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     found = fuzz(f"{label} {folder.parent.name}", count, lambda rng: change(dict(files), rng), reader(folder), refused)
-    assert found["refused"] > count / 10 and found["accepted"] >= accepted, found
+    assert found["refused"] > portion(count) / 10 and found["accepted"] >= accepted * SHARE, found
 
 
 def test_changed_bytes(sound):

@@ -2,7 +2,7 @@
 
 import yaml
 from fuzz_tables import mutate_parquet
-from fuzzing import ROOT, fuzz, hostile_value, is_ours, mutate_bytes, mutate_tree, to_file
+from fuzzing import ROOT, fuzz, hostile_value, is_ours, mutate_bytes, mutate_tree, portion, to_file
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -33,7 +33,7 @@ ROWS = [{"data_source": "a", "reward_model": {"style": "rule", "ground_truth": s
 
 
 def both(found, least=50):
-    assert found["accepted"] > least and found["refused"] > least, found
+    assert found["accepted"] > portion(least) and found["refused"] > portion(least), found
 
 
 def refused(error):

@@ -6,13 +6,13 @@ import json
 import shutil
 
 from fuzz_tables import mutate_parquet
-from fuzzing import MARKER, fuzz, hostile_value, is_ours, mutate_bytes, mutate_json, mutate_lines, to_file
+from fuzzing import MARKER, fuzz, hostile_value, is_ours, mutate_bytes, mutate_json, mutate_lines, portion, to_file
 
 from repo_verl import cli
-from repo_verl.evaluate import Protocol, compare, results, run
+from repo_verl.evaluate import Protocol, differences, results, run
+from repo_verl.evaluate.benchmarks import Benchmarks, Problem, read_benchmarks
 from repo_verl.evaluate.commands import parse_samples
 from repo_verl.evaluate.completions import Completion, Store
-from repo_verl.evaluate.problems import Benchmarks, Problem, read_benchmarks
 
 ROWS = [
     {
@@ -42,7 +42,7 @@ SETTINGS = {"model": {"hub": "a/b"}, "engine": {}, "temperature": 0.2, "samples"
 
 
 def both(found):
-    assert found["accepted"] > 20 and found["refused"] > 20, found
+    assert found["accepted"] > portion(20) and found["refused"] > portion(20), found
 
 
 def naming(*names):
@@ -66,7 +66,7 @@ def test_results_that_are_compared(tmp_path):
         values = results.read_values(path.parent)
         assert all(0 <= value <= 1 for problems in values.values() for value in problems.values())
         try:
-            compare.table(compare.compare_groups([values], [values], draws=20))
+            differences.table(differences.compare_groups([values], [values], draws=20))
         except ValueError as error:
             assert "name of the average" in str(error), error
 
@@ -140,7 +140,7 @@ def test_command_line(tmp_path):
         return sound
 
     found = fuzz("command line", 300, make, read, lambda error: isinstance(error, LookupError))
-    assert found["refused"] > 20 and not MARKER.exists(), found
+    assert found["refused"] > portion(20) and not MARKER.exists(), found
     assert {path.name for path in tmp_path.iterdir()} <= {"sets", "other", "out", "given.jsonl"}
 
 

@@ -9,7 +9,6 @@ from safetensors.numpy import load_file, save_file
 
 from repo_verl.cli import main
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.disk import printable
 from repo_verl.replay.files import save_buffer
 
 
@@ -83,11 +82,6 @@ def test_a_tokenizer_decodes_and_what_a_row_says_does_not_drive_the_terminal(tmp
         assert status == 0 and all(line.isprintable() for line in output.split("\n"))
         assert "decoded by" in output and "characters more)" in output
         assert r"a\x1b[2J\x1b]0;x\x07\u202eb\r\nc\x9b1m\u2028long long" in output
-
-
-def test_escapes_by_hand():
-    assert printable("a\\b\tµ\u200b\x7f\x85 \U0001f600", 99) == r"a\b\tµ\u200b\x7f\x85 " + "\U0001f600"
-    assert printable("abcdef", 4) == "abcd ... (2 characters more)" and printable("abcd", 4) == "abcd"
 
 
 def test_a_bad_tokenizer_is_one_sentence_or_a_note(tmp_path, capsys):

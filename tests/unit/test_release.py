@@ -124,6 +124,8 @@ def test_the_public_ci_runs_every_tier():
     assert "run_scripts/lint.sh" in runs["checks"] and "run_scripts/lint.sh" in read("run_scripts/test.sh")
     assert "run_scripts/docs.sh" in runs["checks"]
     assert "tests/unit" in runs["tests"] and "test_verl_versions.sh" in runs["tests"] and "tests/e2e" in runs["e2e"]
+    parts = [step["run"] for name in ("tests", "e2e") for step in SUITE["jobs"][name]["steps"] if "run" in step]
+    assert [part for part in parts if "test" in part and "--all" not in part] == []
     assert {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))} <= {
         "unit", "contract", "e2e", "gpu",
     }  # fmt: skip

@@ -42,7 +42,7 @@ def log(key, values, **more):
     [
         ("/runs/seed0/repo", "repo"), ("/runs/repo_seed12", "repo"), ("/runs/seed3-repo", "repo"),
         ("/runs/qwen_seed42_lr1", "qwen_lr1"), ("/runs/repo/seed0", "repo"), ("/runs/repo/SEED=7", "repo"),
-        ("/runs/linseed3", "linseed3"), ("/seed1", "seed1"), ("/runs/a\nb", "a?b"),
+        ("/runs/linseed3", "linseed3"), ("/seed1", "seed1"), ("/runs/a\nb", r"a\nb"),
     ],
 )  # fmt: skip
 def test_the_setting_is_the_folders_name_without_its_seed(folder, name):
@@ -129,8 +129,8 @@ def test_parts_of_a_step_and_what_no_timer_names():
         "generate": 2.0, "update": 1.0, "replay": 1.0, "rest": 1.0,
     }  # fmt: skip
     grpo = group("grpo", log("timing_s/step", [50.0, 4.0]))
-    assert time_ratios([grpo, repo]) == ["grpo: 4.00 s a step", "repo: 5.00 s a step, 1.25 times grpo's"]
-    assert time_ratios([grpo, group("b", log("timing_s/step", [2.0])), repo])[2] == "repo: 5.00 s a step"
+    assert time_ratios([grpo, repo]) == ["grpo: 4.00 s per step", "repo: 5.00 s per step, 1.25 times grpo's"]
+    assert time_ratios([grpo, group("b", log("timing_s/step", [2.0])), repo])[2] == "repo: 5.00 s per step"
     steps, bars = shown_parts([grpo, group("none", [(1, {})]), repo])
     assert steps == {"grpo": 4.0, "repo": 5.0} and dict(bars)["rest"] == [4.0, 1.0] and dict(bars)["replay"] == [0, 1]
     assert shown_parts([group("none", [(1, {})])]) == ({}, [])

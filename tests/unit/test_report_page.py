@@ -83,7 +83,7 @@ def test_titles_captions_findings_settings_and_versions_are_there(page):
     assert text.count("Band: smallest to largest run.") == 8, "charts over steps"
     gain = re.search(r"repo: ([\d.]+).% from fresh rows, ([\d.]+).% with replay: \+([\d.]+) points", text)
     assert float(gain[2]) - float(gain[1]) == pytest.approx(float(gain[3]), abs=0.11)
-    ratio = re.search(r"grpo: ([\d.]+) s a step</li><li>repo: ([\d.]+) s a step, ([\d.]+) times grpo&#39;s", text)
+    ratio = re.search(r"grpo: ([\d.]+) s per step</li><li>repo: ([\d.]+) s per step, ([\d.]+) times grpo&#39;s", text)
     assert float(ratio[2]) / float(ratio[1]) == pytest.approx(float(ratio[3]), abs=0.01)
     assert "Settings not found beside the log: seed0/grpo, seed1/grpo, seed2/grpo, seed0/repo," in text
     assert "<td>torch" not in text and '<th scope="row">torch</th>' in text

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from repo_verl.rewards import compute_score, gold_is_verifiable
-from repo_verl.rewards.places import Places
+from repo_verl.rewards.fair_semaphore import FairSemaphore
 from repo_verl.rewards.pool import JudgePool, Limits
 
 SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
@@ -100,10 +100,11 @@ def test_paid(answer, gold):
 
 
 def test_long_lists_are_compared_quickly():
-    begin = time.perf_counter()
+    """In CPU time of this process: what goes to a judge is under the judge's own limit."""
+    begin = time.process_time()
     for gold in (", ".join(map(str, range(500))), ", ".join(["x"] * 700), ", ".join(f"x+{n}" for n in range(250))):
         assert not right(",".join("1" * 256), gold) and not right(", ".join(f"{n}" for n in range(120)), gold)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize("tolerance", [0.1, np.float32(0.1), np.float64(0.1)])
@@ -164,22 +165,22 @@ def test_an_old_templates_judge_cannot_harm_the_new_one():
         judges.close()
 
 
-def test_places_are_handed_to_who_waits_longest():
-    places, order, started = Places(1), [], threading.Barrier(2)
+def test_the_semaphore_goes_to_who_waits_longest():
+    turns, order, started = FairSemaphore(1), [], threading.Barrier(2)
 
     def wait(name):
         started.wait()
-        with places:
+        with turns:
             order.append(name)
 
     threads = []
-    with places:
+    with turns:
         for name in range(5):
             threads.append(threading.Thread(target=wait, args=(name,)))
             threads[-1].start()
             started.wait()
             time.sleep(0.05)
-    with places:
+    with turns:
         order.append("late")
     for thread in threads:
         thread.join()

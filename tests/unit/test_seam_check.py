@@ -53,12 +53,12 @@ BAD = {
     "Owner.missing": "stand_in.Owner.missing is missing",
     "Owner.method.missing": "stand_in.Owner.method.missing is missing",
     "nothing()": "stand_in.nothing can't be called",
-    "Owner()": "stand_in.Owner(a, b) needs a, which RePO does not give",
-    "Owner(a, c)": "stand_in.Owner(a, b) has no parameter c",
-    "Owner.method(b)": "stand_in.Owner.method(a, b, c) needs a, which RePO does not give",
+    "Owner()": "stand_in.Owner(a, b) refuses RePO's call: missing a required argument: 'a'",
+    "Owner(a, c)": "stand_in.Owner(a, b) refuses RePO's call: got an unexpected keyword argument 'c'",
+    "Owner.method(b)": "stand_in.Owner.method(a, b, c) refuses RePO's call: missing a required argument: 'a'",
     "Owner.method(b, a, /)": "stand_in.Owner.method(a, b, c) does not take b as argument 1",
-    "Owner.method(_, _, _, /)": "stand_in.Owner.method(a, b, c) does not take _ as argument 3",
-    "function(a)": "stand_in.function(a, b, rest) needs b, which RePO does not give",
+    "Owner.method(_, _, _, /)": "stand_in.Owner.method(a, b, c) refuses RePO's call: too many positional arguments",
+    "function(a)": "stand_in.function(a, b, rest) refuses RePO's call: missing a required argument: 'b'",
 }
 
 

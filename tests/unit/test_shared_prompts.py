@@ -2,13 +2,12 @@
 
 import logging
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from repo_verl.trainer import ground_truth_check
-from repo_verl.trainer.ground_truth_check import check_golds, find_conflicts, find_shared_prompts
+from repo_verl.trainer.ground_truth_check import check_golds, find_shared_prompts
 
 
 def chat(text, system=None):
@@ -108,13 +107,13 @@ def test_what_can_not_be_compared_is_left_to_verl(tmp_path):
     assert list(find_shared_prompts(with_key)) == []
 
 
-def test_the_first_conflict_in_the_files_is_named():
+def test_the_first_conflict_in_the_files_is_named(tmp_path):
     def of(*rows):
-        return find_conflicts(np.array(rows, dtype=np.uint64))
+        return said(write(tmp_path / "a.parquet", [(chat(prompt), gold) for prompt, gold in rows]))
 
-    assert of((9, 1), (3, 1), (3, 2), (9, 1), (9, 5), (3, 1)) == (2, 0, 4)
-    assert of((9, 1), (3, 1), (9, 1)) == (0, -1, -1)
-    assert of((2**64 - 1, 1), (2**64 - 1, 2**64 - 1)) == (1, 0, 1)
+    (line,) = of(("9", "1"), ("3", "1"), ("3", "2"), ("9", "1"), ("9", "5"), ("3", "1"))
+    assert "train_files: 2, such as '9' with '1' and '5'" in line
+    assert of(("9", "1"), ("3", "1"), ("9", "1")) == []
 
 
 def test_one_warning_at_the_look_at_golds_whichever_the_reward(tmp_path, caplog):

@@ -12,7 +12,7 @@ HEAVY = {"verl", "ray", "transfer_queue", "vllm", "tensordict"}
 KNOW_VERL = ("trainer", "verl_workarounds", "cpu", "plugin", "evaluate")
 STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 
-ANYWHERE = {"repo_verl.atomic_files"}  # of the standard library only, and for every module
+ANYWHERE = {"repo_verl.atomic_files", "repo_verl.safe_text"}  # of the standard library only, and for every module
 
 # module or package prefix -> third-party roots and package modules it may import, the longest prefix rules
 ALLOWED = {
@@ -21,6 +21,7 @@ ALLOWED = {
     "repo_verl.losses": {"torch", "repo_verl.config"},
     "repo_verl.metrics": {"torch"},
     "repo_verl.atomic_files": set(),
+    "repo_verl.safe_text": set(),
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
@@ -45,7 +46,7 @@ ALLOWED = {
         "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
     },
     "repo_verl.evaluate.stats": {"numpy"},
-    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.stats"},
+    "repo_verl.evaluate.differences": {"numpy", "repo_verl.evaluate.stats"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
@@ -66,7 +67,7 @@ ALLOWED = {
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.own_strategy"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
-        "numpy", "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
+        "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
     "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
@@ -87,7 +88,7 @@ ALLOWED = {
     "repo_verl.trainer.guards": {"torch", "repo_verl.config", "repo_verl.replay", "repo_verl.trainer.layout"},
     "repo_verl.cpu": {
         *HEAVY, "torch", "numpy", "psutil", "transformers", "tokenizers", "pyarrow", "repo_verl.cpu",
-        "repo_verl.import_hooks", "repo_verl.plugin", "repo_verl.rewards",
+        "repo_verl.import_hooks", "repo_verl.rewards",
     },
     "repo_verl": set(),
     "data_prep": {

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from repo_verl.safe_text import shown
+
 ORDER = ("math500", "amc23", "olympiadbench", "minerva", "aime24", "aime25", "gsm8k")
 """The paper's benchmarks, in the order of tables; others follow by name."""
 BATCH = 256
@@ -209,12 +211,6 @@ def whole_number(value: Any, name: str) -> int:
 def is_missing(value: Any) -> bool:
     """Whether a field says nothing: null, or the NaN that pandas makes of it."""
     return value is None or isinstance(value, float) and math.isnan(value)
-
-
-def shown(value: Any, most: int = 100) -> str:
-    """A value as messages have it: in ASCII, the rest of a long one left out."""
-    text = ascii(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def brief(error: BaseException) -> str:

@@ -48,20 +48,6 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> Difference:
-    """:func:`macro_difference` of one benchmark and one seed each: ``a`` and ``b`` are (P,), the same problems."""
-    return grouped_difference(np.asarray(a)[None], np.asarray(b)[None], level, draws, seed)
-
-
-def grouped_difference(
-    a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> Difference:
-    """:func:`macro_difference` of one benchmark: ``a`` is (S_a, P) and ``b`` (S_b, P), a row per seed."""
-    return macro_difference({"values": a}, {"values": b}, level, draws, seed)
-
-
 def macro_difference(
     a: Mapping[str, np.ndarray],
     b: Mapping[str, np.ndarray],
@@ -69,7 +55,7 @@ def macro_difference(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """The difference of two settings' macro averages.
+    """The difference of two settings' macro averages; of one benchmark that of its means.
 
         D  = 1/B Σ_b [ mean_{s,i} b_si - mean_{s,i} a_si ],     D* = D of resampled seeds and problems
 
@@ -77,7 +63,7 @@ def macro_difference(
     largest |d_i|, the difference on a problem (at ±1 where all are 0), so that the interval scales with d.
 
     Args:
-        a: benchmark -> (S_a, P_b) float, a row a seed, a column a problem.
+        a: benchmark -> (S_a, P_b) float, a row per seed, a column per problem.
         b: the same benchmarks -> (S_b, P_b), the same problems in the same order.
         level: the interval's nominal coverage.
         draws: bootstrap resamples.
@@ -141,7 +127,9 @@ def compare_groups(
     arrays_a, arrays_b = (
         {name: np.array([[run[name][key] for key in first[name]] for run in runs]) for name in first} for runs in (a, b)
     )
-    found = {name: grouped_difference(arrays_a[name], arrays_b[name], level, draws, seed) for name in first}
+    found = {
+        name: macro_difference({name: arrays_a[name]}, {name: arrays_b[name]}, level, draws, seed) for name in first
+    }
     if len(first) > 1:
         found[MACRO] = macro_difference(arrays_a, arrays_b, level, draws, seed)
     return found

@@ -1,4 +1,4 @@
-"""A semaphore that is fair: who waits longest is next."""
+"""A semaphore that is fair: the thread that has waited longest is next."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import threading
 from collections import deque
 
 
-class Places:
-    """So many places, handed from who leaves to who has waited longest, as ``threading.Semaphore`` does not.
-
-    A thread that comes back for a place at once would else take it again, and others wait until its work is done.
+class FairSemaphore:
+    """A semaphore that goes to the thread that has waited longest, as ``threading.Semaphore`` does not.
 
     Args:
-        count: places.
+        count: how many threads may hold it at once.
     """
 
     def __init__(self, count: int) -> None:
-        """All places are free."""
+        """Nobody holds it yet."""
         self._lock = threading.Lock()
         self._free = count
         self._waiting: deque[threading.Event] = deque()
 
     def __enter__(self) -> None:
-        """Wait for a place."""
+        """Wait for a turn."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -32,7 +30,7 @@ class Places:
         turn.wait()
 
     def __exit__(self, *exception: object) -> None:
-        """Leave the place to the next."""
+        """Let the next thread in."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()
