@@ -31,7 +31,7 @@ ALLOWED = {
     "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.problems": {
+    "repo_verl.preflight.requirements": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
