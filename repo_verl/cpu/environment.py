@@ -22,10 +22,6 @@ DEFAULTS: dict[str, str] = {
 
 
 def set_defaults() -> None:
-    """Sets each of :data:`DEFAULTS` that the environment doesn't have.
-
-    Ray's workers and vLLM's engine inherit them: Ray is started by the process that imports verl first, and every
-    process that imports verl sets them again.
-    """
+    """Sets each of :data:`DEFAULTS` that the environment doesn't have; Ray's workers and vLLM's engine inherit them."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
