@@ -3,7 +3,7 @@
 import os
 
 DEFAULTS: dict[str, str] = {
-    # verl registers its FSDP engines for cuda and npu alone; this names the look-up key, not a device.
+    # verl registers its FSDP engines for cuda and npu only; this names the look-up key, not a device.
     "VERL_ENGINE_DEVICE": "cuda",
     # vLLM's key-value cache, GiB. Without it vLLM takes a share of the machine's memory.
     "VLLM_CPU_KVCACHE_SPACE": "1",

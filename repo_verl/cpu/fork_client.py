@@ -1,6 +1,6 @@
 """The ``python`` of Ray's workers: runs a program in a process forked from :mod:`repo_verl.cpu.fork_server`.
 
-Run as a file, with the standard library alone, so that it starts in milliseconds::
+Run as a file, with only the standard library, so that it starts in milliseconds::
 
     python -P -S fork_client.py [-flags] (SCRIPT | -c CODE) ARGS...
 

