@@ -104,11 +104,11 @@ class DistributedStore:
         thread.start()
         self._disconnect = weakref.finalize(self, disconnect, self._loop, thread, client)
 
-    def put(self, blobs: Sequence[np.ndarray]) -> list[int]:
+    def put(self, blobs: Sequence[bytes | np.ndarray]) -> list[int]:
         """Store byte strings.
 
         Args:
-            blobs: each (n,) uint8, n >= 0; copied.
+            blobs: each bytes, or (n,) uint8, n >= 0; copied.
 
         Returns: one handle per blob, in order, never used before.
 
@@ -116,11 +116,12 @@ class DistributedStore:
             ValueError: if a blob is no 1-D uint8 array.
             StorageProcessError: as :meth:`drop`.
         """
-        for blob in blobs:
+        arrays = [np.frombuffer(blob, dtype=np.uint8) if isinstance(blob, bytes) else blob for blob in blobs]
+        for blob in arrays:
             if blob.ndim != 1 or blob.dtype != np.uint8:
                 raise ValueError(f"A blob is a 1-D uint8 array; got shape {blob.shape}, dtype {blob.dtype}.")
         handles: list[int] = []
-        for batch in batches(blobs):
+        for batch in batches(arrays):
             rows = torch.nested.nested_tensor_from_jagged(
                 torch.from_numpy(np.concatenate(batch)),
                 torch.from_numpy(np.cumsum([0, *(blob.size for blob in batch)])),
