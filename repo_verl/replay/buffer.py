@@ -215,16 +215,6 @@ class PromptReplayBuffer:
     def _read(self, rows: np.ndarray) -> list[Record]:
         return read_records(rows, self._store, self._contents.part_names, self._narrow)
 
-    def mark_used(self, selections: Sequence[Selection]) -> None:
-        """Nothing: uses count when rows are selected. Goes with its last caller."""
-
-    def release(self, selections: Sequence[Selection]) -> None:
-        """Take back one use of each selected row. Goes with its last caller."""
-        for selection in selections:
-            prompt = self._contents.prompts.get(selection.key)
-            if prompt is not None:
-                prompt.rows["uses"][selection.serials - prompt.first] -= 1
-
     def sample(self, key: str, step: int) -> list[Record]:
         """:meth:`select_batch` and :meth:`fetch` of one prompt: its rows, the oldest first.
 
