@@ -1,12 +1,26 @@
-"""The account of a file: what came in, what went out, and why the rest was dropped."""
+"""The account of a run: what came in and went out, why the rest was dropped, sources, flags and versions."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import platform
+import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import groupby
+from pathlib import Path
 from typing import Any
+
+import repo_verl
+from data_prep.reading import sha256
+
+_FILE = re.compile(r"[\w-]{1,100}\.parquet")
+_LEFT_OUT = ("output", "input", "quiet", "decontaminate")
+_OF_A_RUN = ("flags", "decontaminate", "versions")
 
 
 def _numbers() -> array[int]:
@@ -20,9 +34,9 @@ class Account:
     Attributes:
         records_in: records read.
         kept: record numbers of the rows that are left, ascending.
+        without_box: those of them whose prompt asks for no box.
         dropped: record numbers by reason, ascending.
         details: the message of the first record dropped for a reason, where there is one.
-        without_box: those of them whose prompt asks for no box.
         instruction_removed: records whose prompt held an instruction that is no part of the problem.
         matches: the benchmark problems that dropped records repeat.
     """
@@ -36,22 +50,12 @@ class Account:
     matches: list[dict[str, Any]] = field(default_factory=list)
 
     def drop(self, reason: str, number: int, detail: str = "") -> None:
-        """Counts a dropped record.
-
-        Args:
-            reason: why, in words that are the same for all such records.
-            number: of the record.
-            detail: what was wrong with this one.
-        """
+        """Counts a dropped record: why, in words that all such records share, and what was wrong with this one."""
         self.dropped[reason].append(number)
         self.details.setdefault(reason, detail)
 
     def keep_only(self, numbers: Iterable[int]) -> None:
-        """Counts the rows that a random draw left out.
-
-        Args:
-            numbers: the records drawn.
-        """
+        """Counts the rows that a random draw left out; ``numbers`` are the records drawn."""
         drawn = set(numbers)
         for number in self.kept:
             if number not in drawn:
@@ -60,11 +64,7 @@ class Account:
         self.without_box = array("q", (number for number in self.without_box if number in drawn))
 
     def nothing_left(self, source: str) -> str:
-        """Why no row is left, in one sentence with the commonest reason.
-
-        Args:
-            source: file or hub name.
-        """
+        """Why no row is left of a file or hub set, in one sentence with the commonest reason."""
         if not self.records_in:
             return f"{source}: has no records"
         reason = max(sorted(self.dropped), key=lambda name: len(self.dropped[name]))
@@ -97,25 +97,86 @@ class Account:
 def as_ranges(numbers: Iterable[int]) -> str:
     """Ascending numbers in the short form of page ranges.
 
-    Args:
-        numbers: ascending, without repetition.
-
     Example:
         >>> as_ranges([0, 2, 3, 4, 9])
         '0,2-4,9'
     """
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in _runs(numbers))
+    parts = []
+    for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        parts.append(f"{found[0]}-{found[-1]}" if len(found) > 1 else str(found[0]))
+    return ",".join(parts)
 
 
-def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    first = last = None
-    for number in numbers:
-        if first is None or last is None:
-            first = last = number
-        elif number == last + 1:
-            last = number
-        else:
-            yield first, last
-            first = last = number
-    if first is not None and last is not None:
-        yield first, last
+def make_content(
+    arguments: argparse.Namespace,
+    accounts: Mapping[str, Account],
+    sources: Mapping[str, dict[str, Any]],
+    benchmarks: dict[str, Any] | None,
+    hashes: Mapping[str, str],
+) -> dict[str, Any]:
+    """What one run has to say, as the JSON file beside the data holds it.
+
+    Accounts, sources and hashes (SHA-256) are by file name; ``benchmarks`` are the files that rows were compared with.
+    """
+    first = next(iter(sources.values()))
+    content = {
+        "set": arguments.set,
+        "files": {name: account.as_json() for name, account in accounts.items()},
+        "source": first if all(source == first for source in sources.values()) else dict(sources),
+        "flags": {key: value for key, value in vars(arguments).items() if key not in _LEFT_OUT},
+        "decontaminate": benchmarks,
+        "versions": _versions(arguments),
+        "sha256": dict(hashes),
+    }
+    return json.loads(json.dumps(content))
+
+
+def merged(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a run with the entries of earlier runs whose files are still there as they were written.
+
+    ``earlier`` then has the flags, benchmarks and versions of each such file. ``path`` is the JSON file of the earlier
+    runs, beside their files; another file in its place is no account.
+    """
+    old = _earlier(path, content["set"])
+    kept = [name for name in old.get("files", {}) if name not in content["files"] and _unchanged(old, name, path)]
+    if not kept:
+        return content
+    files = {**{name: old["files"][name] for name in kept}, **content["files"]}
+    sources = {name: (old if name in kept else content)["source"] for name in files}
+    runs = old.get("earlier", {})
+    return {
+        **content,
+        "files": files,
+        "source": {name: source.get(name, source) for name, source in sources.items()},
+        "sha256": {**{name: old["sha256"][name] for name in kept}, **content["sha256"]},
+        "earlier": {name: runs.get(name) or {key: old.get(key) for key in _OF_A_RUN} for name in kept},
+    }
+
+
+def _earlier(path: Path, name: str) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        old = json.loads(path.read_bytes())
+        parts = [*(old[key] for key in ("files", "source", "sha256")), old.get("earlier", {})]
+        is_account = old["set"] == name and all(isinstance(part, dict) for part in parts) and all(parts[:3])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return old if is_account else {}
+
+
+def _unchanged(old: dict[str, Any], name: str, path: Path) -> bool:
+    """Whether the account's file is still there; a name that is no parquet file of the folder is none of ours."""
+    file = path.parent / name
+    if _FILE.fullmatch(name) is None or not file.is_file() or file.is_symlink():
+        return False
+    return sha256(file) == old["sha256"].get(name)
+
+
+def _versions(arguments: argparse.Namespace) -> dict[str, str]:
+    used = ["pyarrow", "datasets"]
+    used += ["math-verify"] if arguments.filter_unverifiable else []
+    used += ["transformers"] if arguments.tokenizer else []
+    versions = {name: metadata.version(name) for name in used}
+    return {"repo_verl": repo_verl.__version__, **versions, "python": platform.python_version()}

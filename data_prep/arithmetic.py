@@ -3,16 +3,13 @@ r"""Synthetic arithmetic for laptop runs: ``17+26-8=?``, answer in ``\boxed{}``.
 Problems are drawn without repetition from all problems of a form, so that the splits share none.
 """
 
-from __future__ import annotations
-
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from data_prep.dataset import DataSet
+from data_prep.records import DataSet, Item, read_item
 from data_prep.schema import RowError
-from data_prep.shapes import Item, read_item
 
 MIXTURES = {
     "sums": ("a+b", "a-b"),
@@ -60,12 +57,7 @@ def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
 
 
 def solve(problem: str) -> int:
-    """The value of ``problem``, products first.
-
-    Args:
-        problem: operands of digits joined by ``+ - *``, ended by ``=?``.
-
-    Raises: ValueError if it is written otherwise.
+    """The value of a problem, products first; ValueError if it is not of the form ``17+26-8=?``.
 
     Example:
         >>> solve("17+26-8=?"), solve("9-2*3=?")
@@ -82,14 +74,8 @@ def solve(problem: str) -> int:
     return total
 
 
-def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> Iterator[tuple[str, dict[str, str]]]:
-    """(split, record) of all splits; one drawing cut in pieces, so that no problem is in two of them.
-
-    Args:
-        form: see :func:`problems`.
-        digits: see :func:`problems`.
-        sizes: rows of each split, in the order in which they are cut.
-        seed: of the drawing.
+def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> dict[str, list[dict[str, str]]]:
+    """The records of all splits, by their sizes; one drawing cut in pieces, so that no problem is in two of them.
 
     Raises: ValueError naming the flag of a negative size, and as :func:`problems`.
     """
@@ -97,20 +83,15 @@ def records(form: str, digits: int, sizes: Mapping[str, int], seed: int) -> Iter
         if size < 0:
             raise ValueError(f"--{split}-size {size}: must be 0 or more")
     drawn = iter(problems(form, digits, sum(sizes.values()), seed))
-    for split, size in sizes.items():
-        for _ in range(size):
-            problem = next(drawn)
-            yield split, {"problem": problem, "answer": str(solve(problem))}
+    made = {split: [next(drawn) for _ in range(size)] for split, size in sizes.items()}
+    return {
+        split: [{"problem": problem, "answer": str(solve(problem))} for problem in found]
+        for split, found in made.items()
+    }
 
 
 def read(record: Mapping[str, Any]) -> Item:
-    """What a record says.
-
-    Args:
-        record: ``problem`` and ``answer``.
-
-    Raises: RowError if the answer is not the problem's.
-    """
+    """What a record of ``problem`` and ``answer`` says; RowError if the answer is not the problem's."""
     item = read_item(record)
     if str(solve(item.problem)) != item.answer:
         raise RowError(
@@ -119,5 +100,4 @@ def read(record: Mapping[str, Any]) -> Item:
     return item
 
 
-SET = DataSet("arithmetic", read, default_split="train")
-to_row = SET.to_row
+SET = DataSet("arithmetic", read, "train")

@@ -1,7 +1,5 @@
 """``python -m data_prep SET --output DIR``: a data set as verl parquet files, with a JSON account beside them."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
@@ -13,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import arithmetic, jobs
-from data_prep.dataset import DataSet
 from data_prep.reading import SUFFIXES
+from data_prep.records import DataSet
 from data_prep.schema import TEMPLATES
 from repo_verl.rewards.pool import JudgeError
 
@@ -27,9 +25,6 @@ class Terminated(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
-
-    Args:
-        argv: the arguments, ``sys.argv[1:]`` if None.
 
     Returns: 0 if all went well; with one line on stderr 2 if the input or a setting is wrong, 130 or 143 after
         Ctrl-C or SIGTERM.
@@ -53,11 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(account: dict[str, Any]) -> str:
-    """The closing table: one line a file, one a reason for which rows were dropped, one a benchmark file and match.
-
-    Args:
-        account: the content of the JSON file.
-    """
+    """The closing table of an account: a line for every file, drop reason, benchmark file and benchmark match."""
     lines = [f"{'file':<32} {'in':>8} {'dropped':>8} {'out':>8}"]
     for name, counts in account["files"].items():
         gone = counts["records_in"] - counts["rows_out"]
@@ -80,9 +71,6 @@ def warning(account: dict[str, Any]) -> str:
     r"""A line on prompts that do not ask for the ``\boxed{}`` in which the reward looks for the answer, "" if all do.
 
     Bare prompts are the paper's, so they are no error; problems made for models that are taught the box are left out.
-
-    Args:
-        account: the content of the JSON file.
     """
     rows, without = (sum(c[key] for c in account["files"].values()) for key in ("rows_out", "without_box"))
     if not without or account["set"] == "arithmetic":
@@ -158,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _split_help(data_set: DataSet) -> str:
-    if len(data_set.hub_default) > 1:
+    if data_set.both_splits:
         return f"default for a file: what its name says, or {data_set.default_split}"
     return f"default for a file: {data_set.default_split}"
 

@@ -6,8 +6,6 @@ differ. The assistant's message at the end of a chat is no part of
 the problem: it holds the answer where no field does.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -15,10 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from data_prep.chats import without_reply
-from data_prep.dataset import DataSet
+from data_prep.prompts import without_reply
+from data_prep.records import ID_FIELDS, DataSet, Item, is_verl, present, read_item, some_answer
 from data_prep.schema import RowError
-from data_prep.shapes import ID_FIELDS, Item, is_verl, present, read_item, some_answer
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, extract_boxed
 from repo_verl.safe_text import shown
 
@@ -36,11 +33,7 @@ _TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
-    """The set that the flags of ``custom`` describe.
-
-    Args:
-        arguments: the parsed command line.
-        taken: names that are other sets.
+    """The set that the flags of ``custom`` describe, if its name is not taken.
 
     Raises: ValueError naming flag, value and remedy.
     """
@@ -57,15 +50,14 @@ def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
         default_split="train",
         hub_name=hub,
         hub_splits={split_of(arguments) or "train": arguments.split or "train"},
-        hub_default=("train", "test"),
+        both_splits=True,
     )
 
 
 def split_of(arguments: argparse.Namespace) -> str | None:
     """Our split of the one that is asked for: ``test`` for names of test sets, else ``train``; None if none is.
 
-    Args:
-        arguments: the parsed command line; without ``--split`` the hub's ``train`` is read, and a file's name counts.
+    Without ``--split`` the hub's ``train`` is read, and a file's name counts.
     """
     if arguments.split is None:
         return "train" if arguments.hub else None

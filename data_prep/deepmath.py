@@ -5,50 +5,26 @@ sample of it (``prompt``, ``ground_truth``). The gold answer is ``final_answer``
 R1 solution, which :data:`R1_SET` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from data_prep.dataset import DataSet
-from data_prep.shapes import Item, boxed, present, read_item
+from data_prep.records import DataSet, Item, boxed, present, read_item
 
 _PROBLEM_FIELDS = ("question", "prompt")
-_ANSWER_FIELDS = ("final_answer", "ground_truth")
 _R1_FIELD = "r1_solution_1"
 
 
 def read(record: Mapping[str, Any]) -> Item:
-    """What a record says, with ``final_answer`` as gold.
-
-    Args:
-        record: a record of the source.
-
-    Raises: RowError if the problem or the answer is missing or empty.
-    """
-    return read_item(record, _PROBLEM_FIELDS, _ANSWER_FIELDS)
+    """What a record says, with ``final_answer`` as gold; RowError if problem or answer is missing or empty."""
+    return read_item(record, _PROBLEM_FIELDS, ("final_answer", "ground_truth"))
 
 
 def read_r1(record: Mapping[str, Any]) -> Item:
-    r"""What a record says, with the last ``\boxed{}`` of the first R1 solution as gold.
-
-    Args:
-        record: a record of the source.
-
-    Raises: RowError if the problem or the solution is missing or empty, or the solution has no box.
-    """
+    r"""What a record says, with the last ``\boxed{}`` of the first R1 solution as gold; RowError without a box."""
     answer = boxed(record, present(record, (_R1_FIELD,)))
     return replace(read_item({**record, _R1_FIELD: answer}, _PROBLEM_FIELDS, (_R1_FIELD,)), answer=answer)
 
 
-SET = DataSet(
-    "deepmath",
-    read,
-    default_split="train",
-    hub_name="zwhe99/DeepMath-103K",
-    hub_splits={"train": "train"},
-    hub_default=("train",),
-)
+SET = DataSet("deepmath", read, "train", "zwhe99/DeepMath-103K", hub_splits={"train": "train"})
 R1_SET = replace(SET, read=read_r1)
-to_row = SET.to_row

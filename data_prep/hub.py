@@ -1,16 +1,16 @@
-"""Reading the public sets of the Hugging Face hub, record by record."""
-
-from __future__ import annotations
+"""What comes from the Hugging Face hub: public sets, record by record, and the tokenizer that counts."""
 
 import hashlib
 import json
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from data_prep.dataset import DataSet
+from data_prep.records import DataSet
+from data_prep.schema import Row
 
 CONNECT_SECONDS = 4.0
 
@@ -40,24 +40,42 @@ def hub_records(data_set: DataSet, split: str, source: dict[str, Any]) -> Iterat
             digest.update(json.dumps(record, sort_keys=True, default=str).encode() + b"\n")
             yield record
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise OSError(
-            f"the hub set {name} could not be loaded ({type(error).__name__}: {reason}); on a machine with network "
+            f"the hub set {name} could not be loaded ({_reason(error)}); on a machine with network "
             f"run `hf download {name} --repo-type dataset --local-dir DIR` and pass the file, or the folder of its "
             "shards, with --input"
         ) from error
     source["records_sha256"] = digest.hexdigest()
 
 
+def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
+    """A function that counts a row's prompt as verl will tokenize it: chat template and generation prompt included.
+
+    Raises: ValueError naming --tokenizer if it cannot be loaded or has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        local = Path(tokenizer).exists() or not _is_reachable()
+        loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=local)
+        loaded.apply_chat_template([{"role": "user", "content": "1"}], add_generation_prompt=True, tokenize=False)
+    except Exception as error:
+        raise ValueError(
+            f"--tokenizer {tokenizer}: cannot be used ({_reason(error)}); pass the folder or the hub name of a model "
+            "with a chat template"
+        ) from error
+
+    def count(row: Row) -> int:
+        text = loaded.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        return len(loaded(text, add_special_tokens=False)["input_ids"])
+
+    return count
+
+
 def reach(address: str) -> None:
-    """Fails at once without network, where ``datasets`` and ``transformers`` would try for half a minute.
+    """Fails with an OSError at once without network, where ``datasets`` would try for half a minute.
 
     Behind a proxy, which may reach what this machine cannot, nothing is tried.
-
-    Args:
-        address: of the hub.
-
-    Raises: OSError if there is no way to it.
     """
     url = urllib.parse.urlsplit(address)
     if url.hostname and not {url.scheme, "all"} & set(urllib.request.getproxies()):
@@ -65,8 +83,7 @@ def reach(address: str) -> None:
         socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
 
 
-def is_reachable() -> bool:
-    """Whether the hub can be asked, as far as :func:`reach` can tell."""
+def _is_reachable() -> bool:
     import datasets
 
     try:
@@ -74,3 +91,7 @@ def is_reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -4,24 +4,18 @@ The prompt is ``question`` (the authors' script put the reference solution there
 ``final_answer``: without its dollars if the whole is one formula; several answers stay joined by commas.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from data_prep.dataset import DataSet
-from data_prep.shapes import Item, read_item, tolerance_of, unit_of
+from data_prep.records import DataSet, Item, read_item, tolerance_of, unit_of
 
 _FORMULA = re.compile(r"\$([^$]+)\$")
 
 
 def read(record: Mapping[str, Any]) -> Item:
     """What a record says, ``error`` as tolerance and ``unit`` with it.
-
-    Args:
-        record: a record of the source.
 
     Raises: RowError if the question or the answer is missing or empty, ``final_answer`` has more than one text, or
         ``error`` is no number.
@@ -35,12 +29,5 @@ def read(record: Mapping[str, Any]) -> Item:
 
 
 SET = DataSet(
-    "olympiadbench",
-    read,
-    default_split="test",
-    hub_name="zwhe99/simplerl-OlympiadBench",
-    hub_splits={"test": "test"},
-    hub_default=("test",),
-    test_rows=675,
+    "olympiadbench", read, "test", "zwhe99/simplerl-OlympiadBench", hub_splits={"test": "test"}, test_rows=675
 )
-to_row = SET.to_row

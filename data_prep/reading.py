@@ -1,40 +1,58 @@
-"""Reading source files record by record: jsonl, json, csv, parquet and arrow, none held in memory as a whole."""
+"""The records of source files (jsonl, json, csv, parquet, arrow), one by one.
 
-from __future__ import annotations
+Text files are not read with ``datasets.load_dataset``, which guesses types and fills gaps without a word: an answer
+``2020-01-01`` becomes a date, ``025`` in csv the number 25, ``NA`` and a missing field null, an integer of 20 digits a
+float; a csv row of another length is accepted, and a type that changes late in a file refuses the whole file.
+"""
 
 import codecs
+import csv
 import gzip
 import hashlib
+import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from data_prep.chats import is_conversation
-from data_prep.columns import csv_records, table_records
-from data_prep.json_window import DECODER, RepeatedFieldError, Window
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.prompts import is_conversation
 
 TABLES = (".parquet", ".arrow")
 SUFFIXES = (".jsonl", ".json", ".csv", *TABLES)
 """The kinds of files; the text ones may be compressed (``.jsonl.gz``)."""
 
-CHUNK = 1 << 20
-MAX_RECORD = 1 << 26
-"""Characters of a json record after which a missing end counts as broken."""
+BATCH = 256
+"""Rows of a parquet or arrow file that are Python objects at a time."""
+
+MAX_CELL = 1 << 26
+"""Characters of a csv cell."""
 
 _LFS = b"version https://git-lfs"
-_UNDECODED = re.compile("[\udc80-\udcff]")
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+class _BrokenError(ValueError):
+    """What is wrong with a source, and where; ``{number}`` in the place is the record that was to come."""
+
+    def __init__(self, reason: str, place: str = "row {number}: ") -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The records of jsonl, json (a list of objects), csv, parquet or arrow files, in order.
+    """The records of files, in order; of a json file the text is held in memory, of the others a few records.
 
     A record that is a list of messages, as in Open-Reasoner-Zero's files, is given as its ``messages``.
 
     Args:
-        paths: the files, read one after another; the suffix says which kind a file is.
+        paths: the files, read one after another; the suffix says which kind a file is. A json file is a list of
+            objects, a csv file has a header and gives every cell as the text that it is.
 
     Raises: ValueError naming the file, and the row where there is one, for another suffix, an empty file, a Git LFS
         pointer, broken content, an encoding other than UTF-8, two columns or fields of one name and records that are no
@@ -43,23 +61,24 @@ def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         if not kind(path):
             raise ValueError(f"{path}: its suffix is not one of {', '.join(SUFFIXES)}, or .gz behind one of text")
+        number = 0
         try:
             _require_content(path)
-            for number, record in enumerate(_records(path)):
+            for record in _READERS[kind(path)](path):
                 if is_conversation(record):
                     record = {"messages": record}
                 if not isinstance(record, dict):
-                    raise ValueError(f"{path}: row {number}: is a {type(record).__name__}, want an object")
+                    raise _BrokenError(f"is a {type(record).__name__}, want an object")
                 yield record
+                number += 1
+        except _BrokenError as error:
+            raise ValueError(f"{path}: {error.place.format(number=number)}{error}") from error
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: no readable gzip file: {error}") from error
 
 
 def kind(path: Path) -> str:
-    """Which of :data:`SUFFIXES` a file has, "" if none.
-
-    Args:
-        path: ``.gz`` behind the suffix of a text file does not count.
+    """Which of :data:`SUFFIXES` a file has, "" if none; ``.gz`` behind the suffix of a text file does not count.
 
     Example:
         >>> kind(Path("x.jsonl.gz")), kind(Path("x.parquet")), kind(Path("x.parquet.gz"))
@@ -70,20 +89,12 @@ def kind(path: Path) -> str:
 
 
 def unzipped(path: Path) -> Path:
-    """A path without ``.gz`` at its end.
-
-    Args:
-        path: of a file.
-    """
+    """A path without ``.gz`` at its end."""
     return path.with_suffix("") if path.suffix == ".gz" else path
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
-
-    Args:
-        path: the file.
-    """
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -93,112 +104,209 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _require_content(path: Path) -> None:
-    """ValueError for a file that is empty, a Git LFS pointer, or in UTF-16 or UTF-32, whose JSON starts with NULs."""
+    """Refuses a file that is empty, a Git LFS pointer, or in UTF-16 or UTF-32, whose JSON starts with NULs."""
     with path.open("rb") as stream:
         start = stream.read(len(_LFS))
     if not start:
-        raise ValueError(f"{path}: is empty")
+        raise _BrokenError("is empty", "")
     if start == _LFS:
-        raise ValueError(
-            f"{path}: is a Git LFS pointer, not the data; run `git lfs pull` in its repository, or download the file"
+        raise _BrokenError(
+            "is a Git LFS pointer, not the data; run `git lfs pull` in its repository, or download the file", ""
         )
     if kind(path) not in TABLES:
         with _opened(path) as stream:
             if b"\0" in stream.read(4):
-                raise ValueError(f"{path}: row 0: not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8")
+                raise _BrokenError("not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8")
 
 
-def _records(path: Path) -> Iterator[Any]:
-    if kind(path) in TABLES:
-        yield from table_records(path)
-        return
-    with _opened(path) as stream:
-        if kind(path) == ".csv":
-            yield from csv_records(stream, path, MAX_RECORD)
-        else:
-            yield from (_jsonl_records if kind(path) == ".jsonl" else _json_records)(stream, path)
+# --- json ------------------------------------------------------------------------------------------------------------
 
 
-def _jsonl_records(lines: BinaryIO, path: Path) -> Iterator[Any]:
-    number = 0
-    for line_number, line in enumerate(lines, start=1):
-        if line_number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        if not line.strip():
-            continue
-        try:
-            record = DECODER.decode(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}: row {number}: not UTF-8 ({error.reason}, line {line_number}, byte {error.start + 1})"
-            ) from error
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}: row {number}: broken JSON: {error.msg} (line {line_number}, column {error.colno})"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: row {number}: {_too_much(error)} (line {line_number})") from error
-        yield record
-        number += 1
-
-
-def _json_records(stream: BinaryIO, path: Path) -> Iterator[Any]:
-    window = Window(stream, CHUNK, MAX_RECORD)
-    if window.peek() != "[":
-        _require_utf8(window.peek(), path, 0)
-        raise ValueError(f"{path}: {_no_list(window)}")
-    window.position += 1
-    number, separator = 0, ","
-    while separator == "," and not (number == 0 and window.peek() == "]"):
-        record = _json_record(window, path, number)
-        yield record
-        separator = window.peek()
-        if separator not in (",", "]"):
-            _require_utf8(separator, path, number)
-            place = window.place(window.position)
-            raise ValueError(f"{path}: row {number}: broken JSON: want ',' or ']' after it ({place})")
-        window.position += separator == ","
-        number += 1
-    window.position += 1
-    if window.peek():
-        place = window.place(window.position)
-        raise ValueError(f"{path}: broken JSON: there is text after the list of {number} rows ({place})")
-
-
-def _no_list(window: Window) -> str:
-    """What is wrong with a json file that does not begin with a list; an object around the list is named."""
-    try:
-        value, _ = window.value()
-    except (ValueError, RecursionError):
-        value = None
-    inner = [key for key, part in value.items() if part and isinstance(part, list)] if isinstance(value, dict) else []
-    if len(inner) == 1 and not window.peek():
-        return f"is one object with a list in its field {inner[0]!r}; save that list alone, as a file of its own"
-    return "holds no list of objects; if it has one object a line, name it .jsonl"
-
-
-def _json_record(window: Window, path: Path, number: int) -> Any:
-    try:
-        record, text = window.value()
-    except json.JSONDecodeError as error:
-        _require_utf8(window.text[window.position :], path, number)
-        raise ValueError(f"{path}: row {number}: broken JSON: {error.msg} ({window.place(error.pos)})") from error
-    except (ValueError, RecursionError) as error:
-        place = window.place(window.position)
-        raise ValueError(f"{path}: row {number}: {_too_much(error)} (at {place})") from error
-    _require_utf8(text, path, number)
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses two fields of one name, of which only the last would be read."""
+    record = dict(fields)
+    if len(record) < len(fields):
+        [(name, _)] = Counter(name for name, _ in fields).most_common(1)
+        raise _BrokenError(f"has two fields named {name!r}; rename or remove one of them")
     return record
 
 
-def _too_much(error: ValueError | RecursionError) -> str:
-    """What JSON that is well written can still have too much of: levels, digits of an integer, or a field's name."""
-    if isinstance(error, RepeatedFieldError):
-        return str(error)
-    if isinstance(error, RecursionError):
-        return "its lists and objects are nested too deeply"
-    return f"it has a number that is too long: {str(error).partition(';')[0]}"
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _require_utf8(text: str, path: Path, number: int) -> None:
-    if _UNDECODED.search(text):
-        raise ValueError(f"{path}: row {number}: not UTF-8")
+def _skip_blank(text: str, at: int) -> int:
+    blank = _BLANK.match(text, at)
+    return blank.end() if blank else at
+
+
+def _place(text: str, at: int, line: int = 0) -> str:
+    """Line and column, from 1; ``text`` is line ``line`` of the file, or all of it."""
+    return f"line {line or text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
+
+
+def _value(text: str, at: int, line: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at a position, and where it ends."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        reason, at = f"broken JSON: {error.msg}", error.pos
+    except RecursionError:
+        reason = "its lists and objects are nested too deeply"
+    except _BrokenError as error:
+        reason = str(error)
+    except ValueError as error:
+        reason = f"it has a number that is too long: {str(error).partition(';')[0]}"
+    raise _BrokenError(f"{reason} ({_place(text, at, line)})")
+
+
+def _jsonl(path: Path) -> Iterator[Any]:
+    with _opened(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.strip():
+                continue
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _BrokenError(f"not UTF-8 ({error.reason}, line {number}, byte {error.start + 1})") from error
+            record, end = _value(text, _skip_blank(text, 0), number)
+            end = _skip_blank(text, end)
+            if end < len(text):
+                raise _BrokenError(f"broken JSON: Extra data ({_place(text, end, number)})")
+            yield record
+
+
+def _json(path: Path) -> Iterator[Any]:
+    with _opened(path) as stream:
+        data = stream.read()
+    try:
+        yield from _listed(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        try:
+            yield from _listed(data[: error.start].decode("utf-8-sig"))  # the rows before the one that is broken
+        except _BrokenError:
+            pass
+        raise _BrokenError(f"not UTF-8 ({error.reason}, byte {error.start + 1} of the file)") from error
+
+
+def _listed(text: str) -> Iterator[Any]:
+    at = _skip_blank(text, 0)
+    if not text.startswith("[", at):
+        raise _BrokenError(_no_list(text, at), "")
+    at = _skip_blank(text, at + 1)
+    number, separator = 0, "" if text.startswith("]", at) else ","
+    while separator == ",":
+        record, at = _value(text, at)
+        yield record
+        at = _skip_blank(text, at)
+        separator = text[at : at + 1]
+        if separator not in (",", "]"):
+            raise _BrokenError(f"broken JSON: want ',' or ']' after it ({_place(text, at)})", f"row {number}: ")
+        number += 1
+        at = _skip_blank(text, at + 1)
+    at = at if number else _skip_blank(text, at + 1)
+    if at < len(text):
+        raise _BrokenError(f"broken JSON: there is text after the list of {number} rows ({_place(text, at)})", "")
+
+
+def _no_list(text: str, at: int) -> str:
+    """What is wrong with a json file that does not begin with a list; an object around the list is named."""
+    try:
+        value, at = _value(text, at)
+    except _BrokenError:
+        value = None
+    inner = [key for key, part in value.items() if part and isinstance(part, list)] if isinstance(value, dict) else []
+    if len(inner) == 1 and _skip_blank(text, at) == len(text):
+        return f"is one object with a list in its field {inner[0]!r}; save only that list, as a file of its own"
+    return "holds no list of objects; if it has one object a line, name it .jsonl"
+
+
+# --- columns ---------------------------------------------------------------------------------------------------------
+
+
+def _csv(path: Path) -> Iterator[dict[str, str]]:
+    csv.field_size_limit(MAX_CELL)
+    with _opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines, strict=True)
+        try:
+            header = next(rows, [])
+            _require_unique(header)
+            for cells in filter(None, rows):
+                if len(cells) != len(header):
+                    raise _BrokenError(
+                        f"has {len(cells)} cells, but the header has {len(header)} (line {rows.line_num}); quote the "
+                        "cells that hold commas"
+                    )
+                yield dict(zip(header, cells, strict=True))
+        except UnicodeDecodeError as error:
+            raise _BrokenError(f"not UTF-8 ({error.reason})", "row {number} or after: ") from error
+        except csv.Error as error:
+            raise _BrokenError(f"broken csv: {error} (line {rows.line_num})") from error
+
+
+def _table(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        for batch in _parquet_batches(path) if path.suffix == ".parquet" else _arrow_batches(path):
+            singles = [
+                field for field in batch.schema if "float" in str(field.type)
+            ]  # Arrow's names of half and single
+            for record in batch.to_pylist():
+                yield record | {field.name: shortened(record[field.name], field.type) for field in singles}
+    except _BrokenError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _BrokenError(f"no readable {path.suffix[1:]}: {reason}", "row {number} or after: ") from error
+
+
+def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        _require_unique(file.schema_arrow.names)
+        yield from file.iter_batches(batch_size=BATCH)
+
+
+def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Of a stream, as ``datasets`` writes it, or of Arrow's file format."""
+    with pa.memory_map(str(path)) as source:
+        is_file = source.read(6) == b"ARROW1"
+        source.seek(0)
+        reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+        _require_unique(reader.schema.names)
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+            yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+
+
+def shortened(value: Any, kind: pa.DataType) -> Any:
+    """A value with numbers of half and single precision as short as they were written; whole numbers stay.
+
+    Python would show them with the digits of a double, 0.1 as 0.10000000149011612.
+
+    Args:
+        value: of a column, as ``to_pylist`` gives it.
+        kind: the column's type; lists and structs are looked into.
+
+    Example:
+        >>> shortened([0.10000000149011612], pa.list_(pa.float32()))
+        [0.1]
+    """
+    if value is None:
+        return None
+    if kind in (pa.float16(), pa.float32()):
+        return value if value.is_integer() else float(str(kind.to_pandas_dtype()(value)))
+    if pa.types.is_struct(kind):
+        return {field.name: shortened(value[field.name], field.type) for field in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [shortened(part, kind.value_type) for part in value]
+    return value
+
+
+def _require_unique(names: Iterable[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise _BrokenError(f"has two columns named {repeated[0]!r}; rename or remove one of them", "")
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _table, ".arrow": _table,
+}  # fmt: skip

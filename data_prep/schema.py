@@ -4,11 +4,9 @@ A row is what ``verl.utils.dataset.RLHFDataset`` reads and what verl's reward ma
 source, and the gold answer.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 import pyarrow as pa
@@ -35,25 +33,16 @@ _WORDS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
 
 SPLITS = ("train", "test", "warmup")
 
+_EXTRA = {"split": pa.string(), "index": pa.int64(), "id": pa.string(), "tolerance": pa.float64(), "unit": pa.string()}
+
 SCHEMA = pa.schema(
-    [
-        ("data_source", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("ability", pa.string()),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        (
-            "extra_info",
-            pa.struct(
-                [
-                    ("split", pa.string()),
-                    ("index", pa.int64()),
-                    ("id", pa.string()),
-                    ("tolerance", pa.float64()),
-                    ("unit", pa.string()),
-                ]
-            ),
-        ),
-    ]
+    {
+        "data_source": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "ability": pa.string(),
+        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
+        "extra_info": pa.struct(_EXTRA),
+    }
 )
 """The same for all data sets, so that verl can join their files."""
 
@@ -101,17 +90,12 @@ class RowError(ValueError):
     """A record that cannot become a row; ``reason`` is the short form that is counted."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keeps the reason apart from the detail of this row."""
         super().__init__(detail)
         self.reason = reason
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see: blanks, control and zero-width characters, invisible letters, or nothing.
-
-    Args:
-        text: a problem or an answer.
-    """
+    """Whether there is nothing to see: blanks, control and zero-width characters, invisible letters, or nothing."""
     return all(unicodedata.category(c) in _BLANK or c in _BLANK_LETTERS for c in text)
 
 
@@ -119,9 +103,6 @@ def says_none(text: str) -> bool:
     r"""Whether an answer is one of :data:`NO_ANSWERS`, ``na`` or ``NA``, without ``\text{}``, ``$`` and a full stop.
 
     ``Na`` is sodium, and ``none`` the answer to some questions.
-
-    Args:
-        text: an answer.
 
     Example:
         >>> says_none(r"$\text{Proof}.$"), says_none("Na"), says_none("None")
@@ -187,37 +168,40 @@ def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
 
     Raises: ValueError naming file, row and field of the first thing wrong.
     """
+    for field, wanted, is_right in _RULES:
+        value: Any = row
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not is_right(value):
+            raise ValueError(f"{file}: row {number}: field {field!r} is {shown(value)}, want {wanted}")
 
-    def refuse(field: str, found: object, wanted: str) -> None:
-        raise ValueError(f"{file}: row {number}: field {field!r} is {shown(found)}, want {wanted}")
 
-    for field in SCHEMA.names:
-        if row.get(field) is None:
-            refuse(field, row.get(field), "a value")
-    for field in ("data_source", "ability"):
-        if not isinstance(row[field], str) or not row[field]:
-            refuse(field, row[field], "text")
-    prompt = row["prompt"]
-    if not isinstance(prompt, list) or not prompt:
-        refuse("prompt", prompt, "a list of messages")
-    for message in prompt:
-        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-            refuse("prompt", message, "messages of role and content")
-        if message["role"] not in ("system", "user", "assistant") or is_blank(str(message["content"])):
-            refuse("prompt", message, "a known role and some content")
-    if row["reward_model"].get("style") != "rule":
-        refuse("reward_model.style", row["reward_model"].get("style"), "'rule'")
-    gold = row["reward_model"].get("ground_truth")
-    if not isinstance(gold, str) or is_blank(gold):
-        refuse("reward_model.ground_truth", gold, "text")
-    index = row["extra_info"].get("index")
-    if not isinstance(index, int) or index < 0:
-        refuse("extra_info.index", index, "a number of 0 or more")
-    if row["extra_info"].get("split") not in SPLITS:
-        refuse("extra_info.split", row["extra_info"].get("split"), "train, test or warmup")
-    for field in ("id", "unit"):
-        if not isinstance(row["extra_info"].get(field), str):
-            refuse(f"extra_info.{field}", row["extra_info"].get(field), "text")
-    tolerance = row["extra_info"].get("tolerance")
-    if tolerance is not None and not (isinstance(tolerance, float) and tolerance > 0):
-        refuse("extra_info.tolerance", tolerance, "a number above 0 or null")
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not is_blank(value)
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    is_whole = isinstance(value, Mapping) and set(value) == {"role", "content"}
+    return is_whole and value["role"] in ("system", "user", "assistant") and _is_text(value["content"])
+
+
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("data_source", "text", _is_text),
+    ("ability", "text", _is_text),
+    ("prompt", "a list of messages of role (system, user, assistant) and content", _is_chat),
+    ("reward_model.style", "'rule'", lambda value: value == "rule"),
+    ("reward_model.ground_truth", "text", _is_text),
+    ("extra_info.index", "a number of 0 or more", lambda value: isinstance(value, int) and value >= 0),
+    ("extra_info.split", "train, test or warmup", lambda value: value in SPLITS),
+    ("extra_info.id", "text", lambda value: isinstance(value, str)),
+    ("extra_info.unit", "text", lambda value: isinstance(value, str)),
+    (
+        "extra_info.tolerance",
+        "a number above 0 or null",
+        lambda value: value is None or (isinstance(value, float) and value > 0),
+    ),
+)

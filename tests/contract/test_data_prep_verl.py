@@ -4,9 +4,10 @@ from pathlib import Path
 
 import datasets
 import pytest
+from preparing import prepare
 from tiny_model import make_tiny_model
 
-from data_prep import cli, jobs
+from data_prep import jobs
 
 pytestmark = [pytest.mark.contract, pytest.mark.shared_data]
 
@@ -20,8 +21,8 @@ def set_of(path):
     return folder if folder != "train" else "deepmath" if "deepmath" in path.name else "math"
 
 
-def prepare(output, *flags):
-    assert cli.main([*flags, "--output", str(output), "--quiet"]) == 0
+def prepared(output, *flags):
+    prepare(output, *flags)
     return sorted(str(path) for path in output.glob("*.parquet"))
 
 
@@ -51,7 +52,7 @@ def verl_dataset(tokenizer, tmp_path, monkeypatch):
 def test_verl_reads_a_prepared_file(verl_dataset, tmp_path, path):
     import pyarrow.parquet as pq
 
-    files = prepare(tmp_path / "out", set_of(path), "--input", str(path))
+    files = prepared(tmp_path / "out", set_of(path), "--input", str(path))
     rows = pq.read_table(files[0]).to_pylist()
     read = verl_dataset(files)
     assert len(read) == len(rows) and len(files) == 1
@@ -85,13 +86,13 @@ def test_verl_joins_the_benchmarks_and_keeps_nulls(verl_dataset, tmp_path):
 def test_verl_finds_no_longer_prompt_than_ours(verl_dataset, tokenizer, tmp_path):
     source = ["math500", "--input", str(DATA / "math500/hkust-nlp__simpleRL-reason__test.jsonl"), "--template", "boxed"]
     every = verl_dataset(
-        prepare(tmp_path / "all", *source),
+        prepared(tmp_path / "all", *source),
         filter_overlong_prompts=True,
         max_prompt_length=200,
         filter_overlong_prompts_workers=None,
     )
     kept = verl_dataset(
-        prepare(tmp_path / "kept", *source, "--max-prompt-tokens", "200", "--tokenizer", str(tokenizer[0]))
+        prepared(tmp_path / "kept", *source, "--max-prompt-tokens", "200", "--tokenizer", str(tokenizer[0]))
     )
     assert 0 < len(kept) < 500
     assert [row["index"] for row in kept] == [row["index"] for row in every]

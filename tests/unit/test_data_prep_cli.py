@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from preparing import jsonl, prepare, refused, rows_of
 
 from data_prep import cli, jobs
 from data_prep.account import as_ranges
@@ -16,29 +17,10 @@ from repo_verl import rewards
 DEEPMATH = Path(__file__).parents[2].parent / "shared/data/train/alibaba__ROLL__math_deepmath_deal.jsonl"
 
 
-def prepare(output, *flags):
-    assert cli.main([*flags, "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def rows_of(path):
-    return pq.read_table(path).to_pylist()
-
-
-def refused(capsys, tmp_path, *flags):
-    assert cli.main([*flags, "--output", str(tmp_path / "out"), "--quiet"]) == 2
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
-
-
 @pytest.fixture
 def source(tmp_path):
     def write(*records):
-        path = tmp_path / "source.jsonl"
-        path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
-        return str(path)
+        return str(jsonl(tmp_path / "source.jsonl", *records))
 
     return write
 
@@ -155,46 +137,48 @@ def test_bad_records_are_dropped_and_named(tmp_path, source):
 
 
 def test_broken_json_names_file_and_row(capsys, tmp_path, source):
-    message = refused(capsys, tmp_path, "deepmath", "--input", source({"prompt": "p", "ground_truth": "1"}, "{"))
+    path = source({"prompt": "p", "ground_truth": "1"}, "{")
+    message = refused(capsys, tmp_path / "out", "deepmath", "--input", path)
     assert "source.jsonl: row 1: broken JSON" in message
 
 
 def test_a_file_without_the_column_names_row_and_field(capsys, tmp_path, source):
-    message = refused(capsys, tmp_path, "deepmath", "--input", source({"problem": "p", "answer": "1"}))
+    message = refused(capsys, tmp_path / "out", "deepmath", "--input", source({"problem": "p", "answer": "1"}))
     assert "source.jsonl: row 0: field question or prompt is missing (there are: problem, answer)" in message
 
 
 def test_no_rows_left_names_the_file_and_the_commonest_reason(capsys, tmp_path, source):
     rows = [{"prompt": "p", "ground_truth": "1"}, {"prompt": "p"}, {"prompt": "p", "ground_truth": "2"}]
-    message = refused(capsys, tmp_path, "deepmath", "--input", source(*rows), "--answers", "yes-no")
+    message = refused(capsys, tmp_path / "out", "deepmath", "--input", source(*rows), "--answers", "yes-no")
     assert "source.jsonl: no rows are left of 3, most (2, first row 0) for the reason" in message
     assert "'answer is not yes, no, true or false'" in message
 
 
 def test_an_empty_file_is_refused(capsys, tmp_path, source):
-    assert "source.jsonl: is empty" in refused(capsys, tmp_path, "deepmath", "--input", source())
-    assert "source.jsonl: has no records" in refused(capsys, tmp_path, "deepmath", "--input", source(" "))
+    assert "source.jsonl: is empty" in refused(capsys, tmp_path / "out", "deepmath", "--input", source())
+    assert "source.jsonl: has no records" in refused(capsys, tmp_path / "out", "deepmath", "--input", source(" "))
 
 
 def test_a_missing_file_is_named(capsys, tmp_path):
-    assert "/none.json: there is no such file" in refused(capsys, tmp_path, "math", "--input", f"{tmp_path}/none.json")
+    message = refused(capsys, tmp_path / "out", "math", "--input", f"{tmp_path}/none.json")
+    assert "/none.json: there is no such file" in message
 
 
 def test_strict_stops_at_the_first_bad_record(capsys, tmp_path, source):
     path = source({"prompt": "p", "ground_truth": "1"}, {"prompt": "p", "ground_truth": None})
-    message = refused(capsys, tmp_path, "deepmath", "--input", path, "--strict")
+    message = refused(capsys, tmp_path / "out", "deepmath", "--input", path, "--strict")
     assert "source.jsonl: row 1: field 'ground_truth' is None, want an answer" in message
 
 
 def test_a_sample_larger_than_the_rows_is_refused(capsys, tmp_path, source):
     flags = ["--input", source({"prompt": "p", "ground_truth": "1"}), "--sample-size", "2"]
-    assert "sample_size=2 must be from 1 to the 1 rows" in refused(capsys, tmp_path, "deepmath", *flags)
+    assert "sample_size=2 must be from 1 to the 1 rows" in refused(capsys, tmp_path / "out", "deepmath", *flags)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
 def test_unreadable_sources_are_named(capsys, tmp_path, name):
     (tmp_path / name).write_bytes(b"\xff\xfe")
-    assert name in refused(capsys, tmp_path, "deepmath", "--input", str(tmp_path / name))
+    assert name in refused(capsys, tmp_path / "out", "deepmath", "--input", str(tmp_path / name))
 
 
 def test_json_and_parquet_sources_give_the_same_rows(tmp_path):
@@ -207,7 +191,7 @@ def test_json_and_parquet_sources_give_the_same_rows(tmp_path):
 
 
 def test_tokens_need_a_tokenizer(capsys, tmp_path):
-    assert "pass --tokenizer" in refused(capsys, tmp_path, "arithmetic", "--max-prompt-tokens", "9")
+    assert "pass --tokenizer" in refused(capsys, tmp_path / "out", "arithmetic", "--max-prompt-tokens", "9")
 
 
 def test_gold_r1_drops_and_counts_what_has_no_box(tmp_path, source):

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 import datasets
-import pyarrow.parquet as pq
 import pytest
+from preparing import jsonl, prepare, refused, rows_of
 
 from data_prep import cli, custom, hub
 from data_prep.schema import RowError
@@ -24,21 +24,8 @@ ASKS = "\nPlease reason step by step, and put your final answer within \\boxed{}
 
 def prepared(tmp_path, name, *flags):
     """Rows by the split, and the account."""
-    assert cli.main(["custom", "--name", name, *map(str, flags), "--output", str(tmp_path / "out"), "--quiet"]) == 0
-    account = json.loads((tmp_path / "out" / f"{name}.json").read_text())
-    return pq.read_table(tmp_path / "out" / list(account["files"])[-1]).to_pylist(), account
-
-
-def refused(capsys, tmp_path, *flags):
-    assert cli.main(["custom", *map(str, flags), "--output", str(tmp_path / "out"), "--quiet"]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and not list((tmp_path / "out").glob("*"))
-    return message
-
-
-def jsonl(path, *records):
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+    account = prepare(tmp_path / "out", "custom", "--name", name, *flags)
+    return rows_of(tmp_path / "out" / list(account["files"])[-1]), account
 
 
 def pair(record, **fields):
@@ -94,7 +81,7 @@ def test_two_splits_of_a_set_share_its_account(tmp_path):
 )
 def test_names_that_cannot_be_are_refused(tmp_path, capsys, flags, message):
     flags = [f"--name={flags[1]}", *flags[2:]]
-    assert message in refused(capsys, tmp_path, *flags)
+    assert message in refused(capsys, tmp_path / "out", "custom", *flags)
 
 
 @pytest.mark.parametrize("flags", [[], ["--input", "x", "--hub", "o/s"]])
@@ -134,7 +121,9 @@ def test_fields_are_found_in_any_case(problem, answer):
     ],
 )
 def test_two_fields_of_a_kind_are_asked_about_at_once(tmp_path, capsys, record, message):
-    said = refused(capsys, tmp_path, "--name", "a", "--input", jsonl(tmp_path / "x.jsonl", record, {"broken": 1}))
+    said = refused(
+        capsys, tmp_path / "out", "custom", "--name", "a", "--input", jsonl(tmp_path / "x.jsonl", record, {"broken": 1})
+    )
     assert message in said and "pass one of them with --" in said
 
 
@@ -234,7 +223,15 @@ def test_of_a_solutions_boxes_the_last_counts(field):
     ],
 )
 def test_another_value_beside_verls_is_asked_about(tmp_path, capsys, others, fields, flag):
-    said = refused(capsys, tmp_path, "--name", "a", "--input", jsonl(tmp_path / "x.jsonl", verl("q", "3") | others))
+    said = refused(
+        capsys,
+        tmp_path / "out",
+        "custom",
+        "--name",
+        "a",
+        "--input",
+        jsonl(tmp_path / "x.jsonl", verl("q", "3") | others),
+    )
     assert f"the records have the fields {fields}, each of which could be the" in said
     assert f"pass one of them with {flag}" in said
 
@@ -349,7 +346,7 @@ def test_a_documented_command_prepares_its_set(tmp_path, monkeypatch, command):
     assert cli.main([*flags, "--quiet"]) == 0
     expected = "math" if "--split" in flags else "train"
     assert asked == ([] if flags[3] == "--input" else [(flags[4], None, expected)])
-    rows = pq.read_table(f"runs/data/{flags[2]}_train.parquet").to_pylist()
+    rows = rows_of(f"runs/data/{flags[2]}_train.parquet")
     assert [(row["prompt"][0]["content"], row["reward_model"]["ground_truth"]) for row in rows] == [
         (problem + ASKS, gold) for problem, gold in pairs
     ]

@@ -1,6 +1,5 @@
 """Broken files, flags that cannot be, and runs that are cut short."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,33 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preparing import jsonl, prepare, refused
 
-from data_prep import arithmetic, cli, files, jobs
+from data_prep import arithmetic, files, jobs
 from data_prep.files import Staging
+from data_prep.hub import prompt_counter
 from data_prep.reading import read_records
-from data_prep.tokens import prompt_counter
 from repo_verl.rewards.pool import JudgeError
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"prompt": "p", "ground_truth": "1"}
 DEEP = "[" * 100_000 + "]" * 100_000
-
-
-def prepare(output, *flags):
-    assert cli.main([*map(str, flags), "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def refused(capsys, output, *flags):
-    assert cli.main([*map(str, flags), "--output", str(output), "--quiet"]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
-
-
-def jsonl(path, *records):
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
-    return path
 
 
 # files
@@ -46,8 +29,8 @@ def jsonl(path, *records):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.jsonl", f'{{"a": 1}}\n{DEEP}\n', "row 1: its lists and objects are nested too deeply (line 2)"),
-        ("x.json", f'[{{"a": 1}},\n {DEEP}]', "row 1: its lists and objects are nested too deeply (at line 2,"),
+        ("x.jsonl", f'{{"a": 1}}\n{DEEP}\n', "row 1: its lists and objects are nested too deeply (line 2, column 1)"),
+        ("x.json", f'[{{"a": 1}},\n {DEEP}]', "row 1: its lists and objects are nested too deeply (line 2, column 2)"),
         ("x.jsonl", f'{{"a": {"9" * 5000}}}', "row 0: it has a number that is too long: Exceeds the limit (4300"),
         ("x.json", f'[{{"a": {"9" * 5000}}}]', "row 0: it has a number that is too long: Exceeds the limit (4300"),
         ("x.json", '[{"a": 1},\n{"b": }]', "row 1: broken JSON: Expecting value (line 2, column 7)"),
@@ -68,9 +51,7 @@ def test_broken_files_are_named_with_the_place(tmp_path, name, text, message):
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
-def test_the_place_is_right_however_the_file_is_read(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr("data_prep.reading.CHUNK", chunk)
+def test_the_place_is_counted_in_lines_and_characters(tmp_path):
     text = "[\n" + ",\n".join('  {"é": "𝛼"}' for _ in range(50)) + ',\n    {"a": nope}]'
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"row 50: broken JSON: Expecting value \(line 52, column 11\)"):
@@ -102,7 +83,7 @@ def test_a_broken_page_of_a_parquet_file_names_the_file(tmp_path):
     ],
 )
 def test_flags_are_checked_before_anything_is_read(tmp_path, capsys, monkeypatch, flags, message):
-    monkeypatch.setattr(jobs, "_jobs", None)
+    monkeypatch.setattr(jobs, "_sources", None)
     monkeypatch.setattr(jobs, "prompt_counter", None)
     assert message in refused(capsys, tmp_path / "out", "deepmath", *flags)
 
@@ -167,11 +148,10 @@ def test_a_folder_in_the_way_is_seen_before_anything_is_replaced(tmp_path, capsy
 def test_what_dead_processes_left_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for name in (f".a_train.parquet.{dead.pid}.tmp", f".a.json.{dead.pid}.tmp", f".a-b_train.arrow.{dead.pid}.tmp"):
-        (tmp_path / name).write_text("x")
-    kept = [f".a.json.{os.getpid()}.tmp", f".notes.txt.{dead.pid}.tmp", ".a.json.x.tmp", "a.json.1.tmp"]
-    for name in kept:
-        (tmp_path / name).write_text("x")
+    kept = [f".data_prep.{os.getpid()}.tmp", f".notes.{dead.pid}.tmp", ".data_prep.x.tmp", "data_prep.1.tmp"]
+    for name in (f".data_prep.{dead.pid}.tmp", *kept):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a_train.parquet").write_text("x")
     with Staging(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
@@ -218,7 +198,7 @@ def started(tmp_path):
 def test_a_run_that_is_ended_says_so_and_leaves_nothing(tmp_path, number, code, message):
     process = started(tmp_path)
     end = time.monotonic() + 60
-    while not list((tmp_path / "out").glob(".*.tmp")) and time.monotonic() < end and process.poll() is None:
+    while not list((tmp_path / "out").glob(".*.tmp/*")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -1,32 +1,14 @@
 """What is read from the hub when there is no --input, and what is said when the hub cannot be reached."""
 
 import hashlib
-import json
 import socket
 import time
 
 import datasets
-import pyarrow.parquet as pq
 import pytest
+from preparing import prepare, refused, rows_of
 
-from data_prep import cli, hub, jobs
-
-
-def prepare(output, *flags):
-    assert cli.main([*flags, "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def rows_of(path):
-    return pq.read_table(path).to_pylist()
-
-
-def refused(capsys, tmp_path, *flags):
-    assert cli.main([*flags, "--output", str(tmp_path / "out"), "--quiet"]) == 2
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
+from data_prep import hub, jobs
 
 
 def test_without_hub_and_input_one_sentence_says_what_to_do(capsys, tmp_path, monkeypatch):
@@ -35,7 +17,7 @@ def test_without_hub_and_input_one_sentence_says_what_to_do(capsys, tmp_path, mo
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     monkeypatch.setattr(hub, "reach", lambda address: None)
-    message = refused(capsys, tmp_path, "deepmath")
+    message = refused(capsys, tmp_path / "out", "deepmath")
     assert "hub set zwhe99/DeepMath-103K could not be loaded (ConnectionError: no network)" in message
     assert "hf download zwhe99/DeepMath-103K --repo-type dataset" in message and "--input" in message
 
@@ -121,9 +103,9 @@ def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(socket, "create_connection", no_name)
     monkeypatch.setattr("urllib.request.getproxies", dict)
     start = time.monotonic()
-    message = refused(capsys, tmp_path, "aime24")
+    message = refused(capsys, tmp_path / "out", "aime24")
     assert "could not be loaded (gaierror: [Errno -2] Name or service not known); on a machine with" in message
-    message = refused(capsys, tmp_path, "aime24", "--tokenizer", "nobody/nothing", "--max-prompt-tokens", "5")
+    message = refused(capsys, tmp_path / "out", "aime24", "--tokenizer", "nobody/nothing", "--max-prompt-tokens", "5")
     assert "--tokenizer nobody/nothing: cannot be used (OSError: " in message
     assert time.monotonic() - start < 5
 
@@ -143,5 +125,5 @@ def test_behind_a_proxy_the_hub_is_not_asked_directly(monkeypatch, proxies, aske
 
 
 def test_a_hub_set_of_another_count_is_no_benchmark(tmp_path, fake_hub, capsys):
-    message = refused(capsys, tmp_path, "benchmarks")
+    message = refused(capsys, tmp_path / "out", "benchmarks")
     assert "HuggingFaceH4/MATH-500: has 1 records, but math500 has 500" in message and "--any-count" in message

@@ -1,38 +1,20 @@
 """Which files an --input stands for, and how many records benchmarks must have."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preparing import jsonl, prepare, refused
 
-from data_prep import cli, inputs, jobs
-from data_prep.dataset import DataSet
-from data_prep.inputs import benchmark_files, source_files
+from data_prep import jobs
 from data_prep.reading import read_records
+from data_prep.records import DataSet
+from data_prep.sources import benchmark_files, data_files, source_files
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 PLAIN = DataSet("plain", dict, "train")
 GSM8K = {"question": "1+1?", "answer": "#### 2"}
-
-
-def prepare(output, *flags):
-    assert cli.main([*flags, "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def refused(capsys, output, *flags):
-    assert cli.main([*map(str, flags), "--output", str(output), "--quiet"]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
-
-
-def jsonl(path, *records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records or [GSM8K]))
-    return path
 
 
 def shard(folder, name, number):
@@ -85,7 +67,7 @@ def test_several_files_are_not_joined(tmp_path, capsys):
 
 
 def test_a_folder_that_this_tool_wrote_is_a_source(tmp_path):
-    train, test = jsonl(tmp_path / "train.jsonl"), jsonl(tmp_path / "test.jsonl", GSM8K, GSM8K)
+    train, test = jsonl(tmp_path / "train.jsonl", GSM8K), jsonl(tmp_path / "test.jsonl", GSM8K, GSM8K)
     prepare(tmp_path / "one", "gsm8k", "--input", str(train))
     assert "gsm8k_train.parquet" in prepare(tmp_path / "one again", "gsm8k", "--input", str(tmp_path / "one"))["files"]
     prepare(tmp_path / "one", "gsm8k", "--input", str(test))
@@ -144,14 +126,14 @@ def test_a_benchmark_given_twice_is_refused():
 
 
 def test_training_files_and_accounts_are_no_benchmarks(tmp_path):
-    jsonl(tmp_path / "a/a_train.jsonl")
+    jsonl(tmp_path / "a/a_train.jsonl", GSM8K)
     with pytest.raises(ValueError, match="no file for a .*a_train.jsonl is named as training data.; pass --input a="):
         benchmark_files([str(tmp_path)], sets("a"))
     shard(tmp_path / "aime24/data", "train-00000-of-00001.parquet", 0)
     found = benchmark_files([str(tmp_path)], {"aime24": jobs.SETS["aime24"]})
     assert found == {"aime24": tmp_path / "aime24/data/train-00000-of-00001.parquet"}
-    prepare(tmp_path / "out", "gsm8k", "--input", str(jsonl(tmp_path / "test.jsonl")))
-    assert [path.name for path in inputs.data_files(tmp_path / "out")] == ["gsm8k_test.parquet"]
+    prepare(tmp_path / "out", "gsm8k", "--input", str(jsonl(tmp_path / "test.jsonl", GSM8K)))
+    assert [path.name for path in data_files(tmp_path / "out")] == ["gsm8k_test.parquet"]
 
 
 def benchmark_flags(**files):

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import cli
-from data_prep.dataset import DataSet
-from data_prep.inputs import source_files
 from data_prep.reading import SUFFIXES, read_records
+from data_prep.records import DataSet
+from data_prep.sources import source_files
 
 RECORDS = [{"problem": f"p{n}, or\n'q'", "answer": f"0{n}"} for n in range(600)]
 CSV = "problem,answer\r\n" + "".join(f'"{r["problem"]}",{r["answer"]}\r\n' for r in RECORDS)
@@ -112,9 +112,9 @@ def test_a_git_lfs_pointer_is_called_one(tmp_path, suffix):
 def test_two_fields_of_one_name_are_refused(tmp_path, record):
     said = "row 1: has two fields named 'answer'; rename or remove one of them"
     content = f'{{"problem": "answer", "answer": "answer"}}\n{record}\n'
-    assert complaint(written(tmp_path / "x.jsonl", content)) == f"{said} (line 2)"
+    assert complaint(written(tmp_path / "x.jsonl", content)) == f"{said} (line 2, column 1)"
     content = f"[{content.strip().replace(chr(10), ', ')}]"
-    assert complaint(written(tmp_path / "x.json", content)) == f"{said} (at line 1, column 45)"
+    assert complaint(written(tmp_path / "x.json", content)) == f"{said} (line 1, column 45)"
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
@@ -133,11 +133,11 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     [
         (
             '{"data": [{"a": 1}]}',
-            "is one object with a list in its field 'data'; save that list alone, as a file of its",
+            "is one object with a list in its field 'data'; save only that list, as a file of its",
         ),
         (
             '{"version": 1, "rows":\n [{"a": 1}]}\n',
-            "is one object with a list in its field 'rows'; save that list alone",
+            "is one object with a list in its field 'rows'; save only that list",
         ),
         ('{"data": [1]}\n{"data": [2]}\n', "holds no list of objects; if it has one object a line, name it .jsonl"),
         ('{"data": [{"a": 1}', "holds no list of objects"),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from preparing import prepare, rows_of
 
 from data_prep import cli, jobs
-from data_prep.instructions import INSTRUCTIONS, OPENINGS
+from data_prep.prompts import INSTRUCTIONS, OPENINGS
 
 pytestmark = pytest.mark.shared_data
 
@@ -41,15 +42,6 @@ BENCHMARKS = [
     "benchmarks", "--input", str(DATA), "--input", f"minerva={DATA}/minerva/{QWEN}",
     "--input", f"gsm8k={DATA}/gsm8k/openai__grade-school-math__test.jsonl",
 ]  # fmt: skip
-
-
-def prepare(output, *flags):
-    assert cli.main([*flags, "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def rows_of(path):
-    return pq.read_table(path).to_pylist()
 
 
 def pairs(rows):

@@ -6,35 +6,18 @@ import struct
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preparing import jsonl, prepare, refused
 
-from data_prep import cli, gsm8k, olympiadbench
-from data_prep.instructions import bare
-from data_prep.matching import loose_form, read_benchmarks
-from data_prep.reading import read_records
+from data_prep import gsm8k, olympiadbench
+from data_prep.filters import loose_form, read_benchmarks
+from data_prep.prompts import bare
+from data_prep.reading import read_records, shortened
+from data_prep.records import Item, read_item
 from data_prep.schema import SCHEMA, RowError, is_blank, make_row
-from data_prep.shapes import Item, read_item
-from data_prep.singles import shortened
 from repo_verl.safe_text import shown
 
 GOOD = {"prompt": "p", "ground_truth": "1"}
 DEEP = "[" * 100_000 + "]" * 100_000
-
-
-def prepare(output, *flags):
-    assert cli.main([*map(str, flags), "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def refused(capsys, output, *flags):
-    assert cli.main([*map(str, flags), "--output", str(output), "--quiet"]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
-
-
-def jsonl(path, *records):
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
-    return path
 
 
 def bench(folder, name, *splits):
@@ -97,7 +80,7 @@ def test_text_with_nothing_to_see_is_empty(blank):
 
 def test_an_answer_that_is_an_empty_formula_is_counted():
     with pytest.raises(RowError) as caught:
-        olympiadbench.to_row({"question": "q", "final_answer": ["$ $"]}, 0, "test", "none")
+        olympiadbench.SET.to_row({"question": "q", "final_answer": ["$ $"]}, 0, "test", "none")
     assert caught.value.reason == "answer empty"
 
 
@@ -137,7 +120,7 @@ def test_extra_info_that_is_no_mapping_is_counted(tmp_path):
 
 
 def test_a_gsm8k_answer_with_a_unit_names_the_field():
-    with pytest.raises(RowError, match="field 'answer' ends in '72 apples', want '#### ' and a number alone"):
+    with pytest.raises(RowError, match="field 'answer' ends in '72 apples', want '#### ' and only a number"):
         gsm8k.read({"question": "q", "answer": "so\n#### 72 apples"})
     with pytest.raises(RowError, match="field 'reward_model.ground_truth' ends in"):
         gsm8k.read({"prompt": "q", "reward_model": {"ground_truth": "72 apples"}})

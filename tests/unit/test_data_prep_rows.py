@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep import amc23, arithmetic, deepmath, gsm8k, math_train, minerva, olympiadbench
+from data_prep import amc23, arithmetic, deepmath, gsm8k, math_sets, minerva, olympiadbench
 from data_prep.schema import RowError, make_row, validate_row
 
 EXTRA = {"split": "train", "index": 0, "id": "", "tolerance": None, "unit": ""}
@@ -15,7 +15,7 @@ def row(**changes):
 
 
 def test_deepmath_row_of_rolls_sample():
-    assert deepmath.to_row(ROLL, 3, "train", "none") == {
+    assert deepmath.SET.to_row(ROLL, 3, "train", "none") == {
         "data_source": "deepmath",
         "prompt": [{"role": "user", "content": "Is 2 even?"}],
         "ability": "math",
@@ -26,7 +26,7 @@ def test_deepmath_row_of_rolls_sample():
 
 def test_deepmath_row_of_the_hubs_shape_is_the_same():
     hub = {"question": "Is 2 even?", "final_answer": "Yes", "r1_solution_1": "hm", "difficulty": 1.0, "id": 1}
-    assert deepmath.to_row(hub, 3, "train", "none") == deepmath.to_row(ROLL, 3, "train", "none")
+    assert deepmath.SET.to_row(hub, 3, "train", "none") == deepmath.SET.to_row(ROLL, 3, "train", "none")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_deepmath_row_of_the_hubs_shape_is_the_same():
 )
 def test_records_that_cannot_be_rows_say_which_field(record, reason):
     with pytest.raises(RowError) as caught:
-        deepmath.to_row(record, 0, "train", "none")
+        deepmath.SET.to_row(record, 0, "train", "none")
     assert caught.value.reason == reason
 
 
@@ -113,13 +113,13 @@ def test_amc_answers_lose_their_decimal_zero(answer, gold):
 
 def test_math_takes_the_last_box_only_where_there_is_no_answer_field():
     solution = "\\boxed{1}, no: \\boxed{2}"
-    assert math_train.read({"problem": "p", "solution": solution}).answer == "2"
+    assert math_sets.read({"problem": "p", "solution": solution}).answer == "2"
     assert minerva.SET.read({"problem": "p", "solution": solution, "answer": "3"}).answer == "3"
     with pytest.raises(RowError) as caught:
-        math_train.read({"problem": "p", "solution": solution, "answer": ""})
+        math_sets.read({"problem": "p", "solution": solution, "answer": ""})
     assert caught.value.reason == "answer empty"
     with pytest.raises(RowError, match="answer or final_answer or ground_truth or solution is missing"):
-        math_train.read({"problem": "p"})
+        math_sets.read({"problem": "p"})
 
 
 OLYMPIAD = {"id": 2592, "question": "How much?", "solution": ["It is 4.2."], "final_answer": ["4.2"], "unit": "%"}
@@ -141,10 +141,10 @@ def test_olympiadbench_gold_loses_the_dollars_around_the_whole(answer, gold):
 
 
 def test_olympiadbench_row_has_the_question_the_tolerance_and_the_unit():
-    made = olympiadbench.to_row({**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
+    made = olympiadbench.SET.to_row({**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
     assert made["prompt"] == [{"role": "user", "content": "How much?"}]
     assert made["extra_info"] == {"split": "test", "index": 5, "id": "2592", "tolerance": 0.1, "unit": "%"}
-    none = olympiadbench.to_row({**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
+    none = olympiadbench.SET.to_row({**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
     assert (none["tolerance"], none["unit"]) == (None, "")
 
 
@@ -241,4 +241,4 @@ def test_settings_that_make_no_problems_are_refused(settings):
 
 def test_a_wrong_answer_is_no_row():
     with pytest.raises(RowError, match="'answer' is '4', want 3"):
-        arithmetic.to_row({"problem": "1+2=?", "answer": "4"}, 0, "train", "none")
+        arithmetic.SET.to_row({"problem": "1+2=?", "answer": "4"}, 0, "train", "none")

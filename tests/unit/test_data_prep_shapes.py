@@ -4,10 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.instructions import bare
-from data_prep.matching import exact_form, loose_form, read_benchmarks
+from data_prep.filters import exact_form, loose_form, read_benchmarks
+from data_prep.prompts import bare
+from data_prep.records import Item, answer_text, read_item
 from data_prep.schema import SCHEMA, TEMPLATES, RowError, make_row
-from data_prep.shapes import Item, answer_text, read_item
 
 QWQ = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 SKYWORK = " Let's think step by step and output the final answer within \\boxed{}."

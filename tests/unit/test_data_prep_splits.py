@@ -1,35 +1,16 @@
 """Of which split a source is; what is not written over; the account of two runs in one folder."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preparing import jsonl, prepare, refused
 
-from data_prep import cli
 from data_prep.schema import SCHEMA, make_row
-from data_prep.splits import split_in_name
+from data_prep.sources import split_in_name
 
 GSM8K = {"question": "1+1?", "answer": "#### 2"}
-
-
-def prepare(output, *flags):
-    assert cli.main([*flags, "--output", str(output), "--quiet"]) == 0
-    return json.loads((output / f"{flags[0]}.json").read_text())
-
-
-def refused(capsys, output, *flags):
-    assert cli.main([*map(str, flags), "--output", str(output), "--quiet"]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
-
-
-def jsonl(path, *records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records or [GSM8K]))
-    return path
 
 
 def verl(path, *splits):
@@ -52,13 +33,16 @@ def test_the_split_in_a_name(name, split):
 
 @pytest.mark.parametrize(("name", "split"), [("a__train", "train"), ("a-test", "test"), ("gsm8k", "test")])
 def test_gsm8ks_split_is_what_the_name_says(tmp_path, name, split):
-    jsonl(tmp_path / f"{name}.jsonl")
+    jsonl(tmp_path / f"{name}.jsonl", GSM8K)
     account = prepare(tmp_path / "out", "gsm8k", "--input", str(tmp_path / f"{name}.jsonl"))
     assert list(account["files"]) == [f"gsm8k_{split}.parquet"]
 
 
 def test_a_name_of_the_other_split_is_refused(tmp_path, capsys):
-    train, test = jsonl(tmp_path / "a_train.jsonl"), jsonl(tmp_path / "a_test.jsonl", {"problem": "p", "answer": "1"})
+    train, test = (
+        jsonl(tmp_path / "a_train.jsonl", GSM8K),
+        jsonl(tmp_path / "a_test.jsonl", {"problem": "p", "answer": "1"}),
+    )
     message = refused(capsys, tmp_path / "out", "gsm8k", "--split", "test", "--input", train)
     assert "a_train.jsonl: the name says train, but the file is to be prepared as test; pass --split train" in message
     assert "a_test.jsonl: the name says test" in refused(capsys, tmp_path / "out", "math", "--input", test)
@@ -93,12 +77,12 @@ def test_sources_are_not_written_over(tmp_path, capsys, link):
 
 def test_benchmark_files_are_not_written_over(tmp_path, capsys):
     verl(tmp_path / "gsm8k_test.parquet", "test")
-    flags = ["gsm8k", "--input", jsonl(tmp_path / "x/test.jsonl"), "--decontaminate", tmp_path]
+    flags = ["gsm8k", "--input", jsonl(tmp_path / "x/test.jsonl", GSM8K), "--decontaminate", tmp_path]
     assert "gsm8k_test.parquet: is read, and would be" in refused(capsys, tmp_path, *flags)
 
 
 def test_a_second_split_joins_the_account(tmp_path, capsys):
-    train, test = jsonl(tmp_path / "train.jsonl"), jsonl(tmp_path / "test.jsonl", GSM8K, {"question": "q"})
+    train, test = jsonl(tmp_path / "train.jsonl", GSM8K), jsonl(tmp_path / "test.jsonl", GSM8K, {"question": "q"})
     out = tmp_path / "out"
     first = prepare(out, "gsm8k", "--input", str(train), "--template", "boxed")
     assert "earlier" not in first
@@ -119,7 +103,7 @@ def test_a_second_split_joins_the_account(tmp_path, capsys):
 
 
 def test_an_account_that_is_none_is_replaced(tmp_path):
-    source = jsonl(tmp_path / "train.jsonl")
+    source = jsonl(tmp_path / "train.jsonl", GSM8K)
     for text in ("{", "[]", '{"set": "gsm8k", "files": 5}', '{"set": "math"}'):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out/gsm8k.json").write_text(text)

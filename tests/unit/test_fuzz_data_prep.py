@@ -9,7 +9,7 @@ import pytest
 from fuzz_tables import mutate_parquet
 from fuzzing import MARKER, fuzz, is_ours, mutate_bytes, mutate_json, mutate_lines, mutate_tree, portion, to_file
 
-from data_prep import cli, content, files, inputs, jobs, matching, reading
+from data_prep import account, cli, files, filters, jobs, reading, sources
 from data_prep.schema import RowError, validate_row
 
 RECORDS = [
@@ -75,7 +75,7 @@ def test_records_become_rows():
 
 def test_benchmarks_to_compare_with(tmp_path):
     def read(path):
-        matching.read_benchmarks(path.parent).matches("What is 2?")
+        filters.read_benchmarks(path.parent).matches("What is 2?")
 
     reader = to_file(tmp_path / "a_test.parquet", read)
     both(fuzz("benchmarks", 1500, lambda rng: mutate_parquet(CHATS, rng), reader, naming(str(tmp_path))))
@@ -99,13 +99,13 @@ def test_accounts_of_earlier_runs(tmp_path):
     }  # fmt: skip
 
     def read(path):
-        made = content.merged({**new, "flags": {}, "versions": {}, "decontaminate": None}, path)
+        made = account.merged({**new, "flags": {}, "versions": {}, "decontaminate": None}, path)
         assert made["files"].keys() <= {"gsm8k_train.parquet", "gsm8k_test.parquet"}, made
         with files.Staging(tmp_path) as staging:
             staging.write_json(made, "gsm8k.json")
         if len(made["files"]) < 2:
             raise LookupError
-        assert inputs._is_note(path) in (True, False)
+        assert sources._is_note(path) in (True, False)
 
     reader = to_file(tmp_path / "gsm8k.json", read)
     make = lambda rng: mutate_json(old, rng)  # noqa: E731
@@ -164,7 +164,7 @@ def test_names_of_shards(tmp_path):
         (tmp_path / "in").mkdir()
         for name in names:
             (tmp_path / "in" / name).write_bytes(b"{}")
-        for path in inputs.source_files(tmp_path / "in", jobs.SETS["deepmath"], "train"):
+        for path in sources.source_files(tmp_path / "in", jobs.SETS["deepmath"], "train"):
             assert path.parent == tmp_path / "in"
 
     both(fuzz("shards", 1000, make, read, naming(str(tmp_path))))

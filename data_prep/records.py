@@ -1,20 +1,17 @@
-r"""Reading one record in any of the shapes that math data sets are published in.
+r"""Data sets, and what one record of them says, in any of the shapes that math data sets are published in.
 
 A record holds a problem (text, or a chat as in verl's and Open-Reasoner-Zero's files) and a gold answer (text, a
 number, a list of one, such a list as JSON text, or the last ``\boxed{}`` of a worked solution).
 """
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.chats import parsed_chat, user_message
-from data_prep.instructions import bare
-from data_prep.schema import RowError, is_blank, says_none
+from data_prep.prompts import bare, parsed_chat, user_message
+from data_prep.schema import Row, RowError, is_blank, make_row, says_none
 from repo_verl.rewards.extract import extract_boxed
 from repo_verl.safe_text import shown
 
@@ -43,6 +40,45 @@ class Item:
     unit: str = ""
     instruction_removed: bool = False
 
+    def to_row(self, data_source: str, index: int, split: str, template: str) -> Row:
+        """The record as verl's row; see :func:`data_prep.schema.make_row`."""
+        return make_row(
+            data_source, self.problem, self.answer, split, index, template, self.id, self.tolerance, self.unit
+        )
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: a name, a place on the hub, and a way to read one record.
+
+    Attributes:
+        name: on the command line, in file names, and every row's ``data_source``.
+        read: what a record says; pure, raises :class:`data_prep.schema.RowError`.
+        default_split: the split of a local file if none is said.
+        hub_name: ``owner/set`` on the hub, "" if it is not there.
+        hub_config: the hub set's configuration; None for its only one.
+        hub_splits: our split to the hub's.
+        both_splits: whether both splits are read from the hub if none is said, and the name of a local file may say
+            which one it is; else only the default split is.
+        test_rows: records of the paper's test set; None if it is none.
+    """
+
+    name: str
+    read: Callable[[Mapping[str, Any]], Item]
+    default_split: str
+    hub_name: str = ""
+    hub_config: str | None = None
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
+    both_splits: bool = False
+    test_rows: int | None = None
+
+    def to_row(self, record: Mapping[str, Any], index: int, split: str, template: str) -> Row:
+        """Record number ``index`` of a source as verl's row.
+
+        Raises: RowError if the record cannot be a row, with a short reason that is counted.
+        """
+        return self.read(record).to_row(self.name, index, split, template)
+
 
 def read_item(
     record: Mapping[str, Any],
@@ -61,7 +97,10 @@ def read_item(
     Raises: RowError if the problem or the answer is missing, empty or of another type.
     """
     if is_verl(record):
-        return _verl_item(record)
+        problem, removed = _problem(record, "prompt")
+        answer = answer_text(record["reward_model"].get("ground_truth"), "reward_model.ground_truth")
+        extra = extra_info(record)
+        return Item(problem, answer, _id(extra), tolerance_of(extra, "tolerance"), unit_of(extra), removed)
     problem, removed = _problem(record, present(record, problem_fields))
     if solution_field is None or any(field in record for field in answer_fields):
         field = present(record, answer_fields)
@@ -72,29 +111,12 @@ def read_item(
 
 
 def is_verl(record: Mapping[str, Any]) -> bool:
-    """Whether a record has verl's fields.
-
-    Args:
-        record: a record of the source.
-    """
+    """Whether a record has verl's fields."""
     return "prompt" in record and isinstance(record.get("reward_model"), Mapping)
 
 
-def _verl_item(record: Mapping[str, Any]) -> Item:
-    problem, removed = _problem(record, "prompt")
-    answer = answer_text(record["reward_model"].get("ground_truth"), "reward_model.ground_truth")
-    extra = extra_info(record)
-    return Item(problem, answer, _id(extra), tolerance_of(extra, "tolerance"), unit_of(extra), removed)
-
-
 def extra_info(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The ``extra_info`` of one of verl's records; empty if it is missing or null.
-
-    Args:
-        record: a record of the source.
-
-    Raises: RowError if it is no mapping.
-    """
+    """The ``extra_info`` of one of verl's records, empty if it is missing or null; RowError if it is no mapping."""
     extra = record.get("extra_info")
     if extra is not None and not isinstance(extra, Mapping):
         raise RowError("extra_info no mapping", f"field 'extra_info' is {shown(extra)}, want a mapping or null")
@@ -102,30 +124,18 @@ def extra_info(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def answer_field(record: Mapping[str, Any]) -> str:
-    """The name of the field that :func:`read_item` takes the answer from, for messages.
-
-    Args:
-        record: a record that has one.
-    """
-    if is_verl(record):
-        return "reward_model.ground_truth"
-    return present(record, ANSWER_FIELDS)
+    """The name of the field that :func:`read_item` takes the answer from, for messages."""
+    return "reward_model.ground_truth" if is_verl(record) else present(record, ANSWER_FIELDS)
 
 
 def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """The first of some fields that a record has.
-
-    Args:
-        record: a record of the source.
-        fields: names, the preferred one first.
-
-    Raises: RowError naming the fields, and those that are there instead.
-    """
-    for field in fields:
-        if field in record:
-            return field
-    names = " or ".join(fields)
-    raise RowError(f"{names} missing", f"field {names} is missing (there are: {_listed(record)})")
+    """The first of some fields that a record has; RowError naming those that are there instead if it has none."""
+    found = next((name for name in fields if name in record), None)
+    if found is not None:
+        return found
+    names, there = " or ".join(fields), ", ".join([str(name)[:40] for name in record][:20])
+    more = ", ..." if len(record) > 20 else ""
+    raise RowError(f"{names} missing", f"field {names} is missing (there are: {there}{more})")
 
 
 def answer_text(value: Any, field: str) -> str:
@@ -144,7 +154,7 @@ def answer_text(value: Any, field: str) -> str:
     value = _parsed_texts(value)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or value == [] or (isinstance(value, str) and is_blank(value)):
+    if _is_empty(value):
         raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want an answer")
     if isinstance(value, str):
         return some_answer(value.strip(), field)
@@ -154,36 +164,14 @@ def answer_text(value: Any, field: str) -> str:
 
 
 def some_answer(text: str, field: str) -> str:
-    """An answer, unchanged.
-
-    Args:
-        text: the answer.
-        field: where it was found, for messages.
-
-    Raises: RowError if it says that there is none, as ``N/A`` does.
-    """
+    """An answer, unchanged; RowError if it says that there is none, as ``N/A`` does."""
     if says_none(text):
         raise RowError(f"{field} says that there is none", f"field {field!r} is {shown(text)}, want an answer")
     return text
 
 
-def _parsed_texts(value: Any) -> Any:
-    """The list of texts that a text spells as JSON, as Skywork-OR1's gold answers do; anything else unchanged."""
-    if not (isinstance(value, str) and value.lstrip().startswith("[")):
-        return value
-    try:
-        texts = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return texts if all(isinstance(text, str) for text in texts) else value
-
-
 def boxed(record: Mapping[str, Any], field: str) -> str:
     r"""The last ``\boxed{}`` of a worked solution.
-
-    Args:
-        record: a record of the source.
-        field: the solution's name.
 
     Raises: RowError if the solution is missing or empty or its last box is missing, open, empty or says
         that there is no answer.
@@ -196,11 +184,7 @@ def boxed(record: Mapping[str, Any], field: str) -> str:
 
 
 def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
-    """How far a numeric answer may be off; None if the field is missing, null or blank.
-
-    Args:
-        record: a record of the source.
-        field: a number, or text that is one (``1e-1``).
+    """How far a numeric answer may be off: a number, or text that is one; None if it is missing, null or blank.
 
     Raises: RowError if it is no number above 0.
     """
@@ -217,33 +201,39 @@ def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
 
 
 def unit_of(record: Mapping[str, Any]) -> str:
-    """The field ``unit`` as text, "" if it is missing or null.
-
-    Args:
-        record: a record of the source.
-    """
+    """The field ``unit`` as text, "" if it is missing or null."""
     value = record.get("unit")
     return "" if value is None else str(value).strip()
+
+
+def _parsed_texts(value: Any) -> Any:
+    """The list of texts that a text spells as JSON, as Skywork-OR1's gold answers do; anything else unchanged."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return value
+    try:
+        texts = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return texts if all(isinstance(text, str) for text in texts) else value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and is_blank(value))
 
 
 def _problem(record: Mapping[str, Any], field: str) -> tuple[str, bool]:
     value, removed = parsed_chat(record[field]), False
     if isinstance(value, list) and value:
         value, removed = user_message(value, field)
-    if value is None or value == [] or (isinstance(value, str) and is_blank(value)):
+    if _is_empty(value):
         raise RowError(f"{field} empty", f"field {field!r} is {shown(value)}, want a problem")
     if not isinstance(value, str):
         raise RowError(f"{field} no text", f"field {field!r} is {shown(value)}, want text or a chat")
     problem, shortened = bare(value)
     if is_blank(problem):
-        raise RowError(f"{field} empty", f"field {field!r} holds an instruction alone, want a problem")
+        raise RowError(f"{field} empty", f"field {field!r} holds only an instruction, want a problem")
     return problem, removed or shortened
 
 
 def _id(record: Mapping[str, Any]) -> str:
     return next((str(record[field]) for field in ID_FIELDS if record.get(field) not in (None, "")), "")
-
-
-def _listed(record: Mapping[str, Any]) -> str:
-    names = [str(name)[:40] for name in record]
-    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")

@@ -1,19 +1,45 @@
-"""Which local files an ``--input`` stands for."""
-
-from __future__ import annotations
+"""Which local files an ``--input`` stands for, and whether they are of the split that they are prepared as."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from data_prep.dataset import DataSet
 from data_prep.reading import SUFFIXES, kind, unzipped
-from data_prep.splits import split_in_name
+from data_prep.records import DataSet
 from repo_verl.safe_text import printable
 
+_SPLIT = re.compile(r"(?<![a-z])(train|test)(?![a-z])")
 _SHARD = re.compile(r"(\w+)-(\d+)-of-(\d+)(?:\.\w+)+")
 _ACCOUNT_START = b'{\n  "set": "'
 _HUB_NOTES = ("dataset_info.json", "dataset_infos.json", "state.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one file come from.
+
+    Attributes:
+        data_set: what the records are.
+        split: of the file: ``train``, ``test`` or ``warmup``.
+        records: in their order.
+        label: file, folder or hub name, for messages.
+        facts: what the account says about it; may be completed while the records are read.
+        paths: the local files that are read.
+    """
+
+    data_set: DataSet
+    split: str
+    records: Iterable[Mapping[str, Any]]
+    label: str
+    facts: dict[str, Any]
+    paths: tuple[Path, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name of the file that is made of it."""
+        return f"{self.data_set.name}_{self.split}.parquet"
 
 
 def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
@@ -42,10 +68,9 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
         if len(named or found) == 1:
             return named or found
         if every:
-            names = _names(every)
             raise ValueError(
-                f"{folder}: its files ({names}) are not one file or the hub's shards of the split {shards}; pass the "
-                f"file with --input, or name it {data_set.name}_{split} (then {', '.join(SUFFIXES)})"
+                f"{folder}: its files ({_names(every)}) are not one file or the hub's shards of the split {shards}; "
+                f"pass the file with --input, or name it {data_set.name}_{split} (then {', '.join(SUFFIXES)})"
             )
     raise ValueError(
         f"{path}: the folder has no {', '.join(SUFFIXES)} file of the split {shards}; pass the file with --input"
@@ -80,13 +105,49 @@ def benchmark_files(inputs: Sequence[str], sets: Mapping[str, DataSet]) -> dict[
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The data files of a folder, in order of their names; accounts of this package and hidden files are none.
-
-    Args:
-        folder: need not be there.
-    """
+    """The data files of a folder, if it is there, by name; accounts of this package and hidden files are none."""
     files = (file for file in folder.glob("*") if kind(file) and not file.name.startswith("."))
     return sorted(file for file in files if file.is_file() and not _is_note(file))
+
+
+def split_in_name(path: Path) -> str | None:
+    """The one split, train or test, that a file's name has as a word; None if it has neither or both.
+
+    Example:
+        >>> split_in_name(Path("gsm8k__train.jsonl")), split_in_name(Path("train-test.json"))
+        ('train', None)
+    """
+    words = set(_SPLIT.findall(path.stem.lower()))
+    return words.pop() if len(words) == 1 else None
+
+
+def check_names(paths: Iterable[Path], split: str, hub_split: str, remedy: str) -> None:
+    """Refuses files whose names say another split than the one they are prepared as, or than the hub's name of it.
+
+    AIME 2024's test problems are the hub's ``train``. In ``remedy``, ``{split}`` is where the name's split goes.
+    """
+    for path in paths:
+        said = split_in_name(path)
+        if said not in (None, split, hub_split):
+            raise ValueError(
+                f"{path}: the name says {said}, but the file is to be prepared as {split}; {remedy.format(split=said)}"
+            )
+
+
+def checked(records: Iterable[Mapping[str, Any]], split: str, label: str, remedy: str) -> Iterator[Mapping[str, Any]]:
+    """The records, as long as none says that it is of the other split; splits besides train and test say nothing.
+
+    Raises: ValueError naming source, row and field of the first that does, with the remedy of :func:`check_names`.
+    """
+    for number, record in enumerate(records):
+        extra = record.get("extra_info")
+        said = extra.get("split") if isinstance(extra, Mapping) else None
+        if said in ("train", "test") and said != split:
+            raise ValueError(
+                f"{label}: row {number}: field 'extra_info.split' is {said!r}, but the file is to be prepared as "
+                f"{split}; {remedy.format(split=said)}"
+            )
+        yield record
 
 
 def _find(data_set: DataSet, name: str, folders: Sequence[Path]) -> Path:
@@ -143,9 +204,7 @@ def _is_training(file: Path, data_set: DataSet) -> bool:
 
 
 def _is_note(file: Path) -> bool:
-    if file.suffix != ".json":
-        return False
-    if file.name in _HUB_NOTES:
-        return True
+    if file.suffix != ".json" or file.name in _HUB_NOTES:
+        return file.suffix == ".json"
     with file.open("rb") as stream:
         return stream.read(len(_ACCOUNT_START)) == _ACCOUNT_START

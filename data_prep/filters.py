@@ -1,0 +1,186 @@
+r"""From records to the rows that are kept: conversion, filters, repeats and benchmark problems.
+
+Repeats inside a set are compared with their blanks made equal and nothing else: the loose form takes
+"Compute $\sin 225^\circ$." and "Compute $\tan 225^\circ$." for one problem (of the 19 loose repeats in DeepMath's
+sample, 4 are exact). Against benchmarks the loose form is right, where dropping one problem too many costs less than
+training on a test problem.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.account import Account
+from data_prep.reading import read_records, sha256
+from data_prep.records import extra_info, read_item
+from data_prep.schema import Row, RowError
+from data_prep.sources import Source
+from repo_verl import rewards
+from repo_verl.rewards.extract import truth_word
+
+MIN_LOOSE = 8
+"""Shorter loose forms say too little ("find" is all that is left of some problems)."""
+
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which rows are kept; the defaults keep all.
+
+    Attributes:
+        answers: ``yes-no`` for gold answers that are Yes, No, True or False, in any case.
+        max_prompt_chars: longest prompt, template included, in characters.
+        max_prompt_tokens: longest prompt in tokens of the model's chat template.
+        count_tokens: a row's prompt in tokens; needed with ``max_prompt_tokens``.
+        verifiable: only rows whose gold answer the grader can read.
+        deduplicate: only the first of rows with the same problem.
+        benchmarks: rows that repeat one of these problems are dropped.
+        strict: a record that cannot be a row is an error.
+    """
+
+    answers: str | None = None
+    max_prompt_chars: int | None = None
+    max_prompt_tokens: int | None = None
+    count_tokens: Callable[[Row], int] | None = None
+    verifiable: bool = False
+    deduplicate: bool = False
+    benchmarks: Benchmarks | None = None
+    strict: bool = False
+
+    def refusal(self, row: Row) -> str | None:
+        """Why a row is dropped whatever the others are, in words that are counted; None if it is kept."""
+        gold = row["reward_model"]["ground_truth"]
+        if self.answers == "yes-no" and truth_word(gold) is None:
+            return "answer is not yes, no, true or false"
+        length = sum(len(message["content"]) for message in row["prompt"])
+        if self.max_prompt_chars is not None and length > self.max_prompt_chars:
+            return f"prompt longer than {self.max_prompt_chars} characters"
+        if self.max_prompt_tokens is not None and self.count_tokens is not None:
+            if self.count_tokens(row) > self.max_prompt_tokens:
+                return f"prompt longer than {self.max_prompt_tokens} tokens"
+        if self.verifiable and not rewards.gold_is_verifiable(gold):
+            return "the grader cannot read the gold answer"
+        return None
+
+
+def convert(
+    records: Iterable[Mapping[str, Any]], source: Source, template: str, filters: Filters, account: Account
+) -> Iterator[Row]:
+    """The rows of all records that convert and pass the filters, in order; ``account`` is complete after the last.
+
+    Raises: ValueError naming source, record and field if no row is left, or at the first bad record if the filters
+        are strict.
+    """
+    seen: set[bytes] = set()
+    for index, record in enumerate(records):
+        account.records_in += 1
+        try:
+            item = source.data_set.read(record)
+            row = item.to_row(source.data_set.name, index, source.split, template)
+        except RowError as error:
+            if filters.strict:
+                raise ValueError(
+                    f"{source.label}: row {index}: {error} (--strict stops at the first such row)"
+                ) from error
+            account.drop(error.reason, index, str(error))
+            continue
+        account.instruction_removed += item.instruction_removed
+        reason = filters.refusal(row) or _repeats(item.problem, index, filters, seen, account)
+        if reason is not None:
+            account.drop(reason, index)
+            continue
+        account.kept.append(index)
+        if "\\boxed" not in row["prompt"][0]["content"]:
+            account.without_box.append(index)
+        yield row
+    if not account.kept:
+        raise ValueError(account.nothing_left(source.label))
+
+
+def _repeats(problem: str, index: int, filters: Filters, seen: set[bytes], account: Account) -> str | None:
+    if filters.deduplicate:
+        form = hashlib.blake2b(exact_form(problem).encode(), digest_size=16).digest()  # 100 MB for a million problems
+        if form in seen:
+            return "repeats an earlier problem"
+        seen.add(form)
+    matches = filters.benchmarks.matches(problem) if filters.benchmarks else []
+    account.matches.extend({"record": index, **match} for match in matches)
+    return "matches a benchmark problem" if matches else None
+
+
+def exact_form(problem: str) -> str:
+    """The problem with every run of blanks made one space, none at its ends."""
+    return " ".join(problem.split())
+
+
+def loose_form(problem: str) -> str:
+    r"""Letters and digits of any script only, their case and width aside, after deleting TeX commands; the exact form
+    if that leaves fewer than 8.
+
+    Example:
+        >>> loose_form(r"What is $\frac{1}{2}$ of 10?"), loose_form(r"Find $\sec 120^\circ.$")
+        ('whatis12of10', 'Find $\\sec 120^\\circ.$')
+    """
+    folded = unicodedata.normalize("NFKC", _COMMAND.sub("", problem)).casefold()
+    loose = "".join(filter(str.isalnum, folded))
+    return loose if len(loose) >= MIN_LOOSE else exact_form(problem)
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """The problems of a folder of verl parquet files.
+
+    Attributes:
+        problems: loose form to the rows that have it, each by ``data_source`` and ``index``.
+        files: by file name its SHA-256, and how many rows count and how many do not.
+    """
+
+    problems: dict[str, list[dict[str, Any]]]
+    files: dict[str, dict[str, Any]]
+
+    def matches(self, problem: str) -> list[dict[str, Any]]:
+        """The benchmark rows that a bare problem repeats."""
+        return self.problems.get(loose_form(problem), [])
+
+
+def read_benchmarks(folder: Path) -> Benchmarks:
+    """The problems of a folder that ``python -m data_prep benchmarks`` wrote; rows of the split train or warmup do not
+    count.
+
+    Raises: ValueError naming the folder if it has no parquet file, a file without a row that counts, or file and row
+        of one that is not verl's.
+    """
+    problems: dict[str, list[dict[str, Any]]] = {}
+    files = {}
+    for path in sorted(folder.glob("*.parquet")):
+        used = skipped = 0
+        for number, record in enumerate(read_records([path])):
+            try:
+                extra = extra_info(record)
+                if extra.get("split") in ("train", "warmup"):
+                    skipped += 1
+                    continue
+                item = read_item(record, ("prompt",), ("reward_model",))
+            except RowError as error:
+                raise ValueError(f"{path}: row {number}: {error}; want verl's columns") from error
+            place = {"data_source": record.get("data_source", path.stem), "index": extra.get("index", number)}
+            problems.setdefault(loose_form(item.problem), []).append(place)
+            used += 1
+        if not used:
+            raise ValueError(
+                f"{path}: no benchmark rows ({skipped} of the split train or warmup); take it out of the folder of "
+                "--decontaminate, or prepare it as test"
+            )
+        files[path.name] = {"sha256": sha256(path), "rows_used": used, "rows_skipped": skipped}
+    if not files:
+        raise ValueError(
+            f"{folder}: no benchmark files (*.parquet); make them with `python -m data_prep benchmarks --output DIR`"
+        )
+    return Benchmarks(problems, files)
