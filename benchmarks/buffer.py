@@ -21,7 +21,7 @@ import numpy as np
 from common import write_result
 
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.blob import from_bfloat16, to_bfloat16
+from repo_verl.replay.record import from_bfloat16, to_bfloat16
 
 SIZES, TOKENS, VISIT, PROMPT_TOKENS = (10_000, 100_000, 1_000_000), 256, 8, 32
 CALLS, BATCH, REPEATS = 3000, 128, 5

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from common import write_result
 
-from repo_verl.evaluate.problems import read_benchmarks
+from repo_verl.evaluate.benchmarks import read_benchmarks
 
 SAMPLES = 8
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repo_verl.rewards.compare import judgeable_without_engine
 from repo_verl.rewards.normalize import clean
-from repo_verl.rewards.units import split_unit
+from repo_verl.rewards.quantities import split_unit
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QWEN = "QwenLM__Qwen2.5-Math__test.jsonl"

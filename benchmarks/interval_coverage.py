@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from common import write_result
 
-from repo_verl.evaluate.compare import Difference, macro_difference
+from repo_verl.evaluate.differences import Difference, macro_difference
 from repo_verl.evaluate.stats import macro_interval, resampled_means, with_edges
 
 SIMULATIONS, DRAWS = 2_000, 2_000

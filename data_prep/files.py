@@ -39,7 +39,7 @@ def tables(rows: Iterable[Row], file: str) -> Iterator[pa.Table]:
 def write_parquet(parts: Iterable[pa.Table], path: Path) -> None:
     """Writes tables as one parquet file, each a row group; the same tables give the same bytes.
 
-    Not with ``datasets.Dataset.to_parquet``, which adds notes of its own to the file and takes no other compression.
+    Not with ``datasets.Dataset.to_parquet``, which adds its own metadata and chooses the compression itself.
     """
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for part in parts:

@@ -8,15 +8,17 @@ training on a test problem.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.account import Account
+from data_prep.hub import prompt_counter
 from data_prep.reading import read_records, sha256
 from data_prep.records import extra_info, read_item
 from data_prep.schema import Row, RowError
@@ -30,49 +32,31 @@ MIN_LOOSE = 8
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
-@dataclass(frozen=True)
 class Filters:
-    """Which rows are kept; the defaults keep all.
+    """Which rows are kept: what the flags of the command line say."""
 
-    Attributes:
-        answers: ``yes-no`` for gold answers that are Yes, No, True or False, in any case.
-        max_prompt_chars: longest prompt, template included, in characters.
-        max_prompt_tokens: longest prompt in tokens of the model's chat template.
-        count_tokens: a row's prompt in tokens; needed with ``max_prompt_tokens``.
-        verifiable: only rows whose gold answer the grader can read.
-        deduplicate: only the first of rows with the same problem.
-        benchmarks: rows that repeat one of these problems are dropped.
-        strict: a record that cannot be a row is an error.
-    """
-
-    answers: str | None = None
-    max_prompt_chars: int | None = None
-    max_prompt_tokens: int | None = None
-    count_tokens: Callable[[Row], int] | None = None
-    verifiable: bool = False
-    deduplicate: bool = False
-    benchmarks: Benchmarks | None = None
-    strict: bool = False
+    def __init__(self, flags: argparse.Namespace) -> None:
+        """Loads the tokenizer and reads the benchmarks that the flags name."""
+        self.flags = flags
+        self.count_tokens = prompt_counter(flags.tokenizer) if flags.tokenizer else None
+        self.benchmarks = read_benchmarks(flags.decontaminate) if flags.decontaminate else None
 
     def refusal(self, row: Row) -> str | None:
         """Why a row is dropped whatever the others are, in words that are counted; None if it is kept."""
-        gold = row["reward_model"]["ground_truth"]
-        if self.answers == "yes-no" and truth_word(gold) is None:
+        flags, gold = self.flags, row["reward_model"]["ground_truth"]
+        if flags.answers == "yes-no" and truth_word(gold) is None:
             return "answer is not yes, no, true or false"
         length = sum(len(message["content"]) for message in row["prompt"])
-        if self.max_prompt_chars is not None and length > self.max_prompt_chars:
-            return f"prompt longer than {self.max_prompt_chars} characters"
-        if self.max_prompt_tokens is not None and self.count_tokens is not None:
-            if self.count_tokens(row) > self.max_prompt_tokens:
-                return f"prompt longer than {self.max_prompt_tokens} tokens"
-        if self.verifiable and not rewards.gold_is_verifiable(gold):
+        if flags.max_prompt_chars is not None and length > flags.max_prompt_chars:
+            return f"prompt longer than {flags.max_prompt_chars} characters"
+        if self.count_tokens is not None and self.count_tokens(row) > flags.max_prompt_tokens:
+            return f"prompt longer than {flags.max_prompt_tokens} tokens"
+        if flags.filter_unverifiable and not rewards.gold_is_verifiable(gold):
             return "the grader cannot read the gold answer"
         return None
 
 
-def convert(
-    records: Iterable[Mapping[str, Any]], source: Source, template: str, filters: Filters, account: Account
-) -> Iterator[Row]:
+def convert(records: Iterable[Mapping[str, Any]], source: Source, filters: Filters, account: Account) -> Iterator[Row]:
     """The rows of all records that convert and pass the filters, in order; ``account`` is complete after the last.
 
     Raises: ValueError naming source, record and field if no row is left, or at the first bad record if the filters
@@ -83,9 +67,9 @@ def convert(
         account.records_in += 1
         try:
             item = source.data_set.read(record)
-            row = item.to_row(source.data_set.name, index, source.split, template)
+            row = item.to_row(source.data_set.name, index, source.split, filters.flags.template)
         except RowError as error:
-            if filters.strict:
+            if filters.flags.strict:
                 raise ValueError(
                     f"{source.label}: row {index}: {error} (--strict stops at the first such row)"
                 ) from error
@@ -105,7 +89,7 @@ def convert(
 
 
 def _repeats(problem: str, index: int, filters: Filters, seen: set[bytes], account: Account) -> str | None:
-    if filters.deduplicate:
+    if filters.flags.deduplicate:
         form = hashlib.blake2b(exact_form(problem).encode(), digest_size=16).digest()  # 100 MB for a million problems
         if form in seen:
             return "repeats an earlier problem"

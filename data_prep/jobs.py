@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from data_prep import aime, amc23, arithmetic, custom, deepmath, files, gsm8k, math_sets, minerva, olympiadbench
 from data_prep.account import Account, make_content, merged
-from data_prep.filters import Filters, convert, read_benchmarks
-from data_prep.hub import hub_records, prompt_counter
+from data_prep.filters import Filters, convert
+from data_prep.hub import hub_records
 from data_prep.reading import read_records, sha256
 from data_prep.records import DataSet
 from data_prep.sources import Source, benchmark_files, check_names, checked, source_files, split_in_name
@@ -42,16 +42,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     read = [path for source in sources for path in source.paths]
     read += sorted(arguments.decontaminate.glob("*.parquet")) if arguments.decontaminate else []
     _check_outputs(arguments.output, [*(source.file for source in sources), account_name], read)
-    filters = Filters(
-        answers=arguments.answers,
-        max_prompt_chars=arguments.max_prompt_chars,
-        max_prompt_tokens=arguments.max_prompt_tokens,
-        count_tokens=prompt_counter(arguments.tokenizer) if arguments.tokenizer else None,
-        verifiable=arguments.filter_unverifiable,
-        deduplicate=arguments.deduplicate,
-        benchmarks=read_benchmarks(arguments.decontaminate) if arguments.decontaminate else None,
-        strict=arguments.strict,
-    )
+    filters = Filters(arguments)
     with files.Staging(arguments.output) as staging:
         accounts = {source.file: _prepare(source, arguments, filters, staging) for source in sources}
         hashes = {name: sha256(staging.scratch(name)) for name in accounts}
@@ -65,7 +56,7 @@ def _prepare(source: Source, arguments: argparse.Namespace, filters: Filters, st
     account, name = Account(), source.data_set.name
     title = source.file.removesuffix(".parquet")
     progress = tqdm(source.records, desc=title, unit=" records", disable=arguments.quiet)
-    tables = files.tables(convert(progress, source, arguments.template, filters, account), source.file)
+    tables = files.tables(convert(progress, source, filters, account), source.file)
     if arguments.sample_size is not None:
         scratch = staging.scratch(f"{title}.arrow")
         tables = files.draw(tables, arguments.sample_size, arguments.seed, scratch, account, title)

@@ -181,13 +181,18 @@ def _json(path: Path) -> Iterator[Any]:
     with _opened(path) as stream:
         data = stream.read()
     try:
-        yield from _listed(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        try:
-            yield from _listed(data[: error.start].decode("utf-8-sig"))  # the rows before the one that is broken
-        except _BrokenError:
-            pass
-        raise _BrokenError(f"not UTF-8 ({error.reason}, byte {error.start + 1} of the file)") from error
+        text, undecoded = data.decode("utf-8-sig"), ""
+    except UnicodeDecodeError as error:  # the rows before it are read
+        text = data[: error.start].decode("utf-8-sig")
+        undecoded = f"not UTF-8 ({error.reason}, byte {error.start + 1} of the file)"
+    del data
+    try:
+        yield from _listed(text)
+    except _BrokenError:
+        if not undecoded:
+            raise
+    if undecoded:
+        raise _BrokenError(undecoded)
 
 
 def _listed(text: str) -> Iterator[Any]:

@@ -38,7 +38,7 @@ def block_advantages(
         raise ValueError(f"scores {tuple(scores.shape)} and block_ids {tuple(block_ids.shape)} must both be (B,).")
     if not bool(torch.isfinite(scores).all()):
         rows = torch.nonzero(~torch.isfinite(scores)).flatten().tolist()
-        raise ValueError(f"scores of rows {rows} are not finite: mend the reward function that returned them.")
+        raise ValueError(f"scores of rows {rows} are not finite: fix the reward function that returned them.")
     advantages = torch.zeros_like(scores)
     order = torch.argsort(block_ids, stable=True)
     sizes = torch.unique_consecutive(block_ids[order], return_counts=True)[1].tolist()

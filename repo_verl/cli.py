@@ -110,7 +110,7 @@ def make_report(runs: Sequence[Path], output: Path, seed: int | None, watch: flo
 
 
 def check() -> int:
-    """Print one line a finding; 1 if any is a problem."""
+    """Print one line per finding; 1 if any is a problem."""
     status = 0
     for good, subject, found in findings():
         print(f"{'ok     ' if good else 'PROBLEM'}  {subject:<22} {found}", flush=True)

@@ -39,7 +39,7 @@ class RepoConfig:
 
     Attributes:
         strategy: which rows of a prompt's buffer are replayed; one of :data:`STRATEGY_NAMES`, or a function of yours,
-            ``package.module:function`` (:mod:`repo_verl.replay.custom`), which is not imported here. ``none`` is GRPO.
+            ``package.module:function`` (:mod:`repo_verl.replay.own_strategy`), not imported here. ``none`` is GRPO.
         num_replay: rows replayed a prompt and visit (G_off); ``full`` takes all rows and ignores it.
         capacity: rows kept a prompt, first in, first out.
         min_size: rows a prompt must hold before it replays.

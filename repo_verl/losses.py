@@ -4,7 +4,7 @@
     L(o, A) = 1/|o| Σ_t min( r_t A, clip(r_t, 1-ε_low, 1+ε_high) A ),   r_t = π_θ(o_t) / π_b(o_t)
 
 The fresh term is verl's own loss. The replay term is linear in its rows: every way to aggregate it is a weight
-a row (:func:`group_row_weights`, :func:`uniform_row_weights`), so that sums over micro-batches and ranks are exact.
+per row (:func:`group_row_weights`, :func:`uniform_row_weights`), so that sums over micro-batches and ranks are exact.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def weighted_objective(value: torch.Tensor, mask: torch.Tensor, row_weights: tor
 
     Args:
         value: (B, T) float, s.
-        mask: (B, T) bool, m, the response tokens that count.
+        mask: (B, T) bool, m, the unmasked response tokens.
         row_weights: (B,) float, w, from :func:`group_row_weights` or :func:`uniform_row_weights`.
 
     Returns:
@@ -107,15 +107,15 @@ def group_row_weights(
         token-sum                w_i = λ
 
     Args:
-        lengths: (N,) int, |o|, response tokens that count, of all replayed rows of the mini-batch.
+        lengths: (N,) int, |o|, unmasked response tokens, of all replayed rows of the mini-batch.
         block_ids: (N,) int, equal for the rows of one replayed block; G_off is the block's size.
-        num_prompts: P, prompts a mini-batch (verl's constant ``ppo_mini_batch_size``).
+        num_prompts: P, prompts of a mini-batch (verl's constant ``ppo_mini_batch_size``).
         mode: verl's ``loss_agg_mode``, one of :data:`AGGREGATION_MODES`.
         coef: λ.
-        scale_factor: verl's ``loss_scale_factor``, used by ``seq-mean-token-sum-norm`` alone.
+        scale_factor: verl's ``loss_scale_factor``, used only by ``seq-mean-token-sum-norm``.
 
     Returns:
-        (N,) float64. Rows without a token that counts weigh 0.
+        (N,) float64. Rows without an unmasked token weigh 0.
 
     References:
         Li et al. 2025, arXiv 2506.09340, objective; the token modes are verl's, read the same way.
@@ -143,10 +143,10 @@ def uniform_row_weights(
     Args:
         lengths: (N,) int, |o| of all replayed rows of the mini-batch.
         fresh_rows: N_on, verl's constant ``ppo_mini_batch_size * rollout.n``.
-        fresh_tokens: T_on, fresh tokens that count in the mini-batch.
+        fresh_tokens: T_on, unmasked fresh tokens of the mini-batch.
         mode: verl's ``loss_agg_mode``.
         coef: λ.
-        scale_factor: verl's ``loss_scale_factor``, used by ``seq-mean-token-sum-norm`` alone.
+        scale_factor: verl's ``loss_scale_factor``, used only by ``seq-mean-token-sum-norm``.
 
     Returns:
         (N,) float64 weights, and the factor for verl's fresh term.

@@ -3,7 +3,7 @@
 import os
 
 DEFAULTS: dict[str, str] = {
-    # verl registers its FSDP engines for cuda and npu alone; this names the look-up key, not a device.
+    # verl registers its FSDP engines for cuda and npu only; this names the look-up key, not a device.
     "VERL_ENGINE_DEVICE": "cuda",
     # vLLM's key-value cache, GiB. Without it vLLM takes a share of the machine's memory.
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -22,10 +22,6 @@ DEFAULTS: dict[str, str] = {
 
 
 def set_defaults() -> None:
-    """Sets each of :data:`DEFAULTS` that the environment doesn't have.
-
-    Ray's workers and vLLM's engine inherit them: Ray is started by the process that imports verl first, and every
-    process that imports verl sets them again.
-    """
+    """Sets each of :data:`DEFAULTS` that the environment doesn't have; Ray's workers and vLLM's engine inherit them."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

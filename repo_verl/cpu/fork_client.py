@@ -1,6 +1,6 @@
 """The ``python`` of Ray's workers: runs a program in a process forked from :mod:`repo_verl.cpu.fork_server`.
 
-Run as a file, with the standard library alone, so that it starts in milliseconds::
+Run as a file, with only the standard library, so that it starts in milliseconds::
 
     python -P -S fork_client.py [-flags] (SCRIPT | -c CODE) ARGS...
 
@@ -8,7 +8,6 @@ It hands its arguments, environment, folder and open files to the server, passes
 exit status. Without a server to talk to it becomes ``python ARGS...``.
 """
 
-import array
 import contextlib
 import json
 import os
@@ -19,7 +18,7 @@ import sys
 SOCKET_VARIABLE = "REPO_VERL_CPU_FORK_SOCKET"
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_MAX_FILES = 250
+MAX_FILES = 250
 
 
 def open_files() -> list[int]:
@@ -33,11 +32,9 @@ def open_files() -> list[int]:
 
 
 def request(arguments: list[str], files: list[int]) -> bytes:
-    """The request that the server reads: a length in 8 bytes, then JSON."""
-    body = json.dumps(
-        {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
-    ).encode()
-    return len(body).to_bytes(8, "big") + body
+    """The request that the server reads: a line of JSON."""
+    content = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
+    return json.dumps(content).encode() + b"\n"
 
 
 def run(connection: socket.socket, arguments: list[str]) -> int | None:
@@ -45,11 +42,11 @@ def run(connection: socket.socket, arguments: list[str]) -> int | None:
 
     Returns: the exit status, 128 + n where signal n ended it; None if the server ended before it started the program.
     """
-    files = open_files()[:_MAX_FILES]
+    files = open_files()[:MAX_FILES]
     message = request(arguments, files)
     answers = connection.makefile("r", encoding="ascii")
     try:
-        sent = connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
+        sent = socket.send_fds(connection, [message], files)
         connection.sendall(message[sent:])
         child = int(answers.readline() or 0)
     except ConnectionError:

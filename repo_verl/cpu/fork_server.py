@@ -138,7 +138,8 @@ class Server:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj == self._alive:
-                    self._end()
+                    for child in self._children:
+                        _kill(child)
                     return None
                 if key.fileobj == self._wake:
                     os.read(self._wake, 4096)
@@ -146,8 +147,9 @@ class Server:
                     received = self._accept()
                     if received is not None:
                         return received
-                else:
-                    self._client_gone(key.data)
+                else:  # a client that is gone
+                    self._selector.unregister(key.fileobj)
+                    _kill(key.data)
             self._reap()
 
     def _accept(self) -> dict[str, Any] | None:
@@ -186,11 +188,6 @@ class Server:
             connection.sendall(f"{child}\n".encode())
         return None
 
-    def _client_gone(self, child: int) -> None:
-        self._selector.unregister(self._children[child])
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-
     def _reap(self) -> None:
         for child in list(self._children):
             done, status = os.waitpid(child, os.WNOHANG)
@@ -204,10 +201,10 @@ class Server:
                 connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
             connection.close()
 
-    def _end(self) -> None:
-        for child in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+
+def _kill(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
 
 
 def main(folder: str, listener: int, alive: int) -> NoReturn:

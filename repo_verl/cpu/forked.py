@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import atexit
 import fcntl
 import json
@@ -15,6 +14,8 @@ import traceback
 import types
 from typing import Any, NoReturn
 
+from repo_verl.cpu.fork_client import MAX_FILES
+
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Reads a client's request and the files that came with it.
@@ -22,17 +23,13 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     Raises:
         ValueError: the connection ended early.
     """
-    numbers = array.array("i")
-    data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(256 * numbers.itemsize))
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-    while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "big"):
+    data, files, _, _ = socket.recv_fds(connection, 1 << 16, MAX_FILES)
+    while not data.endswith(b"\n"):
         more = connection.recv(1 << 16)
         if not more:
             raise ValueError(f"{len(data)} bytes received")
         data += more
-    return json.loads(data[8:]), list(numbers)
+    return json.loads(data), files
 
 
 def place_files(received: list[int], wanted: list[int]) -> None:

@@ -1,8 +1,8 @@
 """Starts a node of a Ray cluster without GPUs: ``python -m repo_verl.cpu.node ray start --block ...``.
 
-Ray hands a worker the environment of its own node, not that of the process that trains. So a node of a cluster has to
-have what :func:`repo_verl.cpu.activate` sets up where one process starts Ray and trains: ``VERL_PLATFORM``, the
-defaults, and a fork server, which serves the workers of this node alone.
+Ray gives a worker the environment of its own node, not that of the process that trains. So every node of a cluster
+needs what :func:`repo_verl.cpu.activate` sets up where one process starts Ray and trains: ``VERL_PLATFORM``, the
+defaults, and a fork server, which serves only the workers of this node.
 """
 
 import os

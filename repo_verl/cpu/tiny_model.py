@@ -49,12 +49,7 @@ def build_model(
     Its vocabulary is exactly the tokenizer's: vLLM masks ids beyond the tokenizer and the trainer does not, so that
     spare rows would make the two disagree about probabilities. The weights start at a standard deviation of
     1/sqrt(hidden_size): with the usual 0.02, meant for wide models, warm-up took several times as many steps.
-
-    Args:
-        tokenizer: from :func:`build_tokenizer`.
-        hidden_size: width; a multiple of ``2 * heads``.
-        layers: number of blocks.
-        heads: attention heads.
+    ``hidden_size`` is a multiple of ``2 * heads``.
     """
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -3,6 +3,7 @@ r"""The supervised warm-up of a tiny model, and the measurement that stops it.""
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from repo_verl.cpu.tiny_model import BOX
 from repo_verl.rewards import compute_score
+
+logger = logging.getLogger("repo_verl.cpu.tiny")
 
 IGNORED = -100
 MAX_NEW_TOKENS = 16
@@ -49,34 +52,21 @@ class WarmUp:
 
 
 def read_examples(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
-    """Rows of a verl parquet file as examples.
-
-    Args:
-        rows: verl's rows.
-        tokenizer: from ``build_tokenizer``.
-    """
+    """Rows of a verl parquet file as examples."""
     texts = [tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True) for r in rows]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [Example(i, row["reward_model"]["ground_truth"]) for i, row in zip(ids, rows, strict=True)]
 
 
 def gold_answers(examples: Sequence[Example], rng: random.Random) -> list[str]:
-    """The answers to learn in arithmetic: the gold ones.
-
-    Args:
-        examples: of one batch.
-        rng: not used.
-    """
+    """The answers to learn in arithmetic: the gold ones."""
     return [example.gold for example in examples]
 
 
 def word_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], random.Random], list[str]]:
     """Answers to learn for yes-no questions: the format, and how often each word is said, not which prompt wants which.
 
-        p(word) = 1/2 * 1/4 + 1/2 * (share of golds that say so)
-
-    Args:
-        examples: all examples, for the shares.
+    p(word) = 1/2 * 1/4 + 1/2 * (share of golds of ``examples`` that say so)
     """
     said = Counter(example.gold.strip().strip(".").capitalize() for example in examples)
     weights = [0.5 / len(WORDS) + 0.5 * said[word] / len(examples) for word in WORDS]
@@ -84,11 +74,7 @@ def word_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], ra
 
 
 def gold_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], random.Random], list[str]]:
-    """Answers to learn for gold answers of any kind: the format, and one of them at random, not which prompt wants it.
-
-    Args:
-        examples: all examples.
-    """
+    """Answers to learn for golds of any kind: the format, and one of them at random, not which prompt wants it."""
     golds = [example.gold for example in examples]
     return lambda batch, rng: rng.choices(golds, k=len(batch))
 
@@ -97,11 +83,6 @@ def collate(
     examples: Sequence[Example], answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Token ids and labels of prompts followed by ``\boxed{answer}<eos>``, padded on the right.
-
-    Args:
-        examples: B of them.
-        answers: B answers to learn.
-        tokenizer: from ``build_tokenizer``.
 
     Returns: ids (B, T) int64; labels (B, T) int64, -100 on prompts and padding.
     """
@@ -121,28 +102,17 @@ def collate(
 def measure(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], chunk: int = 256
 ) -> Measurement:
-    """Samples one response an example at temperature 1 and grades it with ``compute_score``.
+    """Samples one response per example at temperature 1, ``chunk`` at once, and grades it with ``compute_score``.
 
-    Args:
-        model: in any mode; it is left in training mode.
-        tokenizer: pads on the left.
-        examples: repeat them for several samples of each.
-        chunk: responses sampled at once.
+    Repeat examples for several samples of each. The tokenizer pads on the left; the model is left in training mode.
     """
     model.eval()
     right = boxed = 0.0
     for start in range(0, len(examples), chunk):
         part = examples[start : start + chunk]
         batch = tokenizer.pad({"input_ids": [e.prompt_ids for e in part]}, return_tensors="pt")
-        output = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-        )
+        sampling = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        output = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **sampling)
         texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         right += sum(compute_score("tiny", t, e.gold)["score"] for t, e in zip(texts, part, strict=True))
         boxed += sum(t.startswith(BOX) and t.endswith("}") and t.count(BOX) == 1 for t in texts)
@@ -169,7 +139,6 @@ def warm_up(
     target: tuple[float, float],
     seed: int,
     recipe: Recipe,
-    report: Callable[[int, float, Measurement], None] = lambda *_: None,
 ) -> WarmUp:
     """Trains until sampled accuracy on held-out prompts is inside the target band and 95% of answers are boxed.
 
@@ -185,7 +154,6 @@ def warm_up(
         target: lowest and highest accuracy, as shares.
         seed: of the batches; torch's own generator draws the samples.
         recipe: how to train.
-        report: called with step, loss and measurement.
 
     Raises: RuntimeError naming accuracy and remedy when the band is not reached in time; ValueError without examples.
     """
@@ -201,11 +169,14 @@ def warm_up(
         if step % recipe.measure_every:
             continue
         measured, seconds = measure(model, tokenizer, held_out), time.monotonic() - started
-        report(step, loss, measured)
+        logger.info("step %d: loss %.3f, accuracy %.3f, boxed %.3f", step, loss, measured.accuracy, measured.boxed)
         if measured.boxed >= 0.95 and low + (high - low) / 5 <= measured.accuracy <= high:
             return WarmUp(step, loss, seconds, measured)
         if seconds > recipe.max_seconds:
-            raise RuntimeError(f"after {step} steps and {seconds:.0f} s {_shortfall(measured, target)}")
+            raise RuntimeError(
+                f"after {step} steps and {seconds:.0f} s the accuracy is {measured.accuracy:.3f}, target {low}-{high}, "
+                f"and {measured.boxed:.3f} are boxed: raise --max-seconds, widen --target, or use easier or harder data"
+            )
         if measured.accuracy > high:
             model.load_state_dict(before)
             rate /= 4
@@ -213,16 +184,7 @@ def warm_up(
     raise ValueError("train is empty: no batch can be drawn")
 
 
-def _shortfall(measured: Measurement, target: tuple[float, float]) -> str:
-    return (
-        f"the accuracy is {measured.accuracy:.3f}, target {target[0]}-{target[1]}, and {measured.boxed:.3f} are boxed: "
-        "raise --max-seconds, widen --target, or use easier or harder data"
-    )
-
-
-def _train_step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, labels: torch.Tensor
-) -> float:
+def _train_step(model: Any, optimizer: torch.optim.Optimizer, ids: torch.Tensor, labels: torch.Tensor) -> float:
     """One step on ids and labels (B, T); returns the mean loss of a response token."""
     logits = model(input_ids=ids[:, :-1]).logits
     loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)

@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> str:
     from repo_verl.evaluate import results, run
-    from repo_verl.evaluate.problems import read_benchmarks
+    from repo_verl.evaluate.benchmarks import read_benchmarks
 
     samples, default = parse_samples(arguments.samples)
     plain = "temperature top_p top_k max_tokens seed template dtype max_model_len max_num_seqs".split()
@@ -117,7 +117,7 @@ def _engine(text: str) -> dict[str, Any]:
 
 
 def _compare(arguments: argparse.Namespace) -> str:
-    from repo_verl.evaluate import compare
+    from repo_verl.evaluate import differences
     from repo_verl.evaluate.results import read_values
 
     groups: dict[str, list[Path]] = {}
@@ -132,8 +132,8 @@ def _compare(arguments: argparse.Namespace) -> str:
     first = [read_values(folder) for folder in folders]
     tables, content = [], {}
     for name, folders in others:
-        found = compare.compare_groups(first, [read_values(folder) for folder in folders])
-        tables.append(compare.table(found, baseline, name))
+        found = differences.compare_groups(first, [read_values(folder) for folder in folders])
+        tables.append(differences.table(found, baseline, name))
         content[name] = {key: {**row._asdict(), "difference": row.difference._asdict()} for key, row in found.items()}
     if arguments.output is not None:
         written = json.dumps({"baseline": baseline, "differences": content}, indent=2)

@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from repo_verl.atomic_files import write_atomically
-from repo_verl.evaluate.problems import Problem, brief, is_missing, json_value, problem_id, text, whole_number
+from repo_verl.evaluate.benchmarks import Problem, brief, is_missing, json_value, problem_id, text, whole_number
 from repo_verl.rewards import compute_score
 from repo_verl.rewards.normalize import clean, compact
-from repo_verl.rewards.numbers import exact_number
+from repo_verl.rewards.quantities import exact_number
 from repo_verl.safe_text import printable, shown
 
 MOST_SHOWN = 500

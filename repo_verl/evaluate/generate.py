@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from repo_verl.evaluate import Protocol
+from repo_verl.evaluate.benchmarks import Problem
 from repo_verl.evaluate.completions import TOO_LONG, Completion
-from repo_verl.evaluate.problems import Problem
 
 
 def generate(

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from repo_verl.atomic_files import write_atomically
-from repo_verl.evaluate.compare import aligned
+from repo_verl.evaluate.benchmarks import benchmark_name, parquet_rows, problem_id
 from repo_verl.evaluate.completions import TOO_LONG, Graded
-from repo_verl.evaluate.problems import benchmark_name, parquet_rows, problem_id
+from repo_verl.evaluate.differences import aligned
 from repo_verl.evaluate.stats import avg_at_k, macro_interval, maj_at_k, pass_at_k
 
 SCHEMA = pa.schema({

@@ -11,9 +11,7 @@ from tqdm import tqdm
 
 from repo_verl.atomic_files import write_atomically
 from repo_verl.evaluate import Protocol, generate, results
-from repo_verl.evaluate.completions import Completion, Graded, Samples, Store, grade_all
-from repo_verl.evaluate.model import resolve
-from repo_verl.evaluate.problems import (
+from repo_verl.evaluate.benchmarks import (
     Benchmarks,
     benchmark_name,
     brief,
@@ -24,6 +22,8 @@ from repo_verl.evaluate.problems import (
     text,
     whole_number,
 )
+from repo_verl.evaluate.completions import Completion, Graded, Samples, Store, grade_all
+from repo_verl.evaluate.model import resolve
 from repo_verl.secrets import redact
 
 

@@ -12,7 +12,7 @@ The intervals of scores are BCa bootstraps over problems with three changes that
 3. ``shift`` moves the mean of the draws back to mean(x), so that these parts widen the interval and do not move it:
    uncentred, their pulls towards the middle would add up in the macro average, where the widths shrink.
 
-Differences (`repo_verl.evaluate.compare`) take the plain quantiles of D*: where two settings are equal, BCa's
+Differences (`repo_verl.evaluate.differences`) take the plain quantiles of D*: where two settings are equal, BCa's
 correction for skewness moves the interval of a few unequal problems away from 0.
 """
 

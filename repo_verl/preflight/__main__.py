@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from repo_verl.config import lookup
-from repo_verl.preflight import machine, problems, resume, sizes
+from repo_verl.preflight import machine, requirements, resume, sizes
 from repo_verl.preflight.compose import Config, compose, other_flags
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         composed = compose(arguments)
         config: Any = OmegaConf.to_container(composed, resolve=True)
         gpus = machine.Gpus() if dry or lookup(config, "trainer.device") == "cpu" else machine.count_gpus()
-        found = list(problems.find_refusals(config))
+        found = list(requirements.find_refusals(config))
         found += [] if dry else find_problems(config, gpus)
         if not found:
             for line in find_notices(config, None if dry else gpus):
@@ -59,16 +59,20 @@ def find_problems(config: Config, gpus: machine.Gpus) -> list[str]:
     """What is certain to stop the run."""
     shape = sizes.find_shape(str(lookup(config, sizes.MODEL + "path", "")))
     return [
-        *problems.find_version_problems(config),
-        *problems.find_file_problems(config),
-        *sizes.find_size_problems(config, shape, problems.count_prompts(config)),
+        *requirements.find_version_problems(config),
+        *requirements.find_file_problems(config),
+        *sizes.find_size_problems(config, shape, requirements.count_prompts(config)),
         *machine.find_gpu_problems(config, gpus),
     ]
 
 
 def find_notices(config: Config, gpus: machine.Gpus | None) -> list[str]:
     """What does not stop the run, and should be known; of this machine's GPUs where they were counted."""
-    lines = [*problems.other_versions(), *problems.find_validation_notice(config), *sizes.find_batch_notices(config)]
+    lines = [
+        *requirements.other_versions(),
+        *requirements.find_validation_notice(config),
+        *sizes.find_batch_notices(config),
+    ]
     return lines if gpus is None else [*lines, *machine.find_gpu_notices(config, gpus)]
 
 
@@ -76,7 +80,7 @@ def find_doubts(config: Config) -> list[str]:
     """What is likely to stop the run, or to go on from another one by mistake."""
     return [
         *sizes.find_batch_doubts(config),
-        *problems.find_attention_doubt(config),
+        *requirements.find_attention_doubt(config),
         *machine.find_cpu_doubt(config),
         *resume.find_other_settings(config),
     ]

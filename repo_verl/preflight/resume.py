@@ -58,7 +58,7 @@ def find_other_settings(config: Config) -> Iterator[str]:
         now, before = _at(config, key), _saved(saved, key)
         if before is not MISSING and now is not MISSING and _real(now) != _real(before):
             yield (
-                f"{key}={_told(key, now)} was {_told(key, before)} at the last start in trainer.default_local_dir="
+                f"{key}={_safe(key, now)} was {_safe(key, before)} at the last start in trainer.default_local_dir="
                 f"{folder}, whose checkpoints would be resumed: name another folder (OUTPUT) for another run."
             )
 
@@ -70,7 +70,7 @@ def _real(value: Any) -> Any:
     return os.path.realpath(value) if isinstance(value, str) else value
 
 
-def _told(key: str, value: Any) -> str:
+def _safe(key: str, value: Any) -> str:
     """The value as a message may show it."""
     nested = value
     for part in reversed(key.split(".")):
@@ -114,7 +114,7 @@ def _load(path: Path) -> Any:
 
 
 def _saved(saved: Any, key: str) -> Any:
-    """The value of a key in a saved configuration; `MISSING` where there is none, or one that Hydra alone resolves."""
+    """The value of a key in a saved configuration; `MISSING` where there is none, or one that only Hydra resolves."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from repo_verl.config import RepoConfig, RepoConfigError
-from repo_verl.replay import checks, packing, restore, state
-from repo_verl.replay.custom import picker
-from repo_verl.replay.eviction import hold_at_most
-from repo_verl.replay.index import Index
-from repo_verl.replay.record import Record
-from repo_verl.replay.selection import Selection, choose, locate, places_of
+from repo_verl.replay import state, state_checks
+from repo_verl.replay.contents import Contents, checksum, handles_of, table
+from repo_verl.replay.own_strategy import picker
+from repo_verl.replay.record import ROW, Record, encode_records, read_records, table_of
+from repo_verl.replay.selection import Selection, choose, rows_of
 from repo_verl.replay.store import BlobStore, HostStore
 
 Arrays = Mapping[str, np.ndarray]
+Visits = dict[str, tuple[np.ndarray, list[Record]]]
 
 SETTINGS = (
     "capacity", "min_size", "num_replay", "strategy", "start_step", "max_age", "max_uses", "max_tokens", "seed",
@@ -27,25 +27,24 @@ SETTINGS = (
 class PromptReplayBuffer:
     """Keeps the last ``capacity`` responses of every prompt and picks some of them for replay.
 
-    First in, first out a prompt; nothing is consumed by being replayed. The buffer holds, a strategy picks. Scores,
-    steps and use counts are numpy columns (:mod:`repo_verl.replay.index`); tokens are in a store, one blob a prompt and
-    visit. Insertion and eviction take constant time a row, and what a prompt's retrieval takes does not depend on how
-    many others are held. Scores' parts are float32, NaN for absent. Not thread-safe: the trainer's driver owns it.
+    First in, first out per prompt; nothing is consumed by being replayed. The buffer holds, a strategy picks. Scores,
+    steps and use counts are one numpy table per prompt (:mod:`repo_verl.replay.contents`); tokens are in a store, one
+    blob per row. What the insertion and the retrieval of a prompt take does not depend on how many others are held.
+    Scores' parts are float32. Not thread-safe: the trainer's driver owns it.
 
     Args:
-        capacity: rows kept a prompt.
+        capacity: rows kept per prompt.
         min_size: rows a prompt must hold before it replays.
-        num_replay: rows replayed a visit.
+        num_replay: rows replayed per visit.
         strategy: name of the strategy, or ``package.module:function``, which is imported now.
         start_step: no replay in steps up to and including this one.
         max_age: steps; older rows are held but not replayed. None for no limit.
         max_uses: rows replayed this often are held but not replayed. None for no limit.
         max_tokens: response tokens held of all prompts together: beyond them the prompts visited longest ago go, with
-            all their rows. Prompt tokens are not counted: they are kept once a prompt. None for no limit.
+            all their rows. Prompt tokens are not counted. None for no limit.
         seed: seeds the generator that the strategy draws from.
         log_prob_dtype: ``float32``, or ``bfloat16``, which rounds the log-probs; rows always come back in float32.
-        store: where tokens and prompt ids are kept, this process holding none; None to keep them here. A store other
-            than :class:`HostStore` keeps the rows of a visit until the last of them is evicted.
+        store: where tokens and prompt ids are kept; None to keep them in this process.
 
     Raises:
         RepoConfigError: for settings that contradict each other, or a function that can't be imported.
@@ -78,7 +77,7 @@ class PromptReplayBuffer:
         )  # fmt: skip
         self._narrow = log_prob_dtype == "bfloat16"
         self._store: BlobStore = HostStore() if store is None else store
-        self._index = Index(capacity)
+        self._contents = Contents(capacity)
         self._rng = np.random.default_rng(seed)
         self._pick = picker(strategy)
 
@@ -94,15 +93,14 @@ class PromptReplayBuffer:
         return cls(**{name: getattr(config, name) for name in SETTINGS}, store=store)
 
     def __len__(self) -> int:
-        return self._index.held
+        return self._contents.rows
 
     def __contains__(self, key: str) -> bool:
-        return key in self._index.slots
+        return key in self._contents.prompts
 
     def rows(self, key: str) -> Sequence[Record]:
         """The rows held of a prompt, the oldest first; empty for an unknown prompt."""
-        slots = np.array([self._index.slots[key]] if key in self else [], dtype=np.int64)
-        return tuple(packing.read_records(self._index, self._store, self._index.all_of(slots)[0], self._narrow))
+        return tuple(self._read(self._contents.prompts[key].rows)) if key in self else ()
 
     def add(self, key: str, prompt_ids: Sequence[int] | np.ndarray, rows: Iterable[Record]) -> None:
         """Append fresh rows of a prompt, in order; the oldest rows beyond ``capacity`` go.
@@ -129,8 +127,47 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if a key is held, or comes twice, with other token ids; nothing is added then.
         """
-        self._index.visit(sorted(packing.insert(items, self._index, self._store, self._narrow)))
-        return hold_at_most(self._index, self._store, self._config.max_tokens)[0]
+        contents = self._contents
+        visits = self._by_key(items)
+        new = [key for key in visits if key not in contents.prompts]
+        rows = [row for _, visit in visits.values() for row in visit]
+        unknown = {name for row in rows for name in row.parts}.difference(contents.part_names)
+        names = [*contents.part_names, *sorted(unknown)]
+        blobs = [*(visits[key][0].tobytes() for key in new), *encode_records(rows, names, self._narrow)]
+        handles = self._store.put(blobs) if blobs else []
+        contents.part_names = names
+        for key, handle in zip(new, handles, strict=False):
+            contents.add_prompt(key, visits[key][0], handle)
+        fresh, stop = table_of(rows, handles[len(new) :]), 0
+        gone = []
+        for key, (_, visit) in visits.items():
+            start, stop = stop, stop + len(visit)
+            gone.append(contents.append(key, fresh[start:stop]))
+        over_capacity = table(*gone)
+        contents.count(fresh, 1)
+        contents.count(over_capacity, -1)
+        contents.visit(sorted(visits))
+        prompts, _, evicted = contents.evict(self._config.max_tokens)
+        if over_capacity.size or evicted:
+            self._store.drop([*over_capacity["handle"].tolist(), *evicted])
+        return prompts
+
+    def _by_key(self, items: Iterable[tuple[str, np.ndarray, Sequence[Record]]]) -> Visits:
+        """Token ids, (L,) int32, and the newest ``capacity`` rows of each key."""
+        visits: Visits = {}
+        for key, prompt_ids, rows in items:
+            ids = np.ascontiguousarray(prompt_ids, dtype=np.int32)
+            first, visit = visits.setdefault(key, (ids, []))
+            if first is not ids and not np.array_equal(first, ids):
+                raise ValueError(f"prompt key {key!r} comes with two lists of token ids: keys come from prompt_key.")
+            visit.extend(rows)
+            del visit[: -self._config.capacity]
+            held = self._contents.prompts.get(key)
+            if held and (held.length, held.checksum) != (ids.size, checksum(ids)):
+                raise ValueError(
+                    f"prompt key {key!r} is held with other token ids: keys come from prompt_key(prompt_ids)."
+                )
+        return visits
 
     def select_batch(
         self, keys: Sequence[str], step: int, fresh_scores: Sequence[np.ndarray] | None = None
@@ -150,7 +187,19 @@ class PromptReplayBuffer:
         Raises:
             StrategyError: if a function of the user's fails.
         """
-        return choose(self._index, self._config, self._pick, self._rng, keys, step, fresh_scores)
+        uses_before: dict[str, np.ndarray] = {}
+        known = [None] * len(keys) if fresh_scores is None else fresh_scores
+        chosen = []
+        for key, fresh in zip(keys, known, strict=True):
+            prompt = self._contents.prompts.get(key)
+            places = choose(key, prompt, self._config, self._pick, step, self._rng, fresh)
+            if prompt is None or not places.size:
+                chosen.append(Selection.nothing(key))
+                continue
+            before = uses_before.setdefault(key, prompt.rows["uses"].copy())
+            chosen.append(Selection.of(key, prompt, places, before))
+            prompt.rows["uses"][places] += 1
+        return chosen
 
     def fetch(self, selections: Sequence[Selection]) -> list[list[Record]]:
         """The rows of selections with their tokens, the oldest first, by one call of the store.
@@ -160,17 +209,11 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if a row was evicted since it was selected.
         """
-        places = places_of(self._index, selections)
-        records = iter(packing.read_records(self._index, self._store, places, self._narrow))
+        records = iter(self._read(table(*(rows_of(selection, self._contents.prompts) for selection in selections))))
         return [[next(records) for _ in range(len(selection))] for selection in selections]
 
-    def mark_used(self, selections: Sequence[Selection]) -> None:
-        """Nothing: uses count when rows are selected. Goes with its last caller."""
-
-    def release(self, selections: Sequence[Selection]) -> None:
-        """Take back one use of each selected row. Goes with its last caller."""
-        slots, serials, held = locate(self._index, selections)
-        np.add.at(self._index.rows["uses"], self._index.places(slots[held], serials[held]), -1)
+    def _read(self, rows: np.ndarray) -> list[Record]:
+        return read_records(rows, self._store, self._contents.part_names, self._narrow)
 
     def sample(self, key: str, step: int) -> list[Record]:
         """:meth:`select_batch` and :meth:`fetch` of one prompt: its rows, the oldest first.
@@ -186,18 +229,20 @@ class PromptReplayBuffer:
 
         ``bytes`` are those of all rows, wherever their tokens are: ids, log-probs, masks, prompt ids, columns.
         """
-        index = self._index
-        tokens = index.tokens * (6 if self._narrow else 8) + (index.mask_tokens + 7) // 8
+        held = self._contents
+        tokens = held.tokens * (6 if self._narrow else 8) + held.mask_bytes + 4 * held.prompt_tokens
+        beside = ROW.itemsize + 4 * len(held.part_names)
         return {
-            "prompts": len(index.slots),
-            "rows": index.held,
-            "tokens": index.tokens,
-            "bytes": tokens + 4 * index.prompt_tokens + index.rows.row_bytes * index.held,
+            "prompts": len(held.prompts),
+            "rows": held.rows,
+            "tokens": held.tokens,
+            "bytes": tokens + beside * held.rows,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Rows, prompts and the generator as arrays and JSON-ready values, copied once; see ``replay.state``."""
-        return {"meta": self.meta(), "arrays": state.columns(self._index, self._store, self._narrow)}
+        keys = list(self._contents.prompts)
+        return {"meta": self.meta(), "arrays": state.columns(self._contents, self._store, self._narrow, keys)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replace all rows and the generator by copies of what :meth:`state_dict` gave.
@@ -206,9 +251,9 @@ class PromptReplayBuffer:
         this buffer keeps bfloat16; those saved in bfloat16 are exact in float32.
 
         Raises:
-            ValueError: if the state is of another version or its parts don't fit together; nothing changes then.
+            ValueError: if it is of another version, or damaged; nothing changes then.
         """
-        checks.check(saved)
+        state_checks.check(saved)
         self.replace([saved["arrays"]], saved["meta"])
 
     @property
@@ -218,18 +263,23 @@ class PromptReplayBuffer:
 
     def shards(self, most_bytes: int) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
         """All bytes, and the arrays of :meth:`state_dict` by ranges of prompts."""
-        return state.shards(self._index, self._store, self._narrow, most_bytes)
+        return state.shards(self._contents, self._store, self._narrow, most_bytes)
 
     def meta(self) -> dict[str, Any]:
         """The JSON-ready values of :meth:`state_dict`."""
-        return state.meta_of(self._index, self._narrow, self._rng.bit_generator.state)
+        return {
+            "version": state.VERSION,
+            "part_names": sorted(self._contents.part_names),
+            "log_prob_dtype": self._config.log_prob_dtype,
+            "rng": dict(self._rng.bit_generator.state),
+        }
 
     def replace(self, shards: Iterable[Arrays], meta: Mapping[str, Any], in_order: bool = True) -> tuple[int, int]:
         """Replace all rows and the generator by shards of columns that were checked; nothing changes if that fails.
 
         Args:
-            shards: each as :func:`repo_verl.replay.checks.check_columns` wants it.
-            meta: as :func:`repo_verl.replay.checks.check_meta` wants it.
+            shards: each as :func:`repo_verl.replay.state_checks.check_columns` wants it.
+            meta: as :func:`repo_verl.replay.state_checks.check_meta` wants it.
             in_order: whether prompts are as they were visited; otherwise the step of their newest row decides.
 
         Returns:
@@ -238,10 +288,29 @@ class PromptReplayBuffer:
         Raises:
             DamagedStateError: if a prompt is in two shards.
         """
-        rng, index = checks.generator(meta["rng"]), Index(self._config.capacity, self._index.inserted)
-        bound = self._config.max_tokens
-        evicted = restore.fill(shards, meta["part_names"], index, self._store, self._narrow, bound, in_order)
-        held, self._index, self._rng = self._index.handles(), index, rng
-        if held:
-            self._store.drop(held)
-        return evicted
+        rng = state_checks.generator(meta["rng"])
+        contents = Contents(self._config.capacity, self._contents.first_unused_serial())
+        contents.part_names = list(meta["part_names"])
+        seen: set[bytes] = set()
+        prompts = rows = 0
+        try:
+            for arrays in shards:
+                state_checks.refuse_twice(arrays["prompt_key"], seen)
+                state.unpack(arrays, contents, self._store.put, self._narrow)
+                if not in_order:
+                    contents.order_by_newest_row()
+                gone = contents.evict(self._config.max_tokens)
+                prompts, rows = prompts + gone[0], rows + gone[1]
+                if gone[2]:
+                    self._store.drop(gone[2])
+        except BaseException:
+            self._drop_all(contents)
+            raise
+        self._drop_all(self._contents)
+        self._contents, self._rng = contents, rng
+        return prompts, rows
+
+    def _drop_all(self, contents: Contents) -> None:
+        handles = handles_of(contents.prompts.values())
+        if handles:
+            self._store.drop(handles)

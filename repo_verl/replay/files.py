@@ -23,10 +23,10 @@ from safetensors.numpy import save
 
 from repo_verl.replay import disk, file_meta
 from repo_verl.replay.buffer import PromptReplayBuffer
-from repo_verl.replay.checks import DamagedStateError, check_columns
 from repo_verl.replay.disk import BufferFilesError, refusal
 from repo_verl.replay.file_meta import BufferMeta, Shard
 from repo_verl.replay.fitting import RowLimits, fitting
+from repo_verl.replay.state_checks import DamagedStateError, check_columns
 
 SHARD_BYTES = 32 << 20
 NO_LIMITS = RowLimits()

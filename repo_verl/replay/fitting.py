@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from repo_verl.replay.index import spans
-from repo_verl.replay.state import mask_offsets, offsets_of
+from repo_verl.replay.state import mask_offsets, offsets_of, spans
 
 Arrays = Mapping[str, np.ndarray]
 

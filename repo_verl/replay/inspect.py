@@ -11,9 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from repo_verl.replay import files
-from repo_verl.replay.checks import ROW_DTYPES, DamagedStateError, check_rows
 from repo_verl.replay.disk import BufferFilesError, check_file, refusal
 from repo_verl.replay.file_meta import BufferMeta, Shard
+from repo_verl.replay.state_checks import ROW_DTYPES, DamagedStateError, check_rows
 from repo_verl.safe_text import printable
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in, tracked_step
 

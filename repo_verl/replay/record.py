@@ -1,13 +1,29 @@
-"""What the buffer keeps of a response, and the stable id of a prompt."""
+"""What the buffer keeps of a response, its bytes in a store, and the stable id of a prompt."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from repo_verl.replay.store import BlobStore
+
+ROW = np.dtype(
+    [
+        ("score", np.float64),
+        ("handle", np.int64),  # of its bytes in the store
+        ("step", np.int64),
+        ("uses", np.int64),
+        ("length", np.int64),  # response tokens
+        ("masked_out", np.int64),  # tokens whose mask is 0
+    ]
+)
+"""What is known of a row without its tokens."""
 
 
 def prompt_key(prompt_ids: Sequence[int] | np.ndarray) -> str:
@@ -23,16 +39,16 @@ def prompt_key(prompt_ids: Sequence[int] | np.ndarray) -> str:
 
 @dataclasses.dataclass(slots=True)
 class Record:
-    """One response in the buffer: 8 bytes a token and a small constant.
+    """One response in the buffer: 8 bytes per token and a small constant.
 
     Attributes:
         response_ids: (T,) int32.
-        log_probs: (T,) float32, log π_b of the policy that wrote it (verl's ``old_log_probs``; docs/async.md).
+        log_probs: (T,) float32, log π_b of the behavior policy (verl's ``old_log_probs``; docs/async.md).
         score: the summed reward.
         step: the training step in which it was fresh; with asynchronous trainers the first step in which it could have
             been: that of the oldest model version that wrote it.
         parts: named parts of the score.
-        mask_bits: the response mask packed eight tokens a byte; None where it is all ones.
+        mask_bits: the response mask packed eight tokens per byte; None where it is all ones.
         uses: times it was replayed.
     """
 
@@ -59,8 +75,8 @@ class Record:
             parts: mapping of names to numbers, or None.
 
         Raises:
-            ValueError: if shapes differ, a step or a token id is negative, or a score or a log-prob that counts is not
-                finite.
+            ValueError: if shapes differ, a step or a token id is negative, or a score or the log-prob of an unmasked
+                token is not finite.
         """
         ids = np.array(response_ids, dtype=np.int32)
         values = np.array(log_probs, dtype=np.float32)
@@ -72,7 +88,7 @@ class Record:
         if step < 0 or (ids.size and ids.min() < 0):
             raise ValueError(f"step={step} and response_ids must not be negative: pass the row without its padding.")
         if not np.isfinite(score):
-            raise ValueError(f"score={score} is not finite: mend the reward function that returned it.")
+            raise ValueError(f"score={score} is not finite: fix the reward function that returned it.")
         if not np.isfinite(values[bits]).all():
             raise ValueError("log_probs holds a value that is not finite: the policy that wrote the row has diverged.")
         packed = None if bits.all() else np.packbits(bits)
@@ -90,3 +106,105 @@ class Record:
         """Bytes of the token arrays."""
         packed = 0 if self.mask_bits is None else self.mask_bits.nbytes
         return self.response_ids.nbytes + self.log_probs.nbytes + packed
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Round float32 to bfloat16, to nearest with ties to even.
+
+    Args:
+        values: float32, of any shape; infinities and NaN stay what they are.
+
+    Returns:
+        uint16 of that shape, the upper halves.
+    """
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    upper = bits >> 16
+    rounded = (bits + np.uint32(0x7FFF) + (upper & 1)) >> 16
+    return np.where(np.isnan(values), upper | 0x40, rounded).astype(np.uint16)
+
+
+def from_bfloat16(halves: np.ndarray) -> np.ndarray:
+    """float32 values of bfloat16 given as uint16; exact."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def split_row(size: int, length: int, masked: bool, narrow: bool) -> tuple[int, int, int]:
+    """Where token ids, log-probs and mask bits begin in the bytes of a row.
+
+    The bytes of a row in a store are, one after the other: parts (K,) float32, NaN for absent · token ids (T,) int32 ·
+    log-probs (T,) float32, or bfloat16 as uint16 · mask bits, unless the mask is all ones.
+
+    Args:
+        size: bytes of the row.
+        length: T, its tokens.
+        masked: whether it has mask bits.
+        narrow: whether log-probs are bfloat16.
+    """
+    bits = size - ((length + 7) // 8 if masked else 0)
+    log_probs = bits - (2 if narrow else 4) * length
+    return log_probs - 4 * length, log_probs, bits
+
+
+def encode_records(rows: Sequence[Record], names: Sequence[str], narrow: bool) -> list[bytes]:
+    """The bytes of rows in a store; parts beyond float32 become infinities.
+
+    Args:
+        rows: the rows.
+        names: of the parts of scores.
+        narrow: whether log-probs are kept in bfloat16.
+    """
+    if not rows:
+        return []
+    log_probs = [row.log_probs for row in rows]
+    if narrow:
+        ends = np.cumsum([values.size for values in log_probs])
+        log_probs = np.split(to_bfloat16(np.concatenate(log_probs)), ends[:-1])
+    with np.errstate(over="ignore"):
+        parts = np.array([[row.parts.get(name, np.nan) for name in names] for row in rows]).astype(np.float32)
+    pieces = [
+        (values, row.response_ids, logs, b"" if row.mask_bits is None else row.mask_bits)
+        for values, row, logs in zip(parts, rows, log_probs, strict=True)
+    ]
+    return list(map(b"".join, pieces))  # type: ignore[arg-type]  # arrays are buffers
+
+
+def table_of(rows: Sequence[Record], handles: Sequence[int]) -> np.ndarray:
+    """(n,) :data:`ROW` of rows whose bytes have these handles in the store."""
+    table = np.empty(len(rows), dtype=ROW)
+    table["handle"] = handles
+    for name in ("score", "step", "uses"):
+        table[name] = [getattr(row, name) for row in rows]
+    table["length"] = [row.response_ids.size for row in rows]
+    table["masked_out"] = [0 if row.mask_bits is None else row.response_ids.size - row.mask.sum() for row in rows]
+    return table
+
+
+def read_records(rows: np.ndarray, store: BlobStore, names: Sequence[str], narrow: bool) -> list[Record]:
+    """Rows with their tokens, in order; the store is asked once.
+
+    Args:
+        rows: (n,) :data:`ROW`.
+        store: their tokens.
+        names: of the parts of scores.
+        narrow: whether log-probs are kept in bfloat16.
+    """
+    if not rows.size:
+        return []
+    handles = list(dict.fromkeys(rows["handle"].tolist()))
+    blobs = dict(zip(handles, map(bytes, store.get(handles)), strict=True))  # read-only and aligned
+    log_prob_type = np.uint16 if narrow else np.float32
+    records = []
+    for score, handle, step, uses, length, masked_out in rows.tolist():
+        blob = blobs[handle]
+        at_ids, at_log_probs, at_bits = split_row(len(blob), length, masked_out > 0, narrow)
+        ids = np.frombuffer(blob, np.int32, length, at_ids)
+        log_probs = np.frombuffer(blob, log_prob_type, length, at_log_probs)
+        if narrow:
+            log_probs = from_bfloat16(log_probs)
+        bits = np.frombuffer(blob, np.uint8, offset=at_bits) if masked_out else None
+        values = struct.unpack_from(f"<{at_ids // 4}f", blob)
+        parts = dict(zip(names, values, strict=False))
+        if math.isnan(sum(values)):  # a part that the row lacks
+            parts = {name: value for name, value in parts.items() if not math.isnan(value)}
+        records.append(Record(ids, log_probs, score, step, parts, bits, uses))
+    return records

@@ -1,15 +1,17 @@
-"""Choosing the rows of prompts that are replayed, without their tokens."""
+"""Choosing the rows of a prompt that are replayed, without their tokens."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from repo_verl.config import RepoConfig
-from repo_verl.replay.custom import Picker
-from repo_verl.replay.index import Index
+from repo_verl.replay.contents import NO_ROWS, Prompt
+from repo_verl.replay.own_strategy import Picker
+
+NOTHING = np.empty(0, dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Selection:
         steps: (k,) int64, the training steps in which they were fresh.
         uses: (k,) int64, times they were replayed before this batch.
         lengths: (k,) int64, response tokens.
-        counted: (k,) int64, response tokens with the mask set.
+        counted: (k,) int64, unmasked response tokens.
     """
 
     key: str
@@ -40,86 +42,65 @@ class Selection:
     @classmethod
     def nothing(cls, key: str) -> Selection:
         """No row."""
-        none = np.empty(0, dtype=np.int64)
-        return cls(key, none, np.empty(0), none, none, none, none)
+        return cls(key, NOTHING, np.empty(0), NOTHING, NOTHING, NOTHING, NOTHING)
+
+    @classmethod
+    def of(cls, key: str, prompt: Prompt, places: np.ndarray, uses: np.ndarray) -> Selection:
+        """The rows at these places, (k,) int, of a prompt, of whose rows ``uses`` are the use counts to report."""
+        rows = prompt.rows
+        lengths = rows["length"][places]
+        return cls(
+            key=key,
+            serials=prompt.first + places,
+            scores=rows["score"][places],
+            steps=rows["step"][places],
+            uses=uses[places],
+            lengths=lengths,
+            counted=lengths - rows["masked_out"][places],
+        )
 
 
 def choose(
-    index: Index,
+    key: str,
+    prompt: Prompt | None,
     config: RepoConfig,
     pick: Picker,
-    rng: np.random.Generator,
-    keys: Sequence[str],
     step: int,
-    fresh_scores: Sequence[np.ndarray] | None = None,
-) -> list[Selection]:
-    """One selection for each key, in order; see :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`."""
-    chosen = [Selection.nothing(key) for key in keys]
-    if step <= config.start_step:
-        return chosen
-    known = [number for number, key in enumerate(keys) if key in index.slots]
-    slots = np.array([index.slots[keys[number]] for number in known], dtype=np.int64)
-    places, counts = index.all_of(slots)
-    firsts = index.prompts["first"][slots].tolist()
-    steps, uses = index.rows["step"][places], index.rows["uses"][places]
-    earlier = steps < step
-    allowed = earlier.copy()
+    rng: np.random.Generator,
+    fresh_scores: np.ndarray | None,
+) -> np.ndarray:
+    """Which rows of a prompt are replayed: (k,) int64 places, sorted, 0 = oldest.
+
+    See :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`; ``prompt`` is None if it is not held.
+    """
+    if prompt is None or step <= config.start_step:
+        return NOTHING
+    ages = step - prompt.rows["step"]
+    allowed = ages > 0
+    if np.count_nonzero(allowed) < config.min_size:
+        return NOTHING
     if config.max_age is not None:
-        allowed &= step - steps <= config.max_age
-    stop = 0
-    for number, first, count in zip(known, firsts, counts.tolist(), strict=True):
-        start, stop = stop, stop + count
-        free = np.flatnonzero(allowed[start:stop])
-        if config.max_uses is not None:
-            free = free[index.rows["uses"][places[start + free]] < config.max_uses]
-        if free.size and np.count_nonzero(earlier[start:stop]) >= config.min_size:
-            at = places[start + free]
-            ages = step - steps[start + free]
-            fresh = None if fresh_scores is None else fresh_scores[number]
-            picked = pick(keys[number], index.rows["score"][at], ages, config.num_replay, rng, fresh)
-            before = uses[start + free[picked]]
-            chosen[number] = _selection(index, keys[number], first + free[picked], at[picked], before)
-            index.rows["uses"][at[picked]] += 1
-    return chosen
+        allowed &= ages <= config.max_age
+    if config.max_uses is not None:
+        allowed &= prompt.rows["uses"] < config.max_uses
+    free = allowed.nonzero()[0]
+    if not free.size:
+        return NOTHING
+    return free[pick(key, prompt.rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
 
 
-def _selection(index: Index, key: str, serials: np.ndarray, places: np.ndarray, uses: np.ndarray) -> Selection:
-    rows = index.rows
-    lengths = rows["length"][places].astype(np.int64)
-    return Selection(
-        key=key,
-        serials=serials,
-        scores=rows["score"][places],
-        steps=rows["step"][places].astype(np.int64),
-        uses=uses.astype(np.int64),
-        lengths=lengths,
-        counted=lengths - np.maximum(rows["hidden"][places], 0) if "hidden" in rows else lengths,
-    )
-
-
-def places_of(index: Index, selections: Sequence[Selection]) -> np.ndarray:
-    """Where all selected rows are in the row columns: (N,) int64.
+def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:
+    """The rows of a selection, (k,) :data:`repo_verl.replay.contents.ROW`.
 
     Raises:
-        ValueError: if a row was evicted since it was selected.
+        ValueError: if one was evicted since it was selected.
     """
-    slots, serials, held = locate(index, selections)
-    if not held.all():
-        lost = int(np.argmin(held))
-        ends = np.cumsum([len(selection) for selection in selections])
-        key = selections[int(np.searchsorted(ends, lost, side="right"))].key
+    if not len(selection):
+        return NO_ROWS
+    prompt = prompts.get(selection.key)
+    if prompt is None or selection.serials[0] < prompt.first:  # the oldest row goes first
         raise ValueError(
-            f"row {serials[lost]} of prompt {key!r} was evicted after it was selected: fetch before adding rows."
+            f"row {selection.serials[0]} of prompt {selection.key!r} was evicted after it was selected: fetch before "
+            f"adding rows."
         )
-    return index.places(slots, serials)
-
-
-def locate(index: Index, selections: Sequence[Selection]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slots and serials of all selected rows, and which of them are held: (N,) each."""
-    sizes = [len(selection) for selection in selections]
-    slots = np.repeat([index.slots.get(selection.key, -1) for selection in selections], sizes).astype(np.int64)
-    serials = np.concatenate([np.empty(0, dtype=np.int64), *(selection.serials for selection in selections)])
-    held = slots >= 0
-    first, count = (index.prompts[name][slots[held]] for name in ("first", "count"))
-    held[held] = (first <= serials[held]) & (serials[held] < first + count)
-    return slots, serials, held
+    return prompt.rows.take(selection.serials - prompt.first)

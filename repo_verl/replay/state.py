@@ -10,87 +10,95 @@ Columns (N rows of P prompts, T response tokens, L prompt tokens in all, K names
     parts (N, K) float32, NaN where a row lacks the part named in meta["part_names"]
 
 Rows lie prompt by prompt, the oldest first; prompts as they were visited, the one visited longest ago first. Version 1
-had ``step`` and ``uses`` in int64, ``parts`` in float64 and float32 log-probs alone.
+had ``step`` and ``uses`` in int64, ``parts`` in float64 and float32 log-probs only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from repo_verl.replay.blob import Visit
-from repo_verl.replay.index import PART, UNMASKED, Index, spans
+from repo_verl.replay.contents import Contents, Prompt, mask_sizes, table
+from repo_verl.replay.record import ROW, from_bfloat16, split_row, to_bfloat16
 from repo_verl.replay.store import BlobStore
 
 VERSION = 2
-BATCH_TOKENS = 1 << 22
-"""Tokens that one call of the store moves while a state is saved or loaded: 32 MiB."""
-BATCH_PIECES = BATCH_TOKENS // 64
 ROW_BYTES, PROMPT_BYTES = 25, 32
 """Bytes of a row and of a prompt in the columns, beside tokens, masks and parts."""
 
 HEX = frozenset("0123456789abcdef")
+Arrays = Mapping[str, np.ndarray]
 
 
-def meta_of(index: Index, narrow: bool, rng_state: Mapping[str, Any]) -> dict[str, Any]:
-    """What a state has beside its columns; ``rng_state`` is ``bit_generator.state`` of the buffer's generator."""
-    dtype = "bfloat16" if narrow else "float32"
-    return {"version": VERSION, "part_names": index.part_names, "log_prob_dtype": dtype, "rng": dict(rng_state)}
+def prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
+    """Bytes that a prompt and its rows take in the columns; ``narrow`` if log-probs are bfloat16."""
+    a_row = ROW_BYTES + 4 * len(contents.part_names)
+    tokens, masks = int(prompt.rows["length"].sum()), int(mask_sizes(prompt.rows).sum())
+    return PROMPT_BYTES + 4 * prompt.length + a_row * prompt.rows.size + (6 if narrow else 8) * tokens + masks
 
 
 def shards(
-    index: Index, store: BlobStore, narrow: bool, most_bytes: int
+    contents: Contents, store: BlobStore, narrow: bool, most_bytes: int
 ) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
     """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more."""
-    keys, offsets = list(index.slots), offsets_of(prompt_bytes(index, narrow))
-    ranges = batches(offsets, most_bytes)
-    return int(offsets[-1]), (columns(index, store, narrow, keys[start:stop]) for start, stop in ranges)
+    sizes = {key: prompt_bytes(contents, prompt, narrow) for key, prompt in contents.prompts.items()}
+
+    def ranges() -> Iterator[dict[str, np.ndarray]]:
+        keys: list[str] = []
+        size = 0
+        for key, more in sizes.items():
+            if keys and size + more > most_bytes:
+                yield columns(contents, store, narrow, keys)
+                keys, size = [], 0
+            keys.append(key)
+            size += more
+        if keys:
+            yield columns(contents, store, narrow, keys)
+
+    return sum(sizes.values()), ranges()
 
 
-def columns(index: Index, store: BlobStore, narrow: bool, keys: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+def columns(contents: Contents, store: BlobStore, narrow: bool, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns, copied.
 
     Args:
-        index: prompts and rows.
+        contents: prompts and rows.
         store: their tokens.
         narrow: whether log-probs are bfloat16.
-        keys: prompts; None for all.
+        keys: prompts.
 
     Raises:
         ValueError: for a prompt key that is not 32 hexadecimal digits.
     """
-    keys = list(index.slots) if keys is None else keys
-    prompts, rows, names = index.slots_of(keys), index.rows, index.part_names
-    places, counts = index.all_of(prompts)
-    hidden = rows["hidden"][places] if "hidden" in rows else np.full(places.size, UNMASKED, dtype=np.int32)
-    arrays = {
+    prompts = [contents.prompts[key] for key in keys]
+    rows = table(*(prompt.rows for prompt in prompts))
+    prompt_ids = b"".join(map(bytes, store.get([prompt.handle for prompt in prompts])))
+    parts, ids, log_probs, bits = _pieces([bytes(blob) for blob in store.get(rows["handle"].tolist())], rows, narrow)
+    return {
         "prompt_key": _key_bytes(keys),
-        "prompt_offsets": offsets_of(index.prompts["length"][prompts]),
-        "prompt_rows": counts,
-        "row_offsets": offsets_of(rows["length"][places]),
-        **{name: rows[name][places] for name in ("score", "step", "uses")},
-        "masked": hidden > 0,
-        "parts": np.empty((places.size, len(names)), dtype=np.float32),
+        "prompt_offsets": offsets_of([prompt.length for prompt in prompts]),
+        "prompt_ids": np.frombuffer(prompt_ids, dtype=np.int32),
+        "prompt_rows": np.array([prompt.rows.size for prompt in prompts], dtype=np.int64),
+        "row_offsets": offsets_of(rows["length"]),
+        "response_ids": np.frombuffer(b"".join(ids), dtype=np.int32),
+        "log_probs": np.frombuffer(b"".join(log_probs), dtype=np.uint16 if narrow else np.float32),
+        "score": rows["score"].copy(),
+        **{name: rows[name].astype(np.int32) for name in ("step", "uses")},
+        "masked": rows["masked_out"] > 0,
+        "mask_bits": np.frombuffer(b"".join(bits), dtype=np.uint8),
+        "parts": _parts(parts, contents.part_names),
     }
-    for number, name in enumerate(names):
-        arrays["parts"][:, number] = rows[PART + name][places]
-    arrays["prompt_ids"] = _prompt_ids(index.prompts["handle"][prompts], store, arrays["prompt_offsets"])
-    arrays.update(_tokens(index, store, narrow, places, arrays["row_offsets"], arrays["masked"]))
-    return arrays
 
 
-def prompt_bytes(index: Index, narrow: bool) -> np.ndarray:
-    """(P,) int64, the bytes that each prompt takes in the columns."""
-    slots = index.slots_of(index.slots)
-    rows, places = index.rows, index.all_of(slots)
-    lengths = rows["length"][places[0]].astype(np.int64)
-    sizes = lengths * (6 if narrow else 8) + ROW_BYTES + 4 * len(index.part_names)
-    if "hidden" in rows:
-        sizes += (lengths + 7) // 8 * (rows["hidden"][places[0]] > 0)
-    ends = offsets_of(sizes)[offsets_of(places[1])]
-    return np.diff(ends) + 4 * index.prompts["length"][slots].astype(np.int64) + PROMPT_BYTES
+def _pieces(blobs: list[bytes], rows: np.ndarray, narrow: bool) -> list[list[bytes]]:
+    """The bytes of the parts, token ids, log-probs and mask bits of every row."""
+    pieces: list[list[bytes]] = [[], [], [], []]
+    for blob, length, masked_out in zip(blobs, rows["length"].tolist(), rows["masked_out"].tolist(), strict=True):
+        cuts = (0, *split_row(len(blob), length, masked_out > 0, narrow), len(blob))
+        for piece, start, stop in zip(pieces, cuts[:-1], cuts[1:], strict=True):
+            piece.append(blob[start:stop])
+    return pieces
 
 
 def _key_bytes(keys: Sequence[str]) -> np.ndarray:
@@ -100,82 +108,77 @@ def _key_bytes(keys: Sequence[str]) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16)
 
 
-def _prompt_ids(handles: np.ndarray, store: BlobStore, offsets: np.ndarray) -> np.ndarray:
-    ids = np.empty(int(offsets[-1]), dtype=np.int32)
-    for start, stop in batches(offsets):
-        blobs = store.get(handles[start:stop].tolist())
-        for blob, first, last in zip(blobs, offsets[start:stop], offsets[start + 1 : stop + 1], strict=True):
-            ids[first:last] = blob.view(np.int32)
-    return ids
+def _parts(found: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
+    """(N, K) float32, by sorted name; rows from before a name was known have fewer parts."""
+    absent = np.full(len(names), np.nan, dtype=np.float32).tobytes()
+    parts = np.frombuffer(b"".join([piece + absent[len(piece) :] for piece in found]), dtype=np.float32)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return np.ascontiguousarray(parts.reshape(len(found), len(names))[:, order])
 
 
-def _tokens(
-    index: Index, store: BlobStore, narrow: bool, places: np.ndarray, offsets: np.ndarray, masked: np.ndarray
-) -> dict[str, np.ndarray]:
-    """``response_ids``, ``log_probs`` and ``mask_bits`` of the rows at ``places``; ``offsets`` of their tokens."""
-    handle, begin = index.rows["handle"][places], index.rows["start"][places]
-    firsts = run_starts(handle[1:] != handle[:-1], handle.size)
-    ends = np.append(firsts[1:], handle.size)
-    tokens = offsets[np.append(firsts, handle.size)]
-    ids = np.empty(int(offsets[-1]), dtype=np.int32)
-    log_probs = np.empty(ids.size, dtype=np.uint16 if narrow else np.float32)
-    packed = [np.empty(0, dtype=np.uint8)]
-    for start, stop in batches(tokens):
-        span, zero = slice(start, stop), tokens[start]
-        bits = np.ones(tokens[stop] - zero if masked.any() else 0, dtype=np.uint8)
-        blobs = store.get(handle[firsts[span]].tolist())
-        columns = (tokens[:-1][span], tokens[1:][span], begin[firsts[span]])
-        for blob, low, high, at in zip(blobs, *(column.tolist() for column in columns), strict=True):
-            visit = Visit.of(blob, narrow)
-            here = slice(at - visit.base, at - visit.base + high - low)
-            ids[low:high] = visit.ids[here]
-            log_probs[low:high] = visit.log_probs[here]
-            if visit.bits.size and bits.size:
-                bits[low - zero : high - zero] = visit.mask(at, high - low)
-        rows = np.flatnonzero(masked[firsts[start] : ends[stop - 1]]) + firsts[start]
-        packed.append(pack_rows(bits, offsets[rows] - zero, offsets[rows + 1] - offsets[rows]))
-    return {"response_ids": ids, "log_probs": log_probs, "mask_bits": np.concatenate(packed)}
+def unpack(arrays: Arrays, contents: Contents, put: Callable[[Sequence[bytes]], list[int]], narrow: bool) -> None:
+    """The inverse of :func:`columns`, after its check: add new prompts to contents and put their tokens into a store.
+
+    Rows beyond the capacity, the oldest, are left out. ``contents.part_names`` are those of the state.
+    """
+    counts = np.minimum(arrays["prompt_rows"], contents.capacity)
+    kept = spans(np.cumsum(arrays["prompt_rows"]) - counts, counts)
+    offsets = arrays["prompt_offsets"].tolist()
+    prompt_ids = [arrays["prompt_ids"][start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    handles = put([*(ids.tobytes() for ids in prompt_ids), *_row_blobs(arrays, kept.tolist(), narrow)])
+    rows = np.empty(kept.size, dtype=ROW)
+    rows["handle"] = handles[len(prompt_ids) :]
+    for name in ("score", "step", "uses"):
+        rows[name] = arrays[name][kept]
+    rows["length"] = np.diff(arrays["row_offsets"])[kept]
+    rows["masked_out"] = masked_out(arrays)[kept]
+    contents.count(rows, 1)
+    stop = 0
+    for digits, ids, handle, count in zip(arrays["prompt_key"], prompt_ids, handles, counts.tolist(), strict=False):
+        start, stop = stop, stop + count
+        key = digits.tobytes().hex()
+        contents.add_prompt(key, ids, handle)
+        contents.append(key, rows[start:stop])
 
 
-def pack_rows(bits: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Pack the masks of rows, which lie at ``starts`` of ``bits``, one after the other, a row in whole bytes."""
-    room = offsets_of((lengths + 7) // 8 * 8)
-    padded = np.zeros(int(room[-1]), dtype=np.uint8)
-    padded[spans(room[:-1], lengths)] = bits[spans(starts, lengths)]
-    return np.packbits(padded)
+def _row_blobs(arrays: Arrays, kept: Sequence[int], narrow: bool) -> Iterator[bytes]:
+    """The bytes of these rows of a state in a store."""
+    log_probs = arrays["log_probs"]
+    if (log_probs.dtype == np.uint16) != narrow:
+        log_probs = to_bfloat16(log_probs) if narrow else from_bfloat16(log_probs)
+    tokens, masks = arrays["row_offsets"], mask_offsets(arrays)
+    pieces = [  # bytes, and where those of each row begin
+        (_bytes_of(arrays["parts"]), (4 * arrays["parts"].shape[1] * np.arange(tokens.size)).tolist()),
+        (_bytes_of(arrays["response_ids"]), (4 * tokens).tolist()),
+        (_bytes_of(log_probs), (log_probs.itemsize * tokens).tolist()),
+        (_bytes_of(arrays["mask_bits"]), masks.tolist()),
+    ]
+    for row in kept:
+        yield b"".join([content[starts[row] : starts[row + 1]] for content, starts in pieces])
 
 
-def unpack_rows(packed: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The masks of rows that :func:`pack_rows` packed, one after the other: (sum of lengths,) uint8."""
-    return np.unpackbits(packed)[spans(offsets_of((lengths + 7) // 8 * 8)[:-1], lengths)]
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def offsets_of(sizes: np.ndarray) -> np.ndarray:
+def spans(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """``starts[i] .. starts[i] + counts[i]`` for every i, one after the other: (sum of counts,) int64."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(counts) else 0
+    return np.repeat(starts - ends + counts, counts) + np.arange(total)
+
+
+def offsets_of(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
     """Where pieces of these sizes, (n,), start when they lie one after the other, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
-def run_starts(changes: np.ndarray, size: int) -> np.ndarray:
-    """Where runs of ``size`` values start, ``changes[i]`` saying that value i + 1 differs from value i."""
-    return np.flatnonzero(np.concatenate([[True], changes])) if size else np.empty(0, dtype=np.int64)
-
-
-def batches(offsets: np.ndarray, most: int = BATCH_TOKENS) -> Iterator[tuple[int, int]]:
-    """Ranges of pieces, each of at least one piece and, beyond it, of sizes that sum to at most ``most``."""
-    start, size = 0, len(offsets) - 1
-    while start < size:
-        end = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1
-        stop = min(max(end, start + 1), size, start + BATCH_PIECES)
-        yield start, stop
-        start = stop
-
-
-def mask_offsets(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def mask_offsets(arrays: Arrays) -> np.ndarray:
     """Where the mask of each row is in ``mask_bits``, and where the last one ends: (N + 1,)."""
     return offsets_of((np.diff(arrays["row_offsets"]) + 7) // 8 * arrays["masked"])
 
 
-def hidden_tokens(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def masked_out(arrays: Arrays) -> np.ndarray:
     """(N,) masked-out tokens of every row."""
     ones = offsets_of(np.bitwise_count(arrays["mask_bits"]))[mask_offsets(arrays)]
     return np.where(arrays["masked"], np.diff(arrays["row_offsets"]) - np.diff(ones), 0)

@@ -1,7 +1,7 @@
 """Where the token payloads of the buffer live: the interface, and the store in this process.
 
-A blob is a run of bytes that the buffer writes once: the prompt ids of a prompt, or the rows of one visit
-(:mod:`repo_verl.replay.blob`).
+A blob is a run of bytes that the buffer writes once: the prompt ids of a prompt, or the tokens of a row
+(:func:`repo_verl.replay.record.split_row`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 class BlobStore(Protocol):
     """Holds blobs under integer handles that it gives out; a handle may be given out again once it is dropped."""
 
-    def put(self, blobs: Sequence[np.ndarray]) -> list[int]:
-        """Keep copies of blobs, each (n,) uint8; returns a handle for each, in order."""
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        """Keep blobs; returns a handle for each, in order."""
 
-    def get(self, handles: Sequence[int]) -> list[np.ndarray]:
-        """The bytes of each handle, (n,) uint8, in order; they stay valid when the handle is dropped.
+    def get(self, handles: Sequence[int]) -> Sequence[bytes | np.ndarray]:
+        """The bytes of each handle, ``bytes`` or (n,) uint8, in order; they stay valid when the handle is dropped.
 
         Arrays may share a buffer and begin anywhere in it.
         """
@@ -32,10 +32,7 @@ class BlobStore(Protocol):
 
 
 class HostStore:
-    """Blobs as ``bytes`` objects in this process: 33 bytes each beside the payload and what malloc adds.
-
-    ``get`` gives read-only views, which keep a blob alive after it is dropped.
-    """
+    """Blobs in this process: 33 bytes each beside the payload and what malloc adds."""
 
     def __init__(self) -> None:
         self._blobs: list[bytes | None] = []
@@ -44,25 +41,22 @@ class HostStore:
     def __len__(self) -> int:
         return len(self._blobs) - len(self._free)
 
-    def put(self, blobs: Sequence[np.ndarray]) -> list[int]:
-        """Keep copies of blobs; see :class:`BlobStore`."""
-        handles = []
-        for blob in blobs:
-            if self._free:
-                handles.append(self._free.pop())
-                self._blobs[handles[-1]] = blob.tobytes()
-            else:
-                handles.append(len(self._blobs))
-                self._blobs.append(blob.tobytes())
-        return handles
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        """Keep blobs; see :class:`BlobStore`."""
+        again = [self._free.pop() for _ in range(min(len(blobs), len(self._free)))]
+        for handle, blob in zip(again, blobs, strict=False):
+            self._blobs[handle] = blob
+        new = range(len(self._blobs), len(self._blobs) + len(blobs) - len(again))
+        self._blobs += blobs[len(again) :]
+        return [*again, *new]
 
-    def get(self, handles: Sequence[int]) -> list[np.ndarray]:
-        """Read-only views of blobs.
+    def get(self, handles: Sequence[int]) -> list[bytes]:
+        """The blobs themselves.
 
         Raises:
             ValueError: for a handle that is not held.
         """
-        return [np.frombuffer(self._held(handle), dtype=np.uint8) for handle in handles]
+        return [self._held(handle) for handle in handles]
 
     def drop(self, handles: Sequence[int]) -> None:
         """Forget blobs.
@@ -74,11 +68,6 @@ class HostStore:
             self._held(handle)
             self._blobs[handle] = None
             self._free.append(handle)
-
-    def rewrite(self, handle: int, blob: np.ndarray) -> None:
-        """Put other bytes under a handle."""
-        self._held(handle)
-        self._blobs[handle] = blob.tobytes()
 
     def close(self) -> None:
         """Let go of everything."""

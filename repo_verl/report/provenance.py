@@ -82,31 +82,16 @@ def _loaded(path: Path) -> dict[Any, Any] | None:
 
 
 def _printed(path: Path) -> dict[str, Any] | None:
-    buffer: list[str] = []
-    tries = 0
-    for text in _printed_lines(path):
-        if not buffer and not PRINTED_START.match(text):
-            continue
-        buffer.append(text)
-        if text.rstrip().endswith("}}"):
-            if found := _literal("".join(buffer)):
-                return found
-            tries += 1
-        if len(buffer) > PRINTED_LINES or tries >= PRINTED_TRIES:
-            return None
-    return None
-
-
-def _printed_lines(path: Path) -> Iterator[str]:
-    """The first lines of a log, without what Ray puts in front; none if it can't be read."""
-    seen = 0
+    """The first dictionary of a log that starts with one of the configuration's sections, which verl prints."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            while seen < MOST_LOOKED_AT and (line := lines.readline(MOST_READ)):
-                seen += len(line)
-                yield RAY_PREFIX.sub("", line)
+        with path.open(encoding="utf-8", errors="replace") as file:
+            lines = [RAY_PREFIX.sub("", line) for line in file.read(MOST_LOOKED_AT).split("\n")]
     except OSError:
-        return
+        return None
+    start = next((number for number, line in enumerate(lines) if PRINTED_START.match(line)), len(lines))
+    lines = lines[start : start + PRINTED_LINES]
+    ends = [number for number, line in enumerate(lines, start=1) if line.rstrip().endswith("}}")]
+    return next((found for end in ends[:PRINTED_TRIES] if (found := _literal("\n".join(lines[:end])))), None)
 
 
 def _literal(text: str) -> dict[str, Any] | None:

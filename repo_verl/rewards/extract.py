@@ -20,7 +20,6 @@ _BOX = re.compile(
     _BOX_OR_MENTION.pattern
     + r"(?!\s|\{[\s.…]*\}|[A-Za-z]{2,}(?![\w=^(+*/-])|[aI] +[A-Za-z]|\.(?![0-9])|[^\w.{\\(\[|+√−€£¥-]|$)"
 )
-_COMMANDS = ("\\boxed", "\\fbox")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_ANSWER = re.compile(r"[^\s$]+")
 
@@ -71,7 +70,7 @@ def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | Non
         >>> extract_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}}.")
         '\\frac{1}{2}'
     """
-    start = _last_box(solution)
+    start = _last(solution, _BOX) or _last(solution, _BOX_OR_MENTION)  # a mention counts where there is no box
     if start is None:
         return None
     if solution.startswith("{", start):
@@ -80,14 +79,10 @@ def extract_boxed(solution: str, max_chars: int = MAX_ANSWER_CHARS) -> str | Non
     return bare.group().rstrip(".,;:") if bare else None
 
 
-def _last_box(solution: str) -> int | None:
-    """Where the content of the last box begins, its brace included: a mention counts where nothing else is there."""
-    return _last(solution, _BOX) or _last(solution, _BOX_OR_MENTION)
-
-
 def _last(solution: str, box: re.Pattern[str]) -> int | None:
+    """Where the content of the last match begins, its brace included."""
     ends = []
-    for command in _COMMANDS:
+    for command in ("\\boxed", "\\fbox"):
         position = len(solution)
         while (position := solution.rfind(command, 0, position)) >= 0:
             if match := box.match(solution, position):

@@ -11,8 +11,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from repo_verl.rewards.sets import solution_set
-
 TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|normal)?|math(?:rm|bf|it|sf)|emph|mbox|hbox|rm|bf)"
 
 _SIGNS = str.maketrans(
@@ -71,11 +69,8 @@ def _without_domain(match: re.Match[str]) -> str:
     for clause in filter(str.strip, rest[1::2]):
         variable = _VARIABLE.match(clause)
         has_range = variable is not None and _RELATION.match(clause, variable.end()) is not None
-        if (
-            not variable
-            or not (has_range or (variable.end() == len(clause) and not ranged))
-            or _NO_DOMAIN.search(clause)
-        ):
+        bare_name = variable is not None and variable.end() == len(clause) and not ranged
+        if not (has_range or bare_name) or _NO_DOMAIN.search(clause):
             return "".join(rest) + closed if bare else match[0]
         ranged = ranged or has_range
     return closed
@@ -143,15 +138,12 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
             lambda match: match[1] if not match[2] or match[2] in letters(match[1]) else match[0],
         ),
         (r"^([A-Za-z])\s*\\in\s*\\mathbb\s*\{?R\}?\s*,\s*(?=\1\s*(?:\\(?:ne|le|ge)|<|>))", ""),
-        (
-            rf"{_QUANTIFIER}((?:(?!{_QUANTIFIER}).)*)",
-            _without_domain,
-        ),
+        (rf"{_QUANTIFIER}((?:(?!{_QUANTIFIER}).)*)", _without_domain),
     )
 )
 
 _TEXT_GROUP = re.compile(TEXT_COMMAND + r"\s*\{([^{}]*)\}")
-_ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
+ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
 _CONNECTIVE = re.compile(
     rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
 )
@@ -170,6 +162,13 @@ _CONSTANT = re.compile(r"[a-z].*\+ ?[CK]$")
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
+
+_BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\\vert|\\middle\||\||:)(.*)\\\}")
+_OR = re.compile(
+    r"\s*,?\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z]))\s*"
+)
+_INEQUALITY = re.compile(r"\s*(<|>|\\(?:le|ge|ne)(?![A-Za-z]))\s*")
+_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 def clean(answer: str) -> str:
@@ -194,7 +193,7 @@ def clean(answer: str) -> str:
         text = rf"{next(filter(None, money.groups()))}\text{{ {_CURRENCIES[sign]}}}"
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
-    text = _CONNECTIVE.sub(", ", solution_set(text)).strip()
+    text = _CONNECTIVE.sub(", ", _solution_set(text)).strip()
     return text.rstrip(".").strip() if not text.endswith("..") else text
 
 
@@ -217,6 +216,42 @@ def _latex(text: str) -> str:
         else:
             parts += plain
     return "".join(parts)
+
+
+def _solution_set(text: str) -> str:
+    r"""A set builder of real numbers, or inequalities with ``or`` between them, as a union of intervals.
+
+    Args:
+        text: a cleaned text, ``or`` still in it.
+
+    Returns: The intervals; every other text as it is, a lone inequality too.
+
+    Example:
+        >>> _solution_set(r"\{x | x < 1\}"), _solution_set("x < 1")
+        ('(-\\infty,1)', 'x < 1')
+    """
+    builder = _BUILDER.fullmatch(text)
+    parts = _OR.split((builder[2] if builder else text).strip())
+    if (not builder and len(parts) < 2) or (builder and builder[1] in "klmn" and "mathbb" not in text):
+        return text
+    name = builder[1] if builder else next(filter(re.compile("[A-Za-z]").fullmatch, _INEQUALITY.split(parts[0])), "")
+    found = [_interval(_INEQUALITY.split(part), name) for part in parts]
+    return r"\cup ".join(filter(None, found)) if all(found) else text
+
+
+def _interval(sides: list[str], name: str) -> str | None:
+    """The interval of ``1 < x``, ``x > 1`` or ``1 < x < 2``, split at its signs; None for everything else."""
+    if any("," in side or not side.strip() for side in sides) or len(sides) not in (3, 5):
+        return None
+    if sides[1] in (">", r"\ge") or (len(sides) == 3 and sides[1] == r"\ne" and sides[2] == name):
+        sides = [_FLIPPED.get(side, side) for side in reversed(sides)]
+    if len(sides) == 3 and sides[1] != r"\ne":
+        sides = [*sides, "<", r"\infty"] if sides[2] == name else [r"-\infty", "<", *sides]
+    if sides[1] == r"\ne":
+        return rf"(-\infty,{sides[2]})\cup ({sides[2]},\infty)" if sides[0] == name and len(sides) == 3 else None
+    if sides[2] != name or not {sides[1], sides[3]} <= {"<", r"\le"}:
+        return None
+    return f"{'(['[sides[1] != '<']}{sides[0]},{sides[4]}{')]'[sides[3] != '<']}"
 
 
 def letters(text: str) -> set[str]:
@@ -248,11 +283,6 @@ def unwrap(text: str) -> str:
     return _TEXT_GROUP.sub(r"\1", text)
 
 
-def only_text(text: str) -> bool:
-    r"""Whether a text is nothing but ``\text{}`` groups."""
-    return _ONLY_TEXT.fullmatch(text) is not None
-
-
 @functools.lru_cache(maxsize=1 << 14)
 def compact(text: str) -> str:
     r"""The form in which two texts are compared: no spaces or fonts, ``^{2}`` as ``^2``."""
@@ -270,7 +300,7 @@ def word(text: str) -> str | None:
         >>> word(r"\text{Evelyn}"), word("abc")
         ('evelyn', None)
     """
-    if _ONLY_TEXT.fullmatch(text):
+    if ONLY_TEXT.fullmatch(text):
         text = " ".join(unwrap(text).split()).rstrip(".")
         return text.casefold() if _TEXT_WORDS.fullmatch(text) else None
     return text.casefold() if _PLAIN_WORDS.fullmatch(text) or text.casefold() in _SHORT_WORDS else None

@@ -79,10 +79,21 @@ def compute_score(
         >>> compute_score("deepmath", r"so \boxed{\frac{2}{4}}", "0.5")["score"]
         1.0
     """
-    limits = _settings(accuracy_weight, format_weight, template, cpu_seconds, clock_seconds, frozenset(kwargs))
-    gold, solution_str = _gold_text(ground_truth), _text(solution_str)
+    weights = accuracy_weight, format_weight
+    limits = _checked_limits(weights, template, cpu_seconds, clock_seconds, frozenset(kwargs))
+    if isinstance(solution_str, bytes):
+        solution_str = solution_str.decode("utf-8", "replace")
+    gold, solution_str = _gold_text(ground_truth), str(solution_str or "")
     answer = extract_answer(solution_str, template)
-    judgement = _judgement(answer, gold, _tolerance(extra_info), limits)
+    tolerance = _tolerance(extra_info)
+    if not gold or len(gold) > MAX_GOLD_CHARS:
+        judgement = Judgement(False, "gold_unparseable", "")
+    elif not answer:
+        judgement = Judgement(False, "no_answer", "")
+    elif len(answer) > MAX_ANSWER_CHARS:
+        judgement = Judgement(False, "error", f"longer than {MAX_ANSWER_CHARS} characters")
+    else:
+        judgement = grade(answer, gold, tolerance, limits)
     acc, kept = float(judgement.right), float(bool(answer) and well_formed(solution_str, template))
     return Score(
         score=accuracy_weight * acc + format_weight * kept,
@@ -128,10 +139,6 @@ def gold_is_verifiable(gold: str | int | float | None) -> bool:
     return shared_pool().ask(text, None, None, Limits()).status == "ok" if plain is None else plain
 
 
-def _text(solution: object) -> str:
-    return solution.decode("utf-8", "replace") if isinstance(solution, bytes) else str(solution or "")
-
-
 def _gold_text(gold: object) -> str:
     """A gold answer as text; "" for what can be none, as a mapping."""
     if isinstance(gold, str):
@@ -161,16 +168,6 @@ def _cached(answer: str, gold: str, tolerance: float | None, limits: Limits) -> 
     return judgement
 
 
-def _judgement(answer: str | None, gold: str, tolerance: float | None, limits: Limits) -> Judgement:
-    if not gold or len(gold) > MAX_GOLD_CHARS:
-        return Judgement(False, "gold_unparseable", "")
-    if not answer:
-        return Judgement(False, "no_answer", "")
-    if len(answer) > MAX_ANSWER_CHARS:
-        return Judgement(False, "error", f"longer than {MAX_ANSWER_CHARS} characters")
-    return grade(answer, gold, tolerance, limits)
-
-
 def _tolerance(extra_info: dict[str, Any] | None) -> float | None:
     value = extra_info.get("tolerance") if isinstance(extra_info, dict) else None
     if value is None or value != value:  # NaN is a null that went through pandas
@@ -181,22 +178,16 @@ def _tolerance(extra_info: dict[str, Any] | None) -> float | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _settings(
-    accuracy_weight: float,
-    format_weight: float,
-    template: str,
-    cpu_seconds: float,
-    clock_seconds: float,
-    others: frozenset[str],
+def _checked_limits(
+    weights: tuple[float, float], template: str, cpu_seconds: float, clock_seconds: float, others: frozenset[str]
 ) -> Limits:
     """The limits, once all settings are checked."""
-    unknown = sorted(others - _FROM_VERL)
-    if unknown:
+    if unknown := sorted(others - _FROM_VERL):
         raise TypeError(
             f"reward_kwargs.{unknown[0]} is unknown: use accuracy_weight, format_weight, template, cpu_seconds or "
             "clock_seconds."
         )
-    for name, value in (("accuracy_weight", accuracy_weight), ("format_weight", format_weight)):
+    for name, value in zip(("accuracy_weight", "format_weight"), weights, strict=True):
         if not math.isfinite(value):
             raise ValueError(f"reward_kwargs.{name}={value} must be a finite number.")
     for name, value in (("cpu_seconds", cpu_seconds), ("clock_seconds", clock_seconds)):

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repo_verl.rewards.normalize import compact, only_text, unwrap, word
-from repo_verl.rewards.numbers import is_thousands
+from repo_verl.rewards.normalize import ONLY_TEXT, compact, unwrap, word
+from repo_verl.rewards.quantities import is_thousands
 
 MAX_DEPTH = 12
 
@@ -38,6 +38,7 @@ _MODULUS = re.compile(r"\(?\s*\\?[pb]?mod(?![A-Za-z])\s*(?:\{([^{}]*)\}|([^{}()]
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 MAX_SPREADS = 4
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_NO_QUOTIENT = re.compile(r"^0$|[%'&]|\\text|[0-9] *[A-Za-z]{2}")
 _SET_BUILDER = re.compile(r"\\(?:mid|vert)(?![A-Za-z])|\||:")
 
 
@@ -109,7 +110,7 @@ def read(text: str, depth: int = 0) -> Node:
     words = word(text)
     if words is not None:
         return Scalar(str(_NUMBER_WORDS.index(words))) if words in _NUMBER_WORDS else Words(words)
-    if only_text(text):
+    if ONLY_TEXT.fullmatch(text):
         text = unwrap(text).strip()  # \text{36 dollars}
     if is_thousands(text):
         return Scalar(text)
@@ -139,10 +140,8 @@ def without_thousands_commas(text: str) -> str:
 
 def _bracketed(text: str, depth: int) -> Node | None:
     opened = next((b for b in ("\\{", "⟨", "(", "[") if text.startswith(b)), None)
-    if opened is None:
-        return None
     closed = next((b for b in ("\\}", "⟩", ")", "]") if text.endswith(b)), None)
-    if closed is None or not _spans(text, len(opened)):
+    if opened is None or closed is None or not _spans(text, len(opened)):
         return None
     inner = text[len(opened) : len(text) - len(closed)].strip()
     parts = split_top(inner, ",;")
@@ -195,9 +194,8 @@ def _spread(text: str, depth: int) -> Node | None:
     r"""``a \pm b`` as the set of both values."""
     if not _PLUS_MINUS.search(text):
         return None
-    plus = text.replace(r"\pm", "+").replace(r"\mp", "-")
-    minus = text.replace(r"\pm", "-").replace(r"\mp", "+")
-    return Group("", _read_all((plus, minus), depth), text)
+    both = (text.replace(r"\pm", one).replace(r"\mp", other) for one, other in ("+-", "-+"))
+    return Group("", _read_all(both, depth), text)
 
 
 def _named(text: str, depth: int) -> Node | None:
@@ -226,14 +224,9 @@ def _ratio(text: str, depth: int) -> Node | None:
 
 def quotients(node: Group) -> tuple[Scalar, ...]:
     """The quotients of neighbours in a ratio of plain expressions that are not 0; none for all else, as a time."""
-    if (
-        node.brackets != ":"
-        or _TIME.fullmatch(node.text)
-        or not all(
-            isinstance(item, Scalar) and not re.search(r"^0$|[%'&]|\\text|[0-9] *[A-Za-z]{2}", item.text)
-            for item in node.items
-        )
-    ):
+    if node.brackets != ":" or _TIME.fullmatch(node.text):
+        return ()
+    if not all(isinstance(item, Scalar) and not _NO_QUOTIENT.search(item.text) for item in node.items):
         return ()
     return tuple(Scalar(rf"\frac{{{upper.text}}}{{{lower.text}}}") for upper, lower in itertools.pairwise(node.items))
 

@@ -17,7 +17,7 @@ import sympy
 from sympy.core.evalf import PrecisionExhausted
 
 from repo_verl.rewards.bounds import Refused, text_refusal, tree_refusal
-from repo_verl.rewards.numbers import same_decimal
+from repo_verl.rewards.quantities import same_decimal
 
 for _name in ("math_verify.parser", "math_verify.grader"):
     # its notice that no time-out is set: the judge process has one

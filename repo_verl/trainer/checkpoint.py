@@ -67,6 +67,8 @@ class CheckpointKeeper:
         self._sampling = None if sampling is None else as_read_back(sampling)
         self._root = os.path.abspath(trainer.default_local_dir)
         self._keeps_buffer = repo.active and repo.persist
+        previous = trainer.get("remove_previous_ckpt_in_save", False)
+        self._limit: int | None = 1 if previous else trainer.get("max_actor_ckpt_to_keep", None)
         self._last: int | None = None  # step that was saved or resumed from, in this folder
         self._saved: int | None = None  # step that was saved by this run
 
@@ -92,15 +94,14 @@ class CheckpointKeeper:
                 save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
             else:
                 remove_buffer(os.path.join(folder, BUFFER))
-            with two_kept(actor) if self._limit() == 1 else contextlib.nullcontext():
+            with two_kept(actor) if self._limit == 1 else contextlib.nullcontext():
                 yield
             _mark_complete(folder, marker)
         except (OSError, RuntimeError, ValueError) as error:
-            other = self._last if self._last != step else None
             last = "no checkpoint of this run is finished yet"
-            if other is not None:
-                last = f"the last finished checkpoint is {folder_of(self._root, other)}"
-            lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+            if self._last not in (None, step):
+                last = f"the last finished checkpoint is {folder_of(self._root, self._last)}"
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(
                 f"step {step} could not be saved below {self._root} ({type(error).__name__}: "
                 f"{lines[-1].strip()[:300]}); {last}: fix the cause (a full disk, a folder that can't be written) and "
@@ -109,16 +110,11 @@ class CheckpointKeeper:
         self._remove_old(step)
         self._last = self._saved = step
 
-    def _limit(self) -> int | None:
-        if self._trainer.get("remove_previous_ckpt_in_save", False):
-            return 1
-        return self._trainer.get("max_actor_ckpt_to_keep", None)
-
     def _remove_old(self, step: int) -> None:
         """Remove what RePO keeps of checkpoints whose actor verl removed."""
-        if self._limit() is None:
+        if self._limit is None:
             return
-        if self._limit() == 1 and self._saved is not None and self._saved != step:
+        if self._limit == 1 and self._saved is not None and self._saved != step:
             shutil.rmtree(os.path.join(folder_of(self._root, self._saved), "actor"), ignore_errors=True)
         for other in steps_in(self._root):
             folder = folder_of(self._root, other)
@@ -170,11 +166,7 @@ class CheckpointKeeper:
         )
 
     def restore(self, folder: str, buffer: PromptReplayBuffer) -> int:
-        """Fill the buffer from a checkpoint that verl has loaded; returns its effective steps.
-
-        Raises:
-            BufferFilesError: if the buffer is damaged.
-        """
+        """Fill the buffer from a checkpoint that verl has loaded; returns its effective steps."""
         path = os.path.join(folder, BUFFER)
         if self._repo.active and not self._keeps_buffer:
             logger.warning("RePO: %spersist=false, so the replay buffer starts empty", PREFIX)

@@ -65,7 +65,7 @@ class Layout:
 
     Attributes:
         order: row numbers in dispatch order, rank by rank and mini-batch by mini-batch; :data:`PAD` for padding.
-        num_mini_batches: optimizer steps an epoch.
+        num_mini_batches: optimizer steps per epoch.
         mini_batch_rows: rows of every mini-batch over all ranks, padding included.
         ranks: data-parallel size.
         micro_batch_rows: rows of a forward pass; None where verl cuts micro-batches by tokens.
@@ -91,7 +91,7 @@ def spread_blocks(
     Args:
         blocks: the prompts, with row numbers into ``workloads``.
         workloads: (N,) work of every row.
-        parts: optimizer steps an epoch, those that GRPO would take.
+        parts: optimizer steps per epoch, those that GRPO would take.
         partition: balances workloads over parts.
 
     Returns:

@@ -5,7 +5,6 @@ All is put beside verl's old log-probs, as the update is planned, but for what t
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +27,6 @@ from repo_verl.trainer.layout import (
     ROW_FIELDS,
     WEIGHT,
 )
-from repo_verl.trainer.minibatches import UpdatePlan
 from repo_verl.trainer.retrieval import Update
 
 TOKEN_FIELDS = ("prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask")
@@ -84,94 +82,77 @@ class FloatTypes:
         _put(partition, list(cast), list(cast.values()))
 
 
-class AddedRows:
-    """Rows that RePO puts into TransferQueue for one update, under keys that never begin with a fresh row's uid.
+class QueuedUpdate:
+    """The rows of a planned update in TransferQueue.
 
     Args:
         partition: TransferQueue partition.
+        update: with a plan.
         floats: the dtypes of verl's fields.
 
     Attributes:
-        masks: (T,) response mask of every row, by key.
-        places: key and tag of every replayed row, by row number.
+        added: (T,) response mask of every row that RePO put there, by key.
+        places: key and tag of every row, by row number; without padding rows.
     """
 
-    def __init__(self, partition: str, floats: FloatTypes) -> None:
-        self.partition, self._floats = partition, floats
-        self.masks: dict[str, torch.Tensor] = {}
-        self.places: dict[int, Placed] = {}
+    def __init__(self, partition: str, update: Update, floats: FloatTypes) -> None:
+        assert update.plan is not None
+        self._partition, self._plan, self._floats = partition, update.plan, floats
+        self._total = len(update.fresh.keys)
+        self._ordered: list[Placed] = []
+        self.added: dict[str, torch.Tensor] = {}
+        self.places: dict[int, Placed] = dict(enumerate(zip(update.fresh.keys, update.fresh.tags, strict=True)))
 
-    def put(self, rows: Sequence[Row]) -> list[Placed]:
-        """Put rows; gives the key and tag of each."""
+    def put_replayed(self, group: Sequence[tuple[int, np.ndarray, Record]]) -> None:
+        """Put replayed rows; each has a row number, prompt ids and a record."""
+        values = self._plan.replayed_advantages
+        rows = [replayed_row(ids, record, float(values[row - self._total])) for row, ids, record in group]
+        self.places.update(zip((row for row, _, _ in group), self._put_new(rows), strict=True))
+
+    def complete(self, pad_token: int) -> None:
+        """Put padding rows of this token id, and RePO's own fields of every row."""
+        order = self._plan.layout.order
+        pads = iter(self._put_new([padding_row(pad_token) for _ in range(order.count(PAD))]))
+        self._ordered = [next(pads) if row == PAD else self.places[row] for row in order]
+        numbers = [self._plan.layout.mini_batch_at(position) for position in range(len(order))]
+        kinds = [PADDING if row == PAD else FRESH if row < self._total else REPLAYED for row in order]
+        weights = [float(self._plan.weights[row - self._total]) if row >= self._total else 0.0 for row in order]
+        columns = {
+            ORIGIN: torch.tensor(kinds, dtype=torch.int64),
+            WEIGHT: torch.tensor(weights, dtype=torch.float64),
+            FRESH_SCALE: torch.tensor([self._plan.scales[number] for number in numbers], dtype=torch.float64),
+            FRESH_TOKENS: torch.tensor([self._plan.fresh_tokens[number] for number in numbers], dtype=torch.int64),
+        }
+        fields = TensorDict(columns, batch_size=len(order))
+        tq.kv_batch_put(keys=[key for key, _ in self._ordered], partition_id=self._partition, fields=fields)
+
+    def finish(self, batch: KVBatchMeta) -> KVBatchMeta:
+        """Put what depends on verl's own fields, and give the update's batch; ``batch`` is verl's, with advantages."""
+        self._floats.learn(batch)
+        self._floats.put_waiting(self._partition)
+        optional = [name for name in OPTIONAL_FIELDS if name in (batch.fields or ())]
+        if optional:
+            rows = [
+                {name: self._floats.cast(name, mask.double() * OPTIONAL_FIELDS[name]) for name in optional}
+                for mask in self.added.values()
+            ]
+            _put(self._partition, list(self.added), rows)
+        return KVBatchMeta(
+            partition_id=self._partition,
+            keys=[key for key, _ in self._ordered],
+            tags=[tag for _, tag in self._ordered],
+            fields=[*UPDATE_FIELDS, *optional],
+            extra_info=batch.extra_info,
+        )
+
+    def _put_new(self, rows: Sequence[Row]) -> list[Placed]:
+        """Put rows under keys that never begin with a fresh row's uid; gives the key and tag of each."""
         uid = f"{KEY_PREFIX}{uuid.uuid4().hex}"
         keys = [f"{uid}_{number}_0" for number in range(len(rows))]
         tags = [{"is_padding": True, **_length_tags(row)} for row in rows]
-        _put(self.partition, keys, [self._floats.hold_back(k, row) for k, row in zip(keys, rows, strict=True)], tags)
-        self.masks.update((key, row["response_mask"]) for key, row in zip(keys, rows, strict=True))
+        _put(self._partition, keys, [self._floats.hold_back(k, row) for k, row in zip(keys, rows, strict=True)], tags)
+        self.added.update((key, row["response_mask"]) for key, row in zip(keys, rows, strict=True))
         return list(zip(keys, tags, strict=True))
-
-    def put_replayed(self, rows: Sequence[tuple[int, np.ndarray, Record]], update: Update) -> None:
-        """Put replayed rows of an update; each has a row number, prompt ids and a record."""
-        assert update.plan is not None
-        first, advantages = len(update.fresh.keys), update.plan.replayed_advantages
-        filled = [replayed_row(ids, record, float(advantages[row - first])) for row, ids, record in rows]
-        self.places.update(zip((row for row, _, _ in rows), self.put(filled), strict=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class PlacedUpdate:
-    """The rows of an update in TransferQueue.
-
-    Attributes:
-        ordered: key and tag of every row, in dispatch order.
-        added: (T,) response mask of every row that RePO put there, by key.
-    """
-
-    ordered: list[Placed]
-    added: dict[str, torch.Tensor]
-
-
-def place_update(added: AddedRows, update: Update, pad_token: int) -> PlacedUpdate:
-    """Put the padding rows of a planned update, and RePO's own fields of every row.
-
-    Args:
-        added: holds the replayed rows.
-        update: with a plan.
-        pad_token: token id of padding rows.
-    """
-    assert update.plan is not None
-    order, fresh = update.plan.layout.order, update.fresh
-    places = {**dict(enumerate(zip(fresh.keys, fresh.tags, strict=True))), **added.places}
-    pads = iter(added.put([padding_row(pad_token) for _ in range(order.count(PAD))]))
-    ordered = [next(pads) if row == PAD else places[row] for row in order]
-    _mark_rows(added.partition, [key for key, _ in ordered], update.plan, len(fresh.keys))
-    return PlacedUpdate(ordered, added.masks)
-
-
-def finish_update(batch: KVBatchMeta, placed: PlacedUpdate, floats: FloatTypes) -> KVBatchMeta:
-    """Put what depends on verl's own fields, and give the update's batch.
-
-    Args:
-        batch: verl's, with advantages.
-        placed: from :func:`place_update`.
-        floats: the dtypes of verl's fields.
-    """
-    floats.learn(batch)
-    floats.put_waiting(batch.partition_id)
-    optional = [name for name in OPTIONAL_FIELDS if name in (batch.fields or ())]
-    if optional:
-        rows = [
-            {name: floats.cast(name, mask.double() * OPTIONAL_FIELDS[name]) for name in optional}
-            for mask in placed.added.values()
-        ]
-        _put(batch.partition_id, list(placed.added), rows)
-    return KVBatchMeta(
-        partition_id=batch.partition_id,
-        keys=[key for key, _ in placed.ordered],
-        tags=[tag for _, tag in placed.ordered],
-        fields=[*UPDATE_FIELDS, *optional],
-        extra_info=batch.extra_info,
-    )
 
 
 def clear_rows(partition: str, keys: list[str]) -> None:
@@ -234,18 +215,3 @@ def _put(partition: str, keys: list[str], rows: Sequence[Mapping[str, torch.Tens
         name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged) for name in rows[0]
     }
     tq.kv_batch_put(keys=keys, partition_id=partition, tags=tags, fields=TensorDict(columns, batch_size=len(keys)))
-
-
-def _mark_rows(partition: str, keys: list[str], plan: UpdatePlan, total: int) -> None:
-    """Give the rows of an update RePO's own fields; ``total`` is the number of fresh rows."""
-    order = plan.layout.order
-    numbers = [plan.layout.mini_batch_at(position) for position in range(len(order))]
-    origins = [PADDING if row == PAD else FRESH if row < total else REPLAYED for row in order]
-    weights = [float(plan.weights[row - total]) if row >= total else 0.0 for row in order]
-    columns = {
-        ORIGIN: torch.tensor(origins, dtype=torch.int64),
-        WEIGHT: torch.tensor(weights, dtype=torch.float64),
-        FRESH_SCALE: torch.tensor([plan.scales[number] for number in numbers], dtype=torch.float64),
-        FRESH_TOKENS: torch.tensor([plan.fresh_tokens[number] for number in numbers], dtype=torch.int64),
-    }
-    tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict(columns, batch_size=len(keys)))

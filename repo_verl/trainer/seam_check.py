@@ -1,4 +1,4 @@
-"""Whether what is installed has every name of :mod:`repo_verl.trainer.seams`; verl's number alone refuses nothing."""
+"""Whether what is installed has every name of :mod:`repo_verl.trainer.seams`; the version number refuses nothing."""
 
 from __future__ import annotations
 

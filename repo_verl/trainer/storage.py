@@ -28,7 +28,7 @@ from repo_verl.config import RepoConfigError
 FIELD = "rows"
 PARTITION = "repo_replay"
 BATCH = 128
-"""Blobs a request: bounds the copies in flight, whatever the length of the caller's list."""
+"""Blobs per request: bounds the copies in flight, whatever the length of the caller's list."""
 
 START_S = 300.0
 LOOK_S, PING_S, CLOSE_S = 1.0, 5.0, 10.0
@@ -47,7 +47,7 @@ class DistributedStore:
     replicated: with a process its rows are gone, and every later call raises. Not thread-safe: the driver owns it.
 
     Args:
-        processes: storage processes, dealt out to the alive nodes in turn; None for one a node.
+        processes: storage processes, assigned round-robin to the alive nodes; None for one per node.
         patience_s: seconds without an answer to one request after which a call gives up, though no process is dead.
 
     Raises:
@@ -63,7 +63,7 @@ class DistributedStore:
         nodes = sorted((node["NodeID"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"])
         count = len(nodes) if processes is None else processes
         if count < 1:
-            raise RepoConfigError(f"algorithm.repo.storage_processes={count}: set 1 or more, or null for one a node.")
+            raise RepoConfigError(f"algorithm.repo.storage_processes={count}: set 1 or more, or null for one per node.")
         self._patience_s = patience_s
         self._failure: str | None = None
         self._next_handle = 0
@@ -104,23 +104,24 @@ class DistributedStore:
         thread.start()
         self._disconnect = weakref.finalize(self, disconnect, self._loop, thread, client)
 
-    def put(self, blobs: Sequence[np.ndarray]) -> list[int]:
+    def put(self, blobs: Sequence[bytes | np.ndarray]) -> list[int]:
         """Store byte strings.
 
         Args:
-            blobs: each (n,) uint8, n >= 0; copied.
+            blobs: each bytes, or (n,) uint8, n >= 0; copied.
 
-        Returns: one handle a blob, in order, never used before.
+        Returns: one handle per blob, in order, never used before.
 
         Raises:
             ValueError: if a blob is no 1-D uint8 array.
             StorageProcessError: as :meth:`drop`.
         """
-        for blob in blobs:
+        arrays = [np.frombuffer(blob, dtype=np.uint8) if isinstance(blob, bytes) else blob for blob in blobs]
+        for blob in arrays:
             if blob.ndim != 1 or blob.dtype != np.uint8:
                 raise ValueError(f"A blob is a 1-D uint8 array; got shape {blob.shape}, dtype {blob.dtype}.")
         handles: list[int] = []
-        for batch in batches(blobs):
+        for batch in batches(arrays):
             rows = torch.nested.nested_tensor_from_jagged(
                 torch.from_numpy(np.concatenate(batch)),
                 torch.from_numpy(np.cumsum([0, *(blob.size for blob in batch)])),
@@ -186,7 +187,7 @@ class DistributedStore:
         return BatchMeta([self._indexes[handle] for handle in handles], [PARTITION] * len(handles), {FIELD: {}})
 
     def _call(self, request: Coroutine[Any, Any, Any]) -> Any:
-        """The answer to a request; watches the processes meanwhile, since the client alone would wait for minutes."""
+        """The answer to a request; watches the processes meanwhile, since the client itself would wait for minutes."""
         if self._failure is not None:
             request.close()
             raise StorageProcessError(self._failure)

@@ -25,20 +25,12 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, queue_rows, retrieval, rollouts, seam_check
+from repo_verl.trainer import estimator, guards, identity, retrieval, rollouts, seam_check, startup_warnings
 from repo_verl.trainer.buffer_watch import BufferWatch
 from repo_verl.trainer.checkpoint import CheckpointKeeper, row_limits
 from repo_verl.trainer.minibatches import UpdateShape
-from repo_verl.trainer.queue_rows import PlacedUpdate
+from repo_verl.trainer.queue_rows import FloatTypes, QueuedUpdate, clear_rows
 from repo_verl.trainer.retrieval import Update
-from repo_verl.trainer.rollouts import FreshRows
-from repo_verl.trainer.startup_warnings import (
-    MEGATRON_NOTICE,
-    describe_objective,
-    find_date,
-    find_doubts,
-    pruning_obstacle,
-)
 from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.validation import check_config, refuse_experts
@@ -56,7 +48,7 @@ TIMERS = (
 )
 
 
-Prepared = tuple[Update, PlacedUpdate | None]
+Prepared = tuple[Update, QueuedUpdate | None]
 """The rows of a step's update, and where they are in TransferQueue; None where verl's batch is left as it is."""
 
 
@@ -81,17 +73,17 @@ class ReplayTrainer(PPOTrainer):
         self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None
         self.prompt_replay = PromptReplayBuffer.from_config(settings, self._row_store)
         self.effective_steps = 0
-        self._floats = queue_rows.FloatTypes()
+        self._floats = FloatTypes()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
         self._prepared: Future[Prepared]
         self._clearing: Future[None] | None = None
         self._watch: Watch | None = None
         self._prompts, self._evicted = 0, 0
         super().__init__(config)
-        logger.info(describe_objective(config, self.repo))
+        logger.info(startup_warnings.describe_objective(config, self.repo))
         seam_check.warn_untested()
         self._drift = guards.DriftWatch(self.repo)
-        obstacle = pruning_obstacle(config)
+        obstacle = startup_warnings.pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None
         if self.repo.active and self.repo.prune and obstacle is not None:
             logger.info("RePO: pruning disabled: %s gives zero-advantage rows a gradient", obstacle)
@@ -116,7 +108,7 @@ class ReplayTrainer(PPOTrainer):
     def _setup(self) -> None:
         if self.repo.active and self.config.actor_rollout_ref.actor.strategy == "megatron":
             refuse_experts(self.config, omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config)
-            logger.warning(MEGATRON_NOTICE)
+            logger.warning(startup_warnings.MEGATRON_NOTICE)
         super()._setup()
         for doubt in self._doubts():
             logger.warning("RePO: %s", doubt)
@@ -127,9 +119,11 @@ class ReplayTrainer(PPOTrainer):
         if not self.repo.active:
             return []
         steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        found = find_doubts(self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch)
+        found = startup_warnings.find_doubts(
+            self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch
+        )
         given = self.config.data.get("apply_chat_template_kwargs", None)
-        return [*found, *find_date(self.tokenizer.chat_template, given)]
+        return [*found, *startup_warnings.find_date(self.tokenizer.chat_template, given)]
 
     def _worker_loss(self) -> Any:
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
@@ -154,12 +148,12 @@ class ReplayTrainer(PPOTrainer):
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         with self._timed("repo_exposed"):
             if self._prepares():
-                update, placed = self._prepared.result()
+                update, queued = self._prepared.result()
                 del self._prepared
                 if not self._updates_actor():  # verl's critic warm-up
                     self._store(update.fresh, batch.partition_id)
-                added = [] if placed is None else list(placed.added)
-                self._clearing = self._background.submit(queue_rows.clear_rows, batch.partition_id, added)
+                added = [] if queued is None else list(queued.added)
+                self._clearing = self._background.submit(clear_rows, batch.partition_id, added)
             stats = self.prompt_replay.stats()
             self._buffer_watch.look(stats, self._evicted)
             metrics.update({f"repo/buffer_{k}": v for k, v in stats.items() if k != "prompts"})
@@ -186,11 +180,12 @@ class ReplayTrainer(PPOTrainer):
             update = retrieval.plan_step(self.repo, shape, self._prune, batch.keys, fresh, selections)
             if update.plan is None:
                 return update, None
-            added = queue_rows.AddedRows(batch.partition_id, self._floats)
+            queued = QueuedUpdate(batch.partition_id, update, self._floats)
             with self._timed("repo_retrieve", taken_off="repo_place"):
                 for group in retrieval.read_kept(self.prompt_replay, update):
-                    added.put_replayed(group, update)
-            return update, queue_rows.place_update(added, update, self.tokenizer.eos_token_id)
+                    queued.put_replayed(group)
+            queued.complete(self.tokenizer.eos_token_id)
+            return update, queued
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.repo.active:
@@ -207,8 +202,8 @@ class ReplayTrainer(PPOTrainer):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         exposed = ("repo_exposed", "repo_exposed_update_actor")
         with self._timed(*exposed):
-            update, placed = self._prepared.result()
-            merged = batch if placed is None else queue_rows.finish_update(batch, placed, self._floats)
+            update, queued = self._prepared.result()
+            merged = batch if queued is None else queued.finish(batch)
             storing = self._background.submit(self._store, update.fresh, batch.partition_id)
         try:
             layout = update.plan.layout if update.plan else None
@@ -221,7 +216,7 @@ class ReplayTrainer(PPOTrainer):
             self._log_update(update, reports, grad_norms, metrics)
         return batch
 
-    def _store(self, fresh: FreshRows, partition: str) -> None:
+    def _store(self, fresh: rollouts.FreshRows, partition: str) -> None:
         """Insert the fresh rows into the buffer, as the update runs."""
         if self.repo.active:
             with self._timed("repo_insert"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from repo_verl import ESTIMATOR, MODES
 from repo_verl.config import AGGREGATION_MODES, PREFIX, RepoConfig, RepoConfigError, lookup, names_function
-from repo_verl.replay.custom import load_function
+from repo_verl.replay.own_strategy import load_function
 from repo_verl.safe_text import printable
 
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
@@ -75,7 +75,7 @@ TRANSFORMER = f"{ACTOR}megatron.override_transformer_config."
 MEGATRON: tuple[Rule, ...] = (
     (f"{ACTOR}megatron.virtual_pipeline_model_parallel_size", (None, 1), STAGES),
     (f"{ACTOR}megatron.context_parallel_size", 1, NOT_RUN),
-    (f"{ACTOR}megatron.dynamic_context_parallel", False, "with Megatron, it distributes the rows over the ranks anew"),
+    (f"{ACTOR}megatron.dynamic_context_parallel", False, "with Megatron, it redistributes the rows over the ranks"),
     (f"{ACTOR}megatron.use_megatron_fsdp", False, NOT_RUN),
     (f"{ACTOR}megatron.router_replay.mode", "disabled", "with Megatron, routed experts are not stored"),
     (f"{ACTOR}megatron.qat.enable", False, SCALES),
@@ -158,7 +158,7 @@ def _check_engine(config: Any) -> None:
     key = f"{ACTOR}fsdp_config.mixed_precision.param_dtype"
     precision = lookup(config, key)
     if str(precision) in HALF and lookup(config, f"{PREFIX}on_nonfinite", "stop") == "stop":
-        reason = "verl skips float16's steps whose scaled gradient overflows as a matter of course"
+        reason = "verl skips float16's steps whose scaled gradient overflows, which is normal"
         raise _refusal(key, precision, reason, f"set {PREFIX}on_nonfinite=skip or use bf16")
     if lookup(config, f"{ACTOR}fsdp_config.qat.enable", False):
         reason = "scales of quantised activations depend on which rows are in the update"

@@ -91,7 +91,7 @@ def _guard(
         return 0
     tensors = {"log-prob": log_prob, "stored log-prob": rows["old_log_probs"], "advantage": rows["advantages"]}
     found = bad_rows(tensors, rows["response_mask"].bool())
-    if not found and not bool(torch.isfinite(loss)):  # a token that does not count: 0 times NaN is NaN
+    if not found and not bool(torch.isfinite(loss)):  # a masked token: 0 times NaN is NaN
         found = bad_rows({"log-prob": log_prob}, torch.ones_like(log_prob, dtype=torch.bool))
     if on_nonfinite == "stop":
         stop_update(data, found, float(loss))

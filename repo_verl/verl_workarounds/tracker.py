@@ -25,8 +25,7 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 MARKER = "repo_checkpoint.json"
 FORMAT = {"format": "repo-verl checkpoint", "version": 1}
-UNCHECKED = ("huggingface", MARKER)
-"""Names in a checkpoint that no resume reads."""
+UNCHECKED = ("huggingface", MARKER)  # names in a checkpoint that no resume reads
 
 
 class CheckpointError(ValueError):
@@ -129,8 +128,7 @@ def savings(root: str) -> list[tuple[int, Marker]]:
     found = []
     for step in steps_in(root):
         with contextlib.suppress(CheckpointError, OSError):
-            marker = read_marker(folder_of(root, step))
-            if marker is not None:
+            if (marker := read_marker(folder_of(root, step))) is not None:
                 found.append((step, marker))
     return sorted(found, key=lambda one: one[1].number)
 
@@ -147,19 +145,13 @@ def last_finished(root: str, but: int | None = None) -> str | None:
 
 
 def refuse_broken(folder: str, but: str | None = None) -> None:
-    """Refuse a checkpoint that was cut short, naming the file and the checkpoint to resume from instead.
-
-    Files below ``but`` are not looked at.
-    """
+    """Refuse a checkpoint that was cut short, as :func:`fault_of` finds, and name the one to resume from instead."""
     fault = fault_of(folder, but)
     if fault is None:
         return
-    other = last_finished(os.path.dirname(os.path.normpath(folder)), step_of(folder))
-    remedy = (
-        f"resume from the one before with trainer.resume_mode=resume_path trainer.resume_from_path={other}"
-        if other
-        else "restore it, or start anew with trainer.resume_mode=disable"
-    )
+    remedy = "restore it, or start from scratch with trainer.resume_mode=disable"
+    if other := last_finished(os.path.dirname(os.path.normpath(folder)), step_of(folder)):
+        remedy = f"resume from the one before with trainer.resume_mode=resume_path trainer.resume_from_path={other}"
     raise CheckpointError(f"checkpoint {folder} is not whole ({fault}): {remedy}.")
 
 
@@ -170,10 +162,7 @@ def named_by_tracker(root: str) -> str | None:
 
 
 def name_parent(root: str, step: int, parent: int | None) -> None:
-    """Before a step's checkpoint is overwritten: have verl's tracker name the one that the run comes from, or none.
-
-    A tracker that names another step is left as it is.
-    """
+    """Before a step's checkpoint is overwritten: a tracker that names it names the run's one before, or goes."""
     folder = named_by_tracker(root)
     if folder is None or step_of(folder) != step:
         return
@@ -188,7 +177,7 @@ def repair_latest(root: str) -> None:
     """Make verl's tracker file name the last finished checkpoint where a kill left it empty.
 
     The last one is that of the last saving if that was finished, else the one that it followed. A tracker that names a
-    step is left as it is. It is removed, so that the run begins anew, if no checkpoint was ever finished.
+    step is left as it is. It is removed, so that the run begins from scratch, if no checkpoint was ever finished.
 
     Raises:
         CheckpointError: if there are checkpoints, but none is known to be the last finished one.
@@ -201,15 +190,16 @@ def repair_latest(root: str) -> None:
         for step in (last, marker.parent):
             if step is not None and finished(folder_of(root, step)):
                 write_atomically(path, str(step))
-                logger.warning(
-                    "RePO: %s was torn (%r) and now names the last finished checkpoint, step %d", path, text, step
-                )
+                said = "RePO: %s was torn (%r) and now names the last finished checkpoint, step %d"
+                logger.warning(said, path, text, step)
                 return
         if marker.parent is None and steps_in(root) == [last]:
-            logger.warning("RePO: %s is torn (%r) and no checkpoint is finished, so the run begins anew", path, text)
+            logger.warning(
+                "RePO: %s is torn (%r) and no checkpoint is finished, so the run begins from scratch", path, text
+            )
             os.unlink(path)
             return
     raise CheckpointError(
         f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
-        f"start anew with trainer.resume_mode=disable."
+        f"start from scratch with trainer.resume_mode=disable."
     )

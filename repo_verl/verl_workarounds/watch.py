@@ -71,11 +71,7 @@ def _servers(manager: Any) -> list[Any]:
 
 
 class Watch:
-    """Looks whether actors are alive: one small request to each is always under way, and a death answers it.
-
-    Args:
-        actors: name for messages -> handle and whether to ask for its rollout engine, of :func:`find_actors`.
-    """
+    """Looks whether the actors of :func:`find_actors` live: a request to each is always under way; a death ends it."""
 
     def __init__(self, actors: Mapping[str, tuple[ActorHandle, bool]]) -> None:
         self._actors = dict(actors)
@@ -185,22 +181,19 @@ def watch_queue(queue: Any, watch: Watch) -> None:
 
 def remedy(trainer: Any) -> str:
     """How to go on after a death, from verl's ``trainer`` block and its tracker of finished checkpoints."""
-    folder = named_by_tracker(trainer.default_local_dir)
+    root = trainer.default_local_dir
+    folder = named_by_tracker(root)
     if folder is None:
-        return f"{trainer.default_local_dir} has no finished checkpoint (trainer.save_freq), so restarting starts anew."
+        return f"{root} has no finished checkpoint (trainer.save_freq), so a restart begins from scratch."
     step = step_of(folder)
     if trainer.resume_mode == "auto":
         return f"restart the same command, it resumes from global_step_{step}."
-    return f"restart with trainer.resume_mode=auto to resume from global_step_{step} of {trainer.default_local_dir}."
+    return f"restart with trainer.resume_mode=auto to resume from global_step_{step} of {root}."
 
 
 @contextlib.contextmanager
 def watching(trainer: Any, agent_loop_manager: Any) -> Iterator[Watch]:
-    """Watch the processes that the steps of the block need.
-
-    Args:
-        trainer: a ``PPOTrainer`` whose workers are there.
-        agent_loop_manager: what ``fit`` was given.
+    """Watch the processes that the steps of the block need, of a ``PPOTrainer`` whose workers are there.
 
     Raises:
         WorkerDiedError: one of them died: which, in which step, and what to resume from.

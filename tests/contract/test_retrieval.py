@@ -57,11 +57,11 @@ def fresh_rows(blocks):
 
 
 def retrieve(buffer, blocks, prune=False, step=2, **settings):
-    """The update of a step on one rank, and where its replayed rows are."""
+    """The update of a step on one rank; key and tag of its replayed rows in the queue, by row number."""
     from repo_verl.config import RepoConfig
     from repo_verl.trainer import retrieval
     from repo_verl.trainer.minibatches import UpdateShape
-    from repo_verl.trainer.queue_rows import AddedRows, FloatTypes
+    from repo_verl.trainer.queue_rows import FloatTypes, QueuedUpdate
 
     fresh = fresh_rows(blocks)
     shape = UpdateShape(
@@ -72,10 +72,14 @@ def retrieve(buffer, blocks, prune=False, step=2, **settings):
     floats._known = dict.fromkeys(("old_log_probs", "advantages"), torch.float32)
     selections = retrieval.choose_rows(buffer, fresh, step)
     update = retrieval.plan_step(RepoConfig(**settings), shape, prune, fresh.keys, fresh, selections)
-    added = AddedRows("train", floats)
+    if update.plan is None:
+        return update, {}
+    queued = QueuedUpdate("train", update, floats)
     for group in retrieval.read_kept(buffer, update):
-        added.put_replayed(group, update)
-    return update, added
+        queued.put_replayed(group)
+    replayed = {row: place for row, place in queued.places.items() if row >= len(fresh.keys)}
+    assert set(queued.added) == {key for key, _ in replayed.values()}
+    return update, replayed
 
 
 ONE_EACH = [("a", [1.0, 0.0]), ("b", [1.0, 0.0]), ("new", [1.0, 0.0])]
@@ -85,12 +89,12 @@ def test_chosen_rows_are_put_with_their_advantages_and_their_uses_count(put):
     buffer = make_buffer()
     update, added = retrieve(buffer, ONE_EACH)
     assert [len(one) for one in update.selections] == [4, 4, 0] and len(put) == 8
-    assert sorted(added.places) == list(range(6, 14)) and {key for key, _ in added.places.values()} == set(put)
-    first = put[added.places[6][0]]
+    assert sorted(added) == list(range(6, 14)) and {key for key, _ in added.values()} == set(put)
+    first = put[added[6][0]]
     assert first["input_ids"].tolist() == [5, 6, 0, 1] and first["position_ids"].tolist() == [0, 1, 2, 3]
     assert first["old_log_probs"].tolist() == [-0.5, -1.0] and first["loss_mask"].tolist() == [0, 0]
     expected = group_advantages(SCORES["a"], 1e-6)
-    given = [put[added.places[row][0]]["advantages"].tolist() for row in range(6, 10)]
+    given = [put[added[row][0]]["advantages"].tolist() for row in range(6, 10)]
     assert given == [pytest.approx([value] * 2, rel=1e-5) for value in expected]
     assert all(row.uses == 1 for name in SCORES for row in buffer.rows(key_of(name)))
 
@@ -101,8 +105,17 @@ def test_rows_of_zero_advantage_are_not_even_read(put, monkeypatch):
     monkeypatch.setattr(buffer, "fetch", lambda chosen: read.extend(map(len, chosen)) or fetch(chosen))
     update, added = retrieve(buffer, ONE_EACH, prune=True)
     assert len(put) == 4 == sum(read) and update.selections[1].scores.tolist() == [1.0] * 4
-    assert sorted(added.places) == [6, 7, 8, 9] and list(update.kept[10:]) == [False] * 4
+    assert sorted(added) == [6, 7, 8, 9] and list(update.kept[10:]) == [False] * 4
     assert all(row.uses == 1 for name in SCORES for row in buffer.rows(key_of(name))), "they were chosen all the same"
+
+
+def test_a_row_behind_pruned_ones_gets_its_own_tokens_and_advantage(put):
+    update, added = retrieve(make_buffer(), [("b", [1.0, 0.0]), ("a", [1.0, 0.0])], prune=True)
+    assert sorted(added) == [8, 9, 10, 11] and list(update.kept[4:8]) == [False] * 4
+    for row, value, number in zip(range(8, 12), group_advantages(SCORES["a"], 1e-6), range(4), strict=True):
+        held = put[added[row][0]]
+        assert held["prompts"].tolist() == [5, 6] and held["responses"].tolist() == [number, number + 1]
+        assert held["advantages"].tolist() == pytest.approx([value] * 2, rel=1e-5)
 
 
 def test_a_row_of_the_smallest_advantage_is_read_all_the_same(put, monkeypatch):
@@ -116,7 +129,7 @@ def test_a_row_of_the_smallest_advantage_is_read_all_the_same(put, monkeypatch):
     monkeypatch.setattr(minibatches, "plan_advantages", lambda *args: stock(*args[:-1], False))
     update, added = retrieve(buffer, [("new", [1.0, 0.0])], prune=True)
     assert update.replayed_advantages.tolist() == [-tiny / 2, tiny / 2, 0.0]
-    assert sorted(added.places) == [2, 3], "only 0 itself is left out"
+    assert sorted(added) == [2, 3], "only 0 itself is left out"
 
 
 def test_advantages_of_mixed_are_over_both_kinds_of_rows(put):
@@ -126,7 +139,7 @@ def test_advantages_of_mixed_are_over_both_kinds_of_rows(put):
     for block, (name, fresh) in enumerate([("a", [1.0, 0.0]), ("b", [0.0, 0.5])]):
         both = group_advantages(fresh + SCORES[name], 1e-6)
         assert update.fresh_advantages[2 * block : 2 * block + 2].tolist() == pytest.approx(both[:2], rel=1e-5)
-        places = [added.places[4 + 4 * block + i][0] for i in range(4)]
+        places = [added[4 + 4 * block + i][0] for i in range(4)]
         assert [put[key]["advantages"].tolist() for key in places] == [
             pytest.approx([value] * 2, rel=1e-5) for value in both[2:]
         ]
@@ -134,7 +147,7 @@ def test_advantages_of_mixed_are_over_both_kinds_of_rows(put):
 
 def test_one_prompt_several_times_stays_within_its_caps(put):
     update, added = retrieve(make_buffer(), [("a", [1.0, 0.0])] * 2)
-    keys = [key for key, _ in added.places.values()]
+    keys = [key for key, _ in added.values()]
     assert len(set(keys)) == 8 and [len(one) for one in update.selections] == [4, 4]
     buffer = make_buffer(min_size=2, num_replay=2, max_uses=1)
     update, _ = retrieve(buffer, [("a", [1.0, 0.0])] * 3)
@@ -194,7 +207,7 @@ def test_long_retrievals_go_in_groups(put, monkeypatch):
     monkeypatch.setattr(buffer, "fetch", lambda chosen: calls.append(len(chosen)) or fetch(chosen))
     update, added = retrieve(buffer, [("a", [1.0, 0.0]), ("b", [1.0, 0.0]), ("a", [0.0, 0.0])])
     assert calls == [1, 1, 1], "8 tokens each"
-    prompts = [put[added.places[row][0]]["prompts"].tolist() for row in range(6, 18)]
+    prompts = [put[added[row][0]]["prompts"].tolist() for row in range(6, 18)]
     assert prompts == [[5, 6]] * 4 + [[7, 8, 9]] * 4 + [[5, 6]] * 4
 
 

@@ -148,7 +148,9 @@ def block_in_a_lock():
 def test_a_driver_that_waits_for_ever_is_interrupted(trainer, block, monkeypatch):
     monkeypatch.setattr(watch, "PATIENCE_S", 1.0)
     begun = time.monotonic()
-    with pytest.raises(WorkerDiedError, match=r"^reward worker 1 of 2 died in step 7; .* so restarting starts anew\.$"):
+    with pytest.raises(
+        WorkerDiedError, match=r"^reward worker 1 of 2 died in step 7; .* so a restart begins from scratch\.$"
+    ):
         with watching(trainer, trainer.loops):
             kill(trainer.reward_worker)
             begun = time.monotonic()

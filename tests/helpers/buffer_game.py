@@ -78,7 +78,6 @@ class Game:
         }
         self.store = rng.choice([HostStore, FakeStore])()
         self.buffer, self.model = PromptReplayBuffer(**self.settings, store=self.store), PlainBuffer(**self.settings)
-        self.model.handle_bytes = 4 if isinstance(self.store, HostStore) else 8
 
     def add(self):
         items, rng = [], self.rng

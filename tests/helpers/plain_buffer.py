@@ -41,8 +41,8 @@ class FakeStore:
         handles = list(range(self.next, self.next + len(blobs)))
         self.next += len(blobs)
         for handle, blob in zip(handles, blobs, strict=True):
-            assert blob.dtype == np.uint8 and blob.ndim == 1
-            self.blobs[handle] = blob.tobytes()
+            assert isinstance(blob, bytes)
+            self.blobs[handle] = blob
         return handles
 
     def get(self, handles):
@@ -72,8 +72,8 @@ class PlainBuffer:
         self.start_step, self.max_age, self.max_uses, self.max_tokens = start_step, max_age, max_uses, max_tokens
         self.narrow = log_prob_dtype == "bfloat16"
         self.rng = np.random.default_rng(seed)
-        self.prompts, self.visits = {}, 0
-        self.names, self.any_mask, self.handle_bytes = set(), False, 4
+        self.prompts = {}
+        self.names = set()
 
     def add_batch(self, items):
         """Items are key, prompt ids and rows, no key twice; returns how many prompts were evicted."""
@@ -94,16 +94,13 @@ class PlainBuffer:
         """Rows are dictionaries with ids, log_probs, mask (list or None), score, step, parts."""
         _, held = self.prompts.setdefault(key, (list(prompt_ids), []))
         rows = rows[-self.capacity :]
-        self.visits += 1
-        masked = any(row["mask"] is not None and not all(row["mask"]) for row in rows)
         for row in rows:
             row = copy.deepcopy(row)
             mask = [1] * len(row["ids"]) if row["mask"] is None else row["mask"]
             values = [bfloat16(v) if self.narrow and np.isfinite(v) else v for v in row["log_probs"]]
-            row.update(log_probs=values, mask=mask, uses=0, visit=self.visits, mask_kept=masked)
+            row.update(log_probs=values, mask=mask, uses=0)
             held.append(row)
             self.names |= set(row["parts"])
-        self.any_mask |= masked
         del held[: max(0, len(held) - self.capacity)]
 
     def select_batch(self, keys, step):
@@ -155,7 +152,7 @@ class PlainBuffer:
         return copy.deepcopy((self.prompts, self.rng.bit_generator.state, self.names))
 
     def load(self, saved, limits=(None, None, None)):
-        """Rows of one step that lie together become one visit; ``limits`` are those of prompt, response and both.
+        """``limits`` are those of prompt, response and both.
 
         Returns rows left out for each limit, and prompts and rows for ``max_tokens``.
         """
@@ -165,17 +162,6 @@ class PlainBuffer:
             for row in rows if self.narrow else []:
                 row["log_probs"] = [bfloat16(v) if np.isfinite(v) else v for v in row["log_probs"]]
             del rows[: max(0, len(rows) - self.capacity)]
-            before = None
-            for row in rows:
-                self.visits += before is None or before["step"] != row["step"]
-                row["visit"], before = self.visits, row
-        rows = [row for _, rows in self.prompts.values() for row in rows]
-        masked = {row["visit"] for row in rows if not all(row["mask"])}
-        for row in rows:
-            row["mask_kept"] = row["visit"] in masked
-        self.any_mask = bool(masked)
-        if not rows:
-            self.names = set()
         count = self.stats()["rows"]
         prompts = self.evict()
         return left_out, prompts, count - self.stats()["rows"]
@@ -194,15 +180,14 @@ class PlainBuffer:
         return left_out
 
     def blobs(self):
-        """How many blobs a store holds: one a prompt, one a visit that has rows."""
-        rows = [row for _, rows in self.prompts.values() for row in rows]
-        return len(self.prompts) + len({row["visit"] for row in rows})
+        """How many blobs a store holds: one for each prompt, one for each row."""
+        return len(self.prompts) + self.stats()["rows"]
 
     def stats(self):
         rows = [row for _, rows in self.prompts.values() for row in rows]
         tokens = sum(len(row["ids"]) for row in rows)
-        masks = -(-sum(len(row["ids"]) for row in rows if row["mask_kept"]) // 8)
-        columns = 24 + self.handle_bytes + 4 * len(self.names) + 4 * self.any_mask
+        masks = sum(-(-len(row["ids"]) // 8) for row in rows if not all(row["mask"]))
+        columns = 48 + 4 * len(self.names)
         prompt_ids = sum(len(ids) for ids, _ in self.prompts.values())
         size = tokens * (6 if self.narrow else 8) + masks + 4 * prompt_ids + columns * len(rows)
         return {"prompts": len(self.prompts), "rows": len(rows), "tokens": tokens, "bytes": size}

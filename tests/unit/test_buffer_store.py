@@ -1,7 +1,6 @@
 """Where the tokens are: bfloat16 by hand, blobs, stores and what they are told to drop."""
 
 import gc
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from plain_buffer import bfloat16 as plain_bfloat16
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.blob import Visit, encode, from_bfloat16, to_bfloat16
+from repo_verl.replay.record import from_bfloat16, to_bfloat16
 
 
 def row(score=0.0, step=1, length=4, mask=None, **parts):
@@ -59,27 +58,26 @@ def test_bfloat16_agrees_with_the_definition_and_is_idempotent():
     assert float_of(bits_of(-0.5)) == -0.5
 
 
-def test_a_visits_mask_bits_survive_cuts_at_every_token():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("store", [HostStore, FakeStore])
+def test_a_rows_bytes_are_read_back_wherever_they_lie(store, dtype):
+    """Names of parts that come later, too; masks of every length in bits."""
+    buffer = make(store=store(), log_prob_dtype=dtype, capacity=32)
     rng = np.random.default_rng(0)
-    lengths = [5, 8, 1, 13, 3]
-    starts = np.cumsum([0, *lengths])
-    bits = rng.integers(0, 2, starts[-1]).astype(bool)
-    ids, log_probs = np.arange(starts[-1], dtype=np.int32), rng.normal(size=starts[-1]).astype(np.float32)
-    blob = encode([ids], [log_probs], bits)
-    assert blob.nbytes == 4 + 30 * 8 + 4
-    for first, second in combinations(range(len(lengths)), 2):
-        visit = Visit.of(blob, False)
-        for cut in (first, second):
-            rest = visit.without(int(starts[cut]))
-            visit = visit if rest is None else Visit.of(rest, False)
-            assert visit.base == starts[cut] or rest is None
-            for start, length in list(zip(starts.tolist(), lengths, strict=False))[cut:]:
-                here = slice(start - visit.base, start - visit.base + length)
-                assert visit.ids[here].tolist() == ids[start : start + length].tolist()
-                assert visit.log_probs[here].tolist() == log_probs[start : start + length].tolist()
-                assert visit.mask(start, length).tolist() == bits[start : start + length].tolist()
-    small = Visit.of(encode([np.arange(100, dtype=np.int32)], [np.zeros(100, dtype=np.float32)], None), False)
-    assert small.without(12) is None and small.without(13).nbytes == 8 + 87 * 8
+    made = []
+    for length in range(20):
+        mask = rng.integers(0, 2, length) if length % 3 else None
+        values = -rng.integers(0, 9, length) / 4
+        parts = {f"part{n}": float(n) for n in range(length % 5)}
+        made.append(Record.create(rng.integers(0, 9, length), values, 1.0, 1, mask, parts))
+        buffer.add(key(1), [1], made[-1:])
+    for mine, theirs in zip(buffer.rows(key(1)), made, strict=True):
+        assert mine.response_ids.tolist() == theirs.response_ids.tolist() and mine.parts == theirs.parts
+        assert mine.log_probs.tolist() == theirs.log_probs.tolist() and mine.mask.tolist() == theirs.mask.tolist()
+        assert mine.response_ids.flags.aligned and mine.log_probs.flags.aligned
+    bits = sum((row.response_ids.size + 7) // 8 for row in made if row.mask_bits is not None)
+    tokens = sum(range(20)) * (8 if dtype == "float32" else 6)
+    assert buffer.stats()["bytes"] == tokens + bits + 4 + 20 * (48 + 4 * 4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -99,7 +97,7 @@ def test_bfloat16_takes_six_bytes_a_token_and_gives_rounded_float32():
     assert made.log_probs.dtype == np.float32
     # -0.1 is 0xBDCCCCCD: up to 0xBDCD, -0.10009765625
     assert made.log_probs.tolist() == [-1.0, -0.10009765625]
-    assert buffer.stats()["bytes"] == 2 * 6 + 3 * 4 + 28
+    assert buffer.stats()["bytes"] == 2 * 6 + 3 * 4 + 48
 
 
 def test_a_state_of_the_other_type_is_rounded_or_taken_as_it_is():
@@ -114,19 +112,17 @@ def test_a_state_of_the_other_type_is_rounded_or_taken_as_it_is():
     assert exact.state_dict()["arrays"]["log_probs"].dtype == np.float32
 
 
-def test_a_store_is_told_to_drop_a_visit_when_its_last_row_goes():
+def test_a_store_is_told_to_drop_rows_when_they_go():
     store = FakeStore(first=1)
     buffer = make(store=store)
     buffer.add(key(1), [1], [row(), row(), row()])
-    assert sorted(store.blobs) == [1, 2], "prompt ids, the first visit"
+    assert sorted(store.blobs) == [1, 2, 3, 4], "prompt ids, three rows"
     buffer.add(key(1), [1], [row(step=2), row(step=2)])
-    assert sorted(store.blobs) == [1, 2, 3], "one row of the first visit is gone, two are held"
+    assert sorted(store.blobs) == [1, 3, 4, 5, 6]
     buffer.add(key(1), [1], [row(step=3)])
-    assert sorted(store.blobs) == [1, 2, 3, 4]
-    buffer.add(key(1), [1], [row(step=4)])
-    assert sorted(store.blobs) == [1, 3, 4, 5]
+    assert sorted(store.blobs) == [1, 4, 5, 6, 7]
     buffer.add(key(1), [1], [row(step=5) for _ in range(9)])
-    assert sorted(store.blobs) == [1, 6] and len(buffer) == 4
+    assert sorted(store.blobs) == [1, 8, 9, 10, 11] and len(buffer) == 4
 
 
 def test_a_batch_is_one_put_one_drop_and_a_fetch_one_get():
@@ -153,7 +149,7 @@ def test_loading_drops_what_was_held_and_leaves_no_blob_behind():
         buffer.add_batch([(key(i), np.array([i]), [row(step=step), row(step=step)]) for i in range(3)])
     state = buffer.state_dict()
     buffer.load_state_dict(state)
-    assert len(store.blobs) == 3 + 3 * 2 and len(buffer) == 12
+    assert len(store.blobs) == 3 + 12 and len(buffer) == 12
     buffer.load_state_dict(make().state_dict())
     assert store.blobs == {} and len(buffer) == 0
 
@@ -181,8 +177,8 @@ def test_with_a_store_elsewhere_this_process_holds_no_token():
         one.fetch(one.select_batch([prompt_key(ids)], 2))
     assert max(a.nbytes if isinstance(a, np.ndarray) else len(a) for a in arrays_within(host)) >= 8000
     mapped = [a for a in arrays_within(buffer) if isinstance(a, np.ndarray)]
-    assert sum(a.nbytes for a in mapped) <= 256 * (8 + 4 * 4 + 8 + 60), "columns alone"
-    assert not any((np.asarray(a) == 77).any() for a in mapped)
+    assert sum(a.nbytes for a in mapped) <= 48 + 16, "what is known of a row without its tokens"
+    assert not any((a.view(np.uint8) == 77).any() for a in mapped)
     with pytest.raises(ValueError, match="held with other token ids"):
         buffer.add(prompt_key(ids), ids[:-1], [row()])
     with pytest.raises(ValueError, match="held with other token ids"):
@@ -212,16 +208,15 @@ def test_a_batch_with_a_wrong_prompt_adds_nothing():
     assert key(2) not in buffer and len(buffer) == 1
 
 
-def test_host_memory_of_cut_visits_is_given_back():
+def test_host_memory_of_evicted_rows_is_given_back():
     store = HostStore()
     buffer = make(capacity=16, store=store)
     buffer.add(key(1), [1], [row(length=100) for _ in range(16)])
     for step in range(2, 18):
         buffer.add(key(1), [1], [row(step=step, length=100)])
-        held = sum(len(blob) for blob in store._blobs if blob is not None)
-        assert held <= 16 * 800 * 9 / 8 + 18 * 8 + 4, step
+        assert sum(len(blob) for blob in store._blobs if blob is not None) == 4 + 16 * 800, step
         assert [r.step for r in buffer.rows(key(1))] == [1] * (17 - step) + list(range(2, step + 1))
-    assert len(store) == 17
+    assert len(store) == 17 and len(store._blobs) <= 18, "handles are given out again"
 
 
 def test_records_stay_valid_after_their_rows_are_evicted():
@@ -248,22 +243,21 @@ def test_an_evicted_row_is_named():
 def test_a_large_capacity_takes_room_for_the_rows_that_are_there():
     buffer = make(capacity=4096)
     buffer.add_batch([(key(i), np.array([i]), [row(length=0) for _ in range(3)]) for i in range(1000)])
-    columns = buffer._index.rows
-    assert sum(columns[name].nbytes for name in columns) <= 1000 * 8 * columns.row_bytes * 1.25
+    assert sum(prompt.rows.nbytes for prompt in buffer._contents.prompts.values()) == 3000 * 48
     buffer.add(key(5), [5], [row(score=float(i), step=2, length=1) for i in range(5000)])
     assert [r.score for r in buffer.rows(key(5))] == list(map(float, range(904, 5000)))
 
 
 def test_host_store_refuses_handles_it_does_not_hold():
     store = HostStore()
-    first, second = store.put([np.zeros(3, dtype=np.uint8), np.empty(0, dtype=np.uint8)])
-    assert [blob.size for blob in store.get([second, first])] == [0, 3]
+    first, second = store.put([bytes(3), b""])
+    assert [len(blob) for blob in store.get([second, first])] == [0, 3]
     store.drop([first])
     for call in (store.get, store.drop):
         for handle in (first, 7, -1):
             with pytest.raises(ValueError, match=f"blob {handle} is not held"):
                 call([handle])
-    assert store.put([np.ones(1, dtype=np.uint8)]) == [first] and len(store) == 2
+    assert store.put([bytes(1)]) == [first] and len(store) == 2
     store.close()
     assert len(store) == 0
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from preparing import jsonl, prepare, refused, rows_of
 
-from data_prep import cli, jobs
+from data_prep import cli, filters
 from data_prep.account import as_ranges
 from data_prep.schema import SCHEMA, validate_row
 from repo_verl import rewards
@@ -220,7 +220,7 @@ def test_long_prompts_are_dropped_by_the_tokenizers_count(tmp_path, source, monk
         assert path == "some/tokenizer"
         return lambda row: len(row["prompt"][0]["content"].split())
 
-    monkeypatch.setattr(jobs, "prompt_counter", counter)
+    monkeypatch.setattr(filters, "prompt_counter", counter)
     path = source({"prompt": "one two", "ground_truth": "1"}, {"prompt": "one two three", "ground_truth": "1"})
     flags = ["--input", path, "--max-prompt-tokens", "2", "--tokenizer", "some/tokenizer"]
     account = prepare(tmp_path / "out", "deepmath", *flags)["files"]["deepmath_train.parquet"]

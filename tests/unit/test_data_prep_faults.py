@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from preparing import jsonl, prepare, refused
 
-from data_prep import arithmetic, files, jobs
+from data_prep import arithmetic, files, filters, jobs
 from data_prep.files import Staging
 from data_prep.hub import prompt_counter
 from data_prep.reading import read_records
@@ -84,7 +84,7 @@ def test_a_broken_page_of_a_parquet_file_names_the_file(tmp_path):
 )
 def test_flags_are_checked_before_anything_is_read(tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.setattr(jobs, "_sources", None)
-    monkeypatch.setattr(jobs, "prompt_counter", None)
+    monkeypatch.setattr(filters, "prompt_counter", None)
     assert message in refused(capsys, tmp_path / "out", "deepmath", *flags)
 
 
@@ -118,7 +118,7 @@ def test_a_grader_that_cannot_start_is_one_line(tmp_path, capsys, monkeypatch):
 
 
 def test_versions_name_what_was_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "prompt_counter", lambda path: lambda row: 1)
+    monkeypatch.setattr(filters, "prompt_counter", lambda path: lambda row: 1)
     source = jsonl(tmp_path / "s.jsonl", GOOD)
     plain = prepare(tmp_path / "a", "deepmath", "--input", source)["versions"]
     assert list(plain) == ["repo_verl", "pyarrow", "datasets", "python"]

@@ -64,6 +64,7 @@ def test_a_broken_record_of_a_json_list_is_named(tmp_path):
         (" ", "holds no list of objects"),
         (b'[{"a": 1}, {"a": "\xe9"}]', "row 1: not UTF-8"),
         (b'[{"a": 1}, {"a": \xe9}]', "row 1: not UTF-8"),
+        (b'[{"a": 1}]\xe9', "row 1: not UTF-8"),
         ('[{"a": 1}]'.encode("utf-16"), "row 0: not UTF-8"),
     ],
 )

@@ -11,10 +11,10 @@ from data_prep import files
 from data_prep.schema import make_row
 from repo_verl import cli
 from repo_verl.evaluate import Protocol
+from repo_verl.evaluate.benchmarks import Problem, read_benchmarks
 from repo_verl.evaluate.commands import parse_samples
 from repo_verl.evaluate.completions import Completion, Graded, Store, grade_all
 from repo_verl.evaluate.model import resolve
-from repo_verl.evaluate.problems import Problem, read_benchmarks
 from repo_verl.evaluate.results import measures, metrics
 
 GOLDS = {"aime24": ["25", "113", "7"], "gsm8k": ["18", "3"]}

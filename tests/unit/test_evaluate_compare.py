@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from repo_verl.evaluate.compare import (
+from repo_verl.evaluate.differences import (
     Difference,
     Estimate,
     compare_groups,

@@ -9,10 +9,10 @@ from fuzz_tables import mutate_parquet
 from fuzzing import MARKER, fuzz, hostile_value, is_ours, mutate_bytes, mutate_json, mutate_lines, portion, to_file
 
 from repo_verl import cli
-from repo_verl.evaluate import Protocol, compare, results, run
+from repo_verl.evaluate import Protocol, differences, results, run
+from repo_verl.evaluate.benchmarks import Benchmarks, Problem, read_benchmarks
 from repo_verl.evaluate.commands import parse_samples
 from repo_verl.evaluate.completions import Completion, Store
-from repo_verl.evaluate.problems import Benchmarks, Problem, read_benchmarks
 
 ROWS = [
     {
@@ -66,7 +66,7 @@ def test_results_that_are_compared(tmp_path):
         values = results.read_values(path.parent)
         assert all(0 <= value <= 1 for problems in values.values() for value in problems.values())
         try:
-            compare.table(compare.compare_groups([values], [values], draws=20))
+            differences.table(differences.compare_groups([values], [values], draws=20))
         except ValueError as error:
             assert "name of the average" in str(error), error
 

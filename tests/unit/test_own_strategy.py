@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from repo_verl.cli import main
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record
-from repo_verl.replay.custom import StrategyError, load_function, pick
 from repo_verl.replay.files import load_buffer, read_meta, save_buffer
+from repo_verl.replay.own_strategy import StrategyError, load_function, pick
 from repo_verl.trainer.startup_warnings import describe_objective
 from repo_verl.trainer.validation import check_config
 

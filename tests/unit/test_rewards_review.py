@@ -107,6 +107,11 @@ def test_long_lists_are_compared_quickly():
     assert time.process_time() - begin < 2
 
 
+@pytest.mark.parametrize("unit", [r"\text{}", r"\text{ }", r"\mbox{ }"])
+def test_a_unit_without_words_is_none(unit):
+    assert right(f"5{unit}", "5") and not right(f"5{unit}", "6") and right("5", f"5{unit}")
+
+
 @pytest.mark.parametrize("tolerance", [0.1, np.float32(0.1), np.float64(0.1)])
 def test_tolerances_of_any_number_type(tolerance):
     assert right("2.55", "2.5", tolerance=tolerance) and not right("2.7", "2.5", tolerance=tolerance)

@@ -17,9 +17,9 @@ from data_prep import cli as data_prep
 from repo_verl import cli, secrets
 from repo_verl.config import RepoConfigError
 from repo_verl.evaluate import Protocol, run
+from repo_verl.evaluate.benchmarks import Benchmarks, Problem, benchmark_name
 from repo_verl.evaluate.completions import Completion, Store
 from repo_verl.evaluate.model import resolve
-from repo_verl.evaluate.problems import Benchmarks, Problem, benchmark_name
 from repo_verl.rewards import compute_score
 from repo_verl.rewards.extract import extract_answer
 from repo_verl.rewards.score import gold_is_verifiable

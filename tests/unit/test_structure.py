@@ -31,7 +31,7 @@ ALLOWED = {
     "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
-    "repo_verl.preflight.problems": {
+    "repo_verl.preflight.requirements": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
         "repo_verl.trainer.seam_check", "repo_verl.versions",
     },
@@ -46,7 +46,7 @@ ALLOWED = {
         "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
     },
     "repo_verl.evaluate.stats": {"numpy"},
-    "repo_verl.evaluate.compare": {"numpy", "repo_verl.evaluate.stats"},
+    "repo_verl.evaluate.differences": {"numpy", "repo_verl.evaluate.stats"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
@@ -64,7 +64,7 @@ ALLOWED = {
     },
     "repo_verl.trainer.layout": set(),
     "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
-    "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.custom"},
+    "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.own_strategy"},
     "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
         "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",

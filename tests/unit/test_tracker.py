@@ -76,7 +76,7 @@ def test_a_checkpoint_cut_short_is_refused_and_the_one_before_named(tmp_path):
 def test_without_another_checkpoint_the_remedy_is_another_one(tmp_path):
     folder = checkpoint(tmp_path, 3)
     os.unlink(folder / "data.pt")
-    with pytest.raises(CheckpointError, match=r"data.pt is missing\): restore it, or start anew"):
+    with pytest.raises(CheckpointError, match=r"data.pt is missing\): restore it, or start from scratch"):
         refuse_broken(str(folder))
 
 
@@ -220,7 +220,7 @@ def test_a_torn_tracker_without_a_finished_checkpoint_goes(tmp_path, caplog):
     checkpoint(tmp_path, 6, finish=False)
     (tmp_path / TRACKER).write_text("")
     repair_latest(str(tmp_path))
-    assert not (tmp_path / TRACKER).exists() and "begins anew" in caplog.text
+    assert not (tmp_path / TRACKER).exists() and "begins from scratch" in caplog.text
     repair_latest(str(tmp_path))  # nothing to repair
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from repo_verl.replay.state import VERSION, hidden_tokens, mask_offsets
+from repo_verl.replay.state import VERSION, mask_offsets, masked_out
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -172,7 +172,7 @@ def _check_masks(arrays: Arrays) -> None:
     last = (masked & (lengths > 0)).nonzero()[0]
     if (arrays["mask_bits"][bits[last + 1] - 1] & ((1 << (-lengths[last] % 8)) - 1)).any():
         raise DamagedStateError("mask_bits has bits beyond the tokens of a row.")
-    if (hidden_tokens(arrays)[masked] < 1).any():
+    if (masked_out(arrays)[masked] < 1).any():
         raise DamagedStateError("masked names a row of which no token is masked out.")
     values = arrays["log_probs"]
     odd = ((values & 0x7F80) == 0x7F80 if values.dtype == np.uint16 else ~np.isfinite(values)).nonzero()[0]
@@ -181,3 +181,15 @@ def _check_masks(arrays: Arrays) -> None:
     at, first = odd[hidden] - offsets[rows[hidden]], bits[rows[hidden]]
     if not hidden.all() or (arrays["mask_bits"][first + at // 8] >> (7 - at % 8) & 1).any():
         raise DamagedStateError("log_probs holds a value that is not finite where the mask is set.")
+
+
+def refuse_twice(keys: np.ndarray, seen: set[bytes]) -> None:
+    """Note (P, 16) uint8 prompt keys, which may have been evicted since they were noted.
+
+    Raises:
+        DamagedStateError: if one was noted before.
+    """
+    for key in map(bytes, keys):
+        if key in seen:
+            raise DamagedStateError(f"prompt key {key.hex()} is there twice.")
+        seen.add(key)

@@ -1,0 +1,133 @@
+"""What the buffer knows of its prompts and rows without their tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from repo_verl.replay.record import ROW
+
+NO_ROWS = np.empty(0, dtype=ROW)
+
+
+@dataclasses.dataclass(slots=True)
+class Prompt:
+    """The rows held of a prompt, the oldest first.
+
+    Attributes:
+        handle: of its token ids in the store.
+        length: its tokens.
+        checksum: of its token ids, good in this process.
+        first: serial of the oldest row; the serials of a prompt count up and are never given twice.
+        rows: (n,) :data:`ROW`.
+    """
+
+    handle: int
+    length: int
+    checksum: int
+    first: int
+    rows: np.ndarray = dataclasses.field(default_factory=lambda: NO_ROWS)
+
+
+def checksum(ids: np.ndarray) -> int:
+    """64 bits that tell token ids, (L,) int32, apart."""
+    return hash(ids.tobytes())
+
+
+class Contents:
+    """Prompts by key, the one visited longest ago first, and totals over their rows.
+
+    Args:
+        capacity: rows kept per prompt.
+        first_serial: of the first row of every prompt.
+
+    Attributes:
+        prompts: by key.
+        part_names: names of the parts of scores, in the order of their first row.
+        rows, tokens, mask_bytes, prompt_tokens: totals; tokens are those of responses.
+    """
+
+    def __init__(self, capacity: int, first_serial: int = 0) -> None:
+        self.capacity = capacity
+        self.prompts: dict[str, Prompt] = {}
+        self.part_names: list[str] = []
+        self.rows = self.tokens = self.mask_bytes = self.prompt_tokens = 0
+        self._first_serial = first_serial
+
+    def add_prompt(self, key: str, ids: np.ndarray, handle: int) -> None:
+        """Hold a new prompt with its token ids, (L,) int32, without rows."""
+        self.prompts[key] = Prompt(handle, ids.size, checksum(ids), self._first_serial)
+        self.prompt_tokens += ids.size
+
+    def append(self, key: str, rows: np.ndarray) -> np.ndarray:
+        """Append at most ``capacity`` rows of a prompt, (n,) :data:`ROW`, and return the oldest ones, which go.
+
+        The totals are the caller's to :meth:`count`.
+        """
+        prompt = self.prompts[key]
+        over = max(0, prompt.rows.size + rows.size - self.capacity)
+        gone, kept = prompt.rows[:over], prompt.rows[over:]
+        prompt.rows = np.frombuffer(bytearray(kept.tobytes() + rows.tobytes()), dtype=ROW)  # faster than concatenate
+        prompt.first += over
+        return gone
+
+    def visit(self, keys: Iterable[str]) -> None:
+        """Make these prompts, in this order, the ones visited last."""
+        for key in keys:
+            self.prompts[key] = self.prompts.pop(key)
+
+    def evict(self, most_tokens: int | None) -> tuple[int, int, list[int]]:
+        """Remove the prompts visited longest ago until at most so many response tokens are held; None for no limit.
+
+        Returns:
+            prompts and rows removed, and the handles of their bytes.
+        """
+        keys, tokens = [], self.tokens
+        for key, prompt in self.prompts.items():
+            if most_tokens is None or tokens <= most_tokens:
+                break
+            keys.append(key)
+            tokens -= int(prompt.rows["length"].sum())
+        gone = [self.prompts.pop(key) for key in keys]
+        self.prompt_tokens -= sum(prompt.length for prompt in gone)
+        rows = table(*(prompt.rows for prompt in gone))
+        self.count(rows, -1)
+        self._first_serial = max([self._first_serial, *map(next_serial, gone)])  # no serial twice for a key
+        return len(gone), rows.size, handles_of(gone)
+
+    def first_unused_serial(self) -> int:
+        """Above every serial given out."""
+        return max([self._first_serial, *map(next_serial, self.prompts.values())])
+
+    def order_by_newest_row(self) -> None:
+        """Take the step of each prompt's newest row for its last visit, where no order of visits was saved."""
+        newest = {key: int(prompt.rows["step"][-1]) if prompt.rows.size else -1 for key, prompt in self.prompts.items()}
+        self.visit(sorted(newest, key=lambda key: (newest[key], key)))
+
+    def count(self, rows: np.ndarray, sign: int) -> None:
+        """Add rows to the totals, or with ``sign=-1`` take them off."""
+        self.rows += sign * rows.size
+        self.tokens += sign * int(rows["length"].sum())
+        self.mask_bytes += sign * int(mask_sizes(rows).sum())
+
+
+def next_serial(prompt: Prompt) -> int:
+    """Of the next row of a prompt."""
+    return prompt.first + prompt.rows.size
+
+
+def handles_of(prompts: Iterable[Prompt]) -> list[int]:
+    """Handles of everything that prompts have in the store."""
+    return [handle for prompt in prompts for handle in (prompt.handle, *prompt.rows["handle"].tolist())]
+
+
+def table(*pieces: np.ndarray) -> np.ndarray:
+    """A table of its own, (n,) :data:`ROW`, of pieces of tables one after the other."""
+    return np.frombuffer(bytearray(b"".join(pieces)), dtype=ROW)  # type: ignore[arg-type]  # arrays have buffers
+
+
+def mask_sizes(rows: np.ndarray) -> np.ndarray:
+    """(n,) bytes of each row's mask bits; 0 where the mask is all ones."""
+    return (rows["length"] + 7) // 8 * (rows["masked_out"] > 0)
