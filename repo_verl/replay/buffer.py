@@ -119,7 +119,7 @@ class PromptReplayBuffer:
         """:meth:`add` for every (key, prompt ids, rows), in order, with one call of the store to put the rows.
 
         All keys count as visited now, in the order of the keys, which does not depend on when responses finished. Then
-        ``max_tokens`` holds: prompts of earlier visits go first, then of these, if they alone are over it.
+        ``max_tokens`` holds: prompts of earlier visits go first, then of these, if these are over it by themselves.
 
         Returns:
             prompts evicted for ``max_tokens``.

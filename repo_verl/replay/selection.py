@@ -75,18 +75,19 @@ def choose(
     """
     if prompt is None or step <= config.start_step:
         return NOTHING
-    ages = step - prompt.rows["step"]
+    rows = prompt.rows
+    ages = step - rows["step"]
     allowed = ages > 0
     if np.count_nonzero(allowed) < config.min_size:
         return NOTHING
     if config.max_age is not None:
         allowed &= ages <= config.max_age
     if config.max_uses is not None:
-        allowed &= prompt.rows["uses"] < config.max_uses
+        allowed &= rows["uses"] < config.max_uses
     free = allowed.nonzero()[0]
     if not free.size:
         return NOTHING
-    return free[pick(key, prompt.rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
+    return free[pick(key, rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
 
 
 def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:

@@ -21,7 +21,7 @@ import up_to_ray
 from report_logs import steps, write_log
 
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.files import save_buffer
+from repo_verl.replay.checkpoint import save_buffer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.shared_data]
 
