@@ -23,7 +23,7 @@ from buffer import PROMPT_TOKENS, SIZES, TOKENS, VISIT, make_rows, prompt, resid
 from common import write_result
 
 from repo_verl.replay import PromptReplayBuffer, prompt_key
-from repo_verl.replay.files import load_buffer, save_buffer
+from repo_verl.replay.checkpoint import load_buffer, save_buffer
 
 PER_PROMPT, REPEATS = 16, 3
 

@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     Args:
         arguments: the parsed command line.
     """
-    from repo_verl.replay.disk import BufferFilesError
+    from repo_verl.replay.whole_folders import BufferFilesError
 
     try:
         lines = inspect(arguments.folder, arguments.rows, arguments.tokenizer, arguments.verify)
@@ -45,7 +45,10 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {arguments.folder} can't be read ({error.strerror or error}): mend it.", file=sys.stderr)
+        print(
+            f"error: {arguments.folder} can't be read ({error.strerror or error}): fix that disk or folder.",
+            file=sys.stderr,
+        )
         return 1
     encoding = sys.stdout.encoding or "utf-8"
     print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
@@ -77,7 +80,7 @@ def inspect(path: Path, rows: int, tokenizer: Path | None, verify: bool) -> list
 
 def _decoder(folder: Path, tokenizer: Path | None) -> tuple[Callable[[list[int]], str] | None, str]:
     """What turns token ids into text, if there is a tokenizer, and a note on it."""
-    from repo_verl.replay.disk import BufferFilesError
+    from repo_verl.replay.whole_folders import BufferFilesError
     from repo_verl.safe_text import printable
 
     place = folder.absolute().parent / "actor" / "huggingface" if tokenizer is None else tokenizer

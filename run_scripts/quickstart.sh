@@ -13,8 +13,8 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 [[ $steps$seed =~ ^[0-9]+$ && " repo grpo grpo repo " == *" $arms "* ]] || fail "--steps and --seed take numbers, --only repo or grpo"
-use_environment
-export VERL_PLATFORM=cpu
+say() { printf '\n== %s [after %s s]\n' "$*" "$SECONDS" >&2; }
+use_environment; export VERL_PLATFORM=cpu
 output=${OUTPUT:-$ROOT/runs/quickstart}
 data=$output/data base=$output/base-$seed
 [ -f "$data/arithmetic.json" ] || { say "data"; python -m data_prep arithmetic --train-size 128 --test-size 512 --warmup-size 14000 --output "$data"; }
@@ -29,3 +29,4 @@ done
 say "report"
 runs=() && for arm in $arms; do runs+=("$output/$arm"); done
 repo-verl report "${runs[@]}" --output "$output" --seed "$seed"
+say "done"

@@ -21,7 +21,7 @@ if [ ${#all[@]} -gt 0 ]; then
 fi
 tests() { say "tests: $1" && shift && python -m pytest --durations=10 "${all[@]}" "$@"; }
 if [ ${#arguments[@]} -gt 0 ]; then tests "${arguments[*]}" -m "not gpu" "${arguments[@]}"; exit; fi
-parallel=(-n 2 --dist loadgroup --no-loadscope-reorder)
+parallel=(-n 2 --dist loadfile --no-loadscope-reorder)
 status=0
 OMP_NUM_THREADS=1 tests "unit and contract, on two cores" -m "not gpu and not serial" "${parallel[@]}" || status=$?
 tests "one after the other: end to end, and what measures time" -m "serial" || status=$?

@@ -21,12 +21,13 @@ def pytest_configure(config):
     os.environ.setdefault(FUZZ_SHARE, "1" if config.getoption("--all") else "0.05")
 
 
+def pytest_itemcollected(item):
+    if item.get_closest_marker("e2e"):
+        item.add_marker("serial")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    for item in items:
-        if item.get_closest_marker("e2e"):
-            item.add_marker("serial")
-        if hasattr(config, "workerinput") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))  # a file's fixtures are made once
     if config.getoption("--all"):
         return
     full = [item for item in items if item.get_closest_marker("full")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ class PromptReplayBuffer:
         """:meth:`add` for every (key, prompt ids, rows), in order, with one call of the store to put the rows.
 
         All keys count as visited now, in the order of the keys, which does not depend on when responses finished. Then
-        ``max_tokens`` holds: prompts of earlier visits go first, then of these, if they alone are over it.
+        ``max_tokens`` holds: prompts of earlier visits go first, then of these, if these are over it by themselves.
 
         Returns:
             prompts evicted for ``max_tokens``.
@@ -192,13 +193,14 @@ class PromptReplayBuffer:
         chosen = []
         for key, fresh in zip(keys, known, strict=True):
             prompt = self._contents.prompts.get(key)
-            places = choose(key, prompt, self._config, self._pick, step, self._rng, fresh)
-            if prompt is None or not places.size:
+            if prompt is None:
                 chosen.append(Selection.nothing(key))
                 continue
-            before = uses_before.setdefault(key, prompt.rows["uses"].copy())
-            chosen.append(Selection.of(key, prompt, places, before))
-            prompt.rows["uses"][places] += 1
+            rows = prompt.rows
+            places = choose(key, rows, self._config, self._pick, step, self._rng, fresh)
+            before = uses_before.setdefault(key, rows["uses"].copy())
+            chosen.append(Selection.of(key, prompt.first, rows, places, before))
+            rows["uses"][places] += 1
         return chosen
 
     def fetch(self, selections: Sequence[Selection]) -> list[list[Record]]:
@@ -209,21 +211,12 @@ class PromptReplayBuffer:
         Raises:
             ValueError: if a row was evicted since it was selected.
         """
-        records = iter(self._read(table(*(rows_of(selection, self._contents.prompts) for selection in selections))))
-        return [[next(records) for _ in range(len(selection))] for selection in selections]
+        records = self._read(table(*(rows_of(selection, self._contents.prompts) for selection in selections)))
+        ends = itertools.accumulate(map(len, selections))
+        return [records[end - len(selection) : end] for selection, end in zip(selections, ends, strict=True)]
 
     def _read(self, rows: np.ndarray) -> list[Record]:
         return read_records(rows, self._store, self._contents.part_names, self._narrow)
-
-    def mark_used(self, selections: Sequence[Selection]) -> None:
-        """Nothing: uses count when rows are selected. Goes with its last caller."""
-
-    def release(self, selections: Sequence[Selection]) -> None:
-        """Take back one use of each selected row. Goes with its last caller."""
-        for selection in selections:
-            prompt = self._contents.prompts.get(selection.key)
-            if prompt is not None:
-                prompt.rows["uses"][selection.serials - prompt.first] -= 1
 
     def sample(self, key: str, step: int) -> list[Record]:
         """:meth:`select_batch` and :meth:`fetch` of one prompt: its rows, the oldest first.

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from repo_verl.replay import files
-from repo_verl.replay.disk import BufferFilesError, check_file, refusal
-from repo_verl.replay.file_meta import BufferMeta, Shard
+from repo_verl.replay import checkpoint
+from repo_verl.replay.checkpoint_meta import BufferMeta, Shard
 from repo_verl.replay.state_checks import ROW_DTYPES, DamagedStateError, check_rows
+from repo_verl.replay.whole_folders import BufferFilesError, check_file, refusal
 from repo_verl.safe_text import printable
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in, tracked_step
 
@@ -46,11 +46,11 @@ def find_folder(path: Path) -> Path:
         BufferFilesError: if there is none.
     """
     places = {step: Path(folder_of(str(path), step)) / BUFFER for step in steps_in(path)}
-    saved = [step for step, place in places.items() if files.has_buffer(place)]
+    saved = [step for step, place in places.items() if checkpoint.has_buffer(place)]
     if saved:
         newest = tracked_step(path)
         return places[newest if newest in saved else saved[-1]]
-    if files.has_buffer(path / BUFFER):
+    if checkpoint.has_buffer(path / BUFFER):
         return path / BUFFER
     if path.is_dir() and (path.name == BUFFER or (path / "meta.json").exists()):
         return path
@@ -69,9 +69,11 @@ def summarize(folder: Path, verify: bool) -> Summary:
     Raises:
         BufferFilesError: if something is missing or damaged.
     """
-    place = files.place_of(folder)
-    meta = files.read_meta(folder)
-    shards = files.read_shards(place, meta) if verify else (_row_columns(place, meta, shard) for shard in meta.shards)
+    place = checkpoint.place_of(folder)
+    meta = checkpoint.read_meta(folder)
+    shards = (
+        checkpoint.read_shards(place, meta) if verify else (_row_columns(place, meta, shard) for shard in meta.shards)
+    )
     pieces = [
         {**{name: arrays[name] for name in COLUMNS}, "length": np.diff(arrays["row_offsets"])} for arrays in shards
     ]
@@ -89,7 +91,7 @@ def _row_columns(folder: Path, meta: BufferMeta, shard: Shard) -> dict[str, np.n
         with safe_open(folder / shard.file, framework="np") as file:
             held = set(file.keys())
             for name, kind in ROW_DTYPES.items():
-                if name not in held or files.DTYPES.get(file.get_slice(name).get_dtype()) != np.dtype(kind):
+                if name not in held or checkpoint.DTYPES.get(file.get_slice(name).get_dtype()) != np.dtype(kind):
                     raise DamagedStateError(f"column {name} is missing or of another type")
             arrays = {name: file.get_tensor(name) for name in ROW_DTYPES}
         check_rows(arrays, len(meta.part_names))

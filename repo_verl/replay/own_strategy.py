@@ -14,7 +14,7 @@ A function with a parameter ``fresh_scores`` gets, by that name, the scores of t
 
 It returns up to k different integers from 0 to n - 1 in any order (an array, a list or a tuple), or nothing (None or
 no index): the prompt then replays no row in this step. It is called for every prompt that may replay, where n <= k
-too, once a visit, by one thread at a time, which need not be the main one.
+too, once per visit, by one thread at a time, which need not be the main one.
 A saved buffer holds its name, as that of any strategy; what its code says is not compared on resume.
 """
 
@@ -97,7 +97,7 @@ def _remedy(module: str, error: BaseException) -> str:
             "install it, or put its folder on PYTHONPATH; in a Ray cluster that was started before, with "
             "+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH=FOLDER, a folder that every node has"
         )
-    return f"mend what `python -c 'import {printable(module, MOST_REASON)}'` shows"
+    return f"fix what `python -c 'import {printable(module, MOST_REASON)}'` shows"
 
 
 def _check_signature(strategy: str, found: Any) -> None:
@@ -160,7 +160,7 @@ def pick(
     except Exception as error:  # whatever the user's function raises
         reason = printable(f"{type(error).__name__}: {error}", MOST_REASON)
         raise StrategyError(
-            f"{_setting(name)} failed for prompt {key}, of which {len(scores)} rows may be replayed ({reason}): mend "
+            f"{_setting(name)} failed for prompt {key}, of which {len(scores)} rows may be replayed ({reason}): fix "
             f"the function."
         ) from error
     indices, wrong = _checked(result, len(scores), most)

@@ -45,13 +45,20 @@ class Selection:
         return cls(key, NOTHING, np.empty(0), NOTHING, NOTHING, NOTHING, NOTHING)
 
     @classmethod
-    def of(cls, key: str, prompt: Prompt, places: np.ndarray, uses: np.ndarray) -> Selection:
-        """The rows at these places, (k,) int, of a prompt, of whose rows ``uses`` are the use counts to report."""
-        rows = prompt.rows
+    def of(cls, key: str, first: int, rows: np.ndarray, places: np.ndarray, uses: np.ndarray) -> Selection:
+        """The rows at these places, (k,) int.
+
+        Args:
+            key: the prompt.
+            first: serial of its oldest row.
+            rows: (n,) :data:`repo_verl.replay.record.ROW`, all that it holds.
+            places: which of them.
+            uses: (n,) int64, their use counts to report.
+        """
         lengths = rows["length"][places]
         return cls(
             key=key,
-            serials=prompt.first + places,
+            serials=first + places,
             scores=rows["score"][places],
             steps=rows["step"][places],
             uses=uses[places],
@@ -62,7 +69,7 @@ class Selection:
 
 def choose(
     key: str,
-    prompt: Prompt | None,
+    rows: np.ndarray,
     config: RepoConfig,
     pick: Picker,
     step: int,
@@ -71,22 +78,22 @@ def choose(
 ) -> np.ndarray:
     """Which rows of a prompt are replayed: (k,) int64 places, sorted, 0 = oldest.
 
-    See :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`; ``prompt`` is None if it is not held.
+    See :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`; ``rows`` is all that the prompt holds.
     """
-    if prompt is None or step <= config.start_step:
+    if step <= config.start_step:
         return NOTHING
-    ages = step - prompt.rows["step"]
+    ages = step - rows["step"]
     allowed = ages > 0
     if np.count_nonzero(allowed) < config.min_size:
         return NOTHING
     if config.max_age is not None:
         allowed &= ages <= config.max_age
     if config.max_uses is not None:
-        allowed &= prompt.rows["uses"] < config.max_uses
+        allowed &= rows["uses"] < config.max_uses
     free = allowed.nonzero()[0]
     if not free.size:
         return NOTHING
-    return free[pick(key, prompt.rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
+    return free[pick(key, rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
 
 
 def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:

@@ -166,7 +166,7 @@ def _check_shape(arrays: Arrays, name: str, shape: tuple[int, ...]) -> None:
 
 
 def _check_masks(arrays: Arrays) -> None:
-    """Masked rows hide a token and have no bits beyond the last; log-probs that count are finite."""
+    """Masked rows hide a token and have no bits beyond the last; log-probs of unmasked tokens are finite."""
     offsets, masked, bits = arrays["row_offsets"], arrays["masked"], mask_offsets(arrays)
     lengths = np.diff(offsets)
     last = (masked & (lengths > 0)).nonzero()[0]

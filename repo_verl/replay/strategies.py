@@ -25,7 +25,7 @@ def select(strategy: str, scores: np.ndarray, ages: np.ndarray, k: int, rng: np.
         scores: (N,) float, finite, rewards in buffer order, the oldest first.
         ages: (N,) int, training steps since the row was fresh.
         k: rows wanted; all rows where k >= N.
-        rng: the buffer's generator, drawn from by ``random`` alone.
+        rng: the buffer's generator, drawn from only by ``random``.
 
     Returns:
         indices into the rows, sorted, without repetition; 0 = oldest.

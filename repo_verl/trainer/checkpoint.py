@@ -1,7 +1,7 @@
 """The buffer beside verl's checkpoint of the same step: ``global_step_N/prompt_replay``.
 
 It is complete before verl's tracker file names the step (:mod:`repo_verl.verl_workarounds.tracker`); its files are
-those of :mod:`repo_verl.replay.files`.
+those of :mod:`repo_verl.replay.checkpoint`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from repo_verl.config import PREFIX, RepoConfig, lookup
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.replay.files import (
+from repo_verl.replay.checkpoint import (
     NO_LIMITS,
     LoadedBuffer,
     has_buffer,

@@ -6,7 +6,7 @@ import sys
 import pytest
 from node_run import Machine
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.contract, pytest.mark.serial]
 
 JOB = """
 import os, sys

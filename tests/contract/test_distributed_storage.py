@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.contract, pytest.mark.serial]
 
 BOUND_S = 30.0
 

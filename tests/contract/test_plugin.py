@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import up_to_ray
 
 pytestmark = pytest.mark.contract
 
@@ -129,13 +130,29 @@ REFUSED = {
 }
 
 
+@pytest.fixture(scope="module")
+def command():
+    """verl's command, in forks of a process that has imported it: whether it came to Ray's start, and its output."""
+    with up_to_ray.server() as address:
+
+        def run(folder, *overrides):
+            arguments = ["--config-dir", str(CONFIG), "--config-name", "repo_cpu", *overrides]
+            status, said = up_to_ray.ask(address, arguments, folder)
+            return status == 0, said
+
+        yield run
+
+
 @pytest.mark.parametrize("override", REFUSED)
-def test_refused_in_one_sentence_before_ray(tmp_path, override):
-    done = main_ppo(tmp_path, *override.split())
-    assert done.returncode != 0
-    assert "Ray was started" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if REFUSED[override] in line]
-    assert lines and lines[-1].startswith("repo_verl.config.RepoConfigError: "), done.stderr[-2000:]
+def test_refused_in_one_sentence_before_ray(command, tmp_path, override):
+    started, said = command(tmp_path, *override.split())
+    assert not started
+    lines = [line for line in said.splitlines() if REFUSED[override] in line]
+    assert lines and lines[-1].startswith("repo_verl.config.RepoConfigError: "), said[-2000:]
+
+
+def test_nothing_is_refused_without_a_reason(command, tmp_path):
+    assert command(tmp_path)[0]
 
 
 def parquet(path, golds):
@@ -145,17 +162,17 @@ def parquet(path, golds):
 
 
 @pytest.mark.parametrize("estimator", ["repo", "grpo"])
-def test_golds_that_cannot_be_parsed_stop_a_run_before_ray(tmp_path, estimator):
+def test_golds_that_cannot_be_parsed_stop_a_run_before_ray(command, tmp_path, estimator):
     ours = [f"algorithm.adv_estimator={estimator}", "reward.custom_reward_function.path=pkg://repo_verl.rewards"]
     bad = parquet(tmp_path / "bad.parquet", [r"\aleph_0", "", "5", r"\aleph_1", None, "np.arcsin(1)"])
-    done = main_ppo(tmp_path, *ours, bad)
-    assert done.returncode != 0 and "Ray was started" not in done.stderr
+    started, said = command(tmp_path, *ours, bad)
+    assert not started
     examples = r"('\\aleph_0', '', '\\aleph_1')"
     wanted = f"{bad}: 5 of 6 gold answers looked at can't be parsed by repo_verl.rewards {examples}, so they would"
-    assert wanted in done.stderr, done.stderr[-2000:]
+    assert wanted in said, said[-2000:]
     half = parquet(tmp_path / "half.parquet", ["5", r"\aleph_0", "x^2", ""])
-    assert "Ray was started" in main_ppo(tmp_path, *ours, half).stderr
-    assert "Ray was started" in main_ppo(tmp_path, f"algorithm.adv_estimator={estimator}", bad).stderr, "not our reward"
+    assert command(tmp_path, *ours, half)[0]
+    assert command(tmp_path, f"algorithm.adv_estimator={estimator}", bad)[0], "not our reward"
 
 
 def test_another_verl_is_not_refused_by_its_number(tmp_path):

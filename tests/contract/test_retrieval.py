@@ -109,6 +109,15 @@ def test_rows_of_zero_advantage_are_not_even_read(put, monkeypatch):
     assert all(row.uses == 1 for name in SCORES for row in buffer.rows(key_of(name))), "they were chosen all the same"
 
 
+def test_a_row_behind_pruned_ones_gets_its_own_tokens_and_advantage(put):
+    update, added = retrieve(make_buffer(), [("b", [1.0, 0.0]), ("a", [1.0, 0.0])], prune=True)
+    assert sorted(added) == [8, 9, 10, 11] and list(update.kept[4:8]) == [False] * 4
+    for row, value, number in zip(range(8, 12), group_advantages(SCORES["a"], 1e-6), range(4), strict=True):
+        held = put[added[row][0]]
+        assert held["prompts"].tolist() == [5, 6] and held["responses"].tolist() == [number, number + 1]
+        assert held["advantages"].tolist() == pytest.approx([value] * 2, rel=1e-5)
+
+
 def test_a_row_of_the_smallest_advantage_is_read_all_the_same(put, monkeypatch):
     from repo_verl.replay import Record
     from repo_verl.trainer import minibatches

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_model import make_tiny_model
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.contract, pytest.mark.serial]
 
 TEXTS = ["1+1=", "2+2=?", "33", "4"]
 

@@ -12,7 +12,7 @@ import ray
 from repo_verl.verl_workarounds import watch
 from repo_verl.verl_workarounds.watch import Watch, WorkerDiedError, find_actors, remedy, watch_queue, watching
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.contract, pytest.mark.serial]
 
 
 @pytest.fixture(scope="module", autouse=True)

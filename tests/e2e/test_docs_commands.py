@@ -11,18 +11,17 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import up_to_ray
 from report_logs import steps, write_log
 
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.files import save_buffer
+from repo_verl.replay.checkpoint import save_buffer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.shared_data]
 
@@ -148,27 +147,14 @@ def looked_up(command, page):
 
 
 @pytest.fixture(scope="module")
-def up_to_ray(tmp_path_factory):
-    """The address of the process that answers for verl's command."""
-    folder = Path(tempfile.mkdtemp(prefix="rd", dir="/tmp"))  # a socket's path has 107 bytes at most
-    environment = {**os.environ, "VERL_PLATFORM": "cpu", "REPO_VERL_CPU_FORK": "0"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, str(HERE / "helpers" / "up_to_ray.py"), "serve", str(folder / "socket")],
-            stdout=log, stderr=log, env=environment,
-        )  # fmt: skip
-    until = time.monotonic() + 120
-    while not (folder / "socket").exists():
-        assert server.poll() is None and time.monotonic() < until, (folder / "log").read_text()[-2000:]
-        time.sleep(0.1)
-    yield folder / "socket"
-    server.kill()
-    server.wait()
-    shutil.rmtree(folder)
+def address():
+    """Of the process that answers for verl's command."""
+    with up_to_ray.server() as made:
+        yield made
 
 
 @pytest.fixture
-def copy(tmp_path, up_to_ray):
+def copy(tmp_path, address):
     """A copy of the repository with its environment, in which python is ours for verl's command."""
     root = tmp_path / "repository"
     listed = subprocess.run(
@@ -192,7 +178,7 @@ def copy(tmp_path, up_to_ray):
     (programs / "python").write_text(
         "#!/usr/bin/env bash\n"
         'if [ "${1:-} ${2:-}" = "-m verl.trainer.main_ppo" ]; then\n'
-        f'  exec "{sys.executable}" "{HERE}/helpers/up_to_ray.py" ask "{up_to_ray}" "${{@:3}}"\n'
+        f'  exec "{sys.executable}" "{HERE}/helpers/up_to_ray.py" ask "{address}" "${{@:3}}"\n'
         f'fi\nexec "{sys.executable}" "$@"\n'
     )
     (programs / "python").chmod(0o755)

@@ -78,26 +78,51 @@ def test_two_steps_on_real_prompts_with_gold_answers_of_any_kind(tmp_path):
     assert "ray::RewardLoopWorker" in graders, graders
 
 
-def test_quickstart_ends_with_a_table_and_is_reused(tmp_path):
-    done = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(tmp_path))
+KEYS = (
+    "steps val_accuracy_first val_accuracy_last effective_prompts_fresh effective_prompts_all effective_steps "
+    "replayed_rows seconds_per_step tokens_trained"
+).split()
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """The folder of ten steps of RePO's arm."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    done = script("quickstart.sh", "--steps", "10", "--seed", "1", "--only", "repo", OUTPUT=str(folder))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    keys = (
-        "steps val_accuracy_first val_accuracy_last effective_prompts_fresh effective_prompts_all effective_steps "
-        "replayed_rows seconds_per_step tokens_trained"
-    ).split()
-    for arm in ("grpo", "repo"):
-        assert all(isinstance(summary[arm][key], int | float) for key in keys), summary[arm]
+    return folder
+
+
+def read_summary(folder, arms):
+    """The summary of a quickstart whose arms took ten steps each."""
+    summary = json.loads((folder / "summary.json").read_text())
+    for arm in arms:
+        assert all(isinstance(summary[arm][key], int | float) for key in KEYS), summary[arm]
         assert summary[arm]["steps"] == 10
     assert summary["seed"] == 1
+    return summary
+
+
+def test_quickstart_of_one_arm_replays_and_reports(quickstart):
+    repo = read_summary(quickstart, ["repo"])["repo"]
+    assert repo["val_accuracy_first"] > 0.1 and repo["replayed_rows"] == 2 * 16 * 8
+    # two steps replay: they may happen to revive no prompt, and can never silence one (40 steps always revive some)
+    assert repo["effective_prompts_all"] >= repo["effective_prompts_fresh"] > 0
+    assert (quickstart / "report.png").stat().st_size > 10_000
+
+
+@pytest.mark.full
+def test_quickstart_ends_with_a_table_and_is_reused(quickstart):
+    """The other arm joins; what was trained before is kept."""
+    done = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(quickstart))
+    assert done.returncode == 0 and done.stderr.count("kept") == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = read_summary(quickstart, ["grpo", "repo"])
     # one model, greedy; vLLM's batches round differently, which can change a few of 512 answers
     first = [summary[arm]["val_accuracy_first"] for arm in ("grpo", "repo")]
     assert first[0] == pytest.approx(first[1], abs=0.02) and first[0] > 0.1
     assert summary["grpo"]["replayed_rows"] == 0 and summary["repo"]["replayed_rows"] == 2 * 16 * 8
-    # two steps replay: they may happen to revive no prompt, and can never silence one (40 steps always revive some)
-    assert summary["repo"]["effective_prompts_all"] >= summary["repo"]["effective_prompts_fresh"] > 0
-    assert (tmp_path / "report.png").stat().st_size > 10_000
-    again = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(tmp_path))
+    assert (quickstart / "report.png").stat().st_size > 10_000
+    again = script("quickstart.sh", "--steps", "10", "--seed", "1", OUTPUT=str(quickstart))
     assert again.returncode == 0 and again.stderr.count("kept") == 2
 
 

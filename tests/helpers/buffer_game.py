@@ -11,7 +11,7 @@ import pytest
 from plain_buffer import FakeStore, PlainBuffer
 
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.files import BufferFilesError, load_buffer, read_meta, save_buffer
+from repo_verl.replay.checkpoint import BufferFilesError, load_buffer, read_meta, save_buffer
 from repo_verl.replay.fitting import RowLimits
 
 OWN = ["own_strategies:a_few", "own_strategies:lowest_of_old"]

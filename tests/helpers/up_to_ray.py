@@ -6,12 +6,17 @@ ARGS...`` has the command run in its own folder and ends with its status: 0 if i
 its configuration and did.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 import traceback
+from pathlib import Path
 
 REACHED = "as far as Ray"
 
@@ -69,19 +74,41 @@ def serve(address):
         os._exit(0)
 
 
-def ask(address, arguments):
+def ask(address, arguments, folder=None):
+    """Status and output of the command, which runs in a folder (this process's one), with this environment."""
     client = socket.socket(socket.AF_UNIX)
-    client.connect(address)
-    request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}
+    client.connect(str(address))
+    request = {"folder": str(folder or os.getcwd()), "environment": dict(os.environ), "arguments": arguments}
     with client, client.makefile("rw") as file:
         file.write(json.dumps(request) + "\n")
         file.flush()
-        status, text = json.loads(file.readline() or '[1, "no answer"]')
-    print(text, file=sys.stderr)
-    return status
+        return json.loads(file.readline() or '[1, "no answer"]')
+
+
+@contextlib.contextmanager
+def server(seconds=240):
+    """The socket of a server that has imported verl."""
+    folder = Path(tempfile.mkdtemp(prefix="rd", dir="/tmp"))  # a socket's path has 107 bytes at most
+    environment = {**os.environ, "VERL_PLATFORM": "cpu", "REPO_VERL_CPU_FORK": "0"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "serve", str(folder / "socket")], stdout=log, stderr=log, env=environment
+        )
+    until = time.monotonic() + seconds
+    try:
+        while not (folder / "socket").exists():
+            assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()[-2000:]
+            time.sleep(0.1)
+        yield folder / "socket"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
-    sys.exit(ask(sys.argv[2], sys.argv[3:]))
+    ended, output = ask(sys.argv[2], sys.argv[3:])
+    print(output, file=sys.stderr)
+    sys.exit(ended)

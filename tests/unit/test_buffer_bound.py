@@ -8,7 +8,7 @@ from buffer_game import sign
 from plain_buffer import FakeStore
 
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.files import load_buffer, save_buffer
+from repo_verl.replay.checkpoint import load_buffer, save_buffer
 
 KEYS = {name: prompt_key([number]) for number, name in enumerate("abcdefgh")}
 IDS = {name: [number] for number, name in enumerate("abcdefgh")}

@@ -5,7 +5,7 @@ import pytest
 from plain_buffer import FakeStore
 
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.files import load_buffer, save_buffer
+from repo_verl.replay.checkpoint import load_buffer, save_buffer
 from repo_verl.replay.fitting import RowLimits
 from repo_verl.trainer.checkpoint import describe_left_out, row_limits
 

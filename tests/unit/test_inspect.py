@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from repo_verl.cli import main
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
-from repo_verl.replay.files import save_buffer
+from repo_verl.replay.checkpoint import save_buffer
 
 
 def save(folder, steps=(1, 2, 4), ids=(5, 6, 7), capacity=4, **extra):

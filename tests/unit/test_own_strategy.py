@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from repo_verl.cli import main
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record
-from repo_verl.replay.files import load_buffer, read_meta, save_buffer
+from repo_verl.replay.checkpoint import load_buffer, read_meta, save_buffer
 from repo_verl.replay.own_strategy import StrategyError, load_function, pick
 from repo_verl.trainer.startup_warnings import describe_objective
 from repo_verl.trainer.validation import check_config
@@ -289,9 +289,9 @@ REFUSED = {
     "own_rules.gone:f": r"can't be imported in /.* \(ModuleNotFoundError: No module named 'own_rules.gone'\): install "
     "it, or put its folder on PYTHONPATH; in a Ray cluster that was started before, with .*env_vars.PYTHONPATH",
     "elsewhere.rules:f": r"\(ModuleNotFoundError: No module named 'elsewhere'\): install it, or put its folder",
-    "own_rules.needs:f": r"No module named 'nothing_such'\): mend what `python -c 'import own_rules.needs'` shows",
-    "own_rules.breaks:f": r"\(ValueError: not\\nnow\): mend what `python -c 'import own_rules.breaks'` shows",
-    "own_rules.ends:f": r"\(SystemExit: 3\): mend what",
+    "own_rules.needs:f": r"No module named 'nothing_such'\): fix what `python -c 'import own_rules.needs'` shows",
+    "own_rules.breaks:f": r"\(ValueError: not\\nnow\): fix what `python -c 'import own_rules.breaks'` shows",
+    "own_rules.ends:f": r"\(SystemExit: 3\): fix what",
     "own_strategies:a_number": r"is of type float: name a function \(scores, ages, k, rng\)\.",
     "own_strategies:nothing_here": "does not have: define nothing_here",
     "own_strategies:forgets_ages": r"takes \(scores, k, rng\): it is called with four positional values",

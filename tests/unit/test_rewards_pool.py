@@ -18,6 +18,8 @@ from repo_verl.rewards import score as scoring
 from repo_verl.rewards.judge import Limits
 from repo_verl.rewards.pool import JudgeError, JudgePool
 
+pytestmark = pytest.mark.serial  # limits by the clock
+
 SLOW = r"\int_0^1 \sin(x^{x^x}) e^{-x^2} dx"
 ONE_SECOND = {"cpu_seconds": 1.0, "clock_seconds": 1.0}
 

@@ -11,6 +11,7 @@ from repo_verl.metrics import (
     effective_share,
     mean_and_max,
     mean_and_std,
+    spread_share,
     worker_metrics,
     zero_share,
 )
@@ -29,6 +30,20 @@ def test_effective_prompts_counts_prompts_not_rows():
     assert effective_share(advantages, blocks, 4) == 0.5
     assert effective_share(torch.zeros(0), torch.zeros(0), 0) == 0.0
     assert zero_share(advantages) == pytest.approx(0.4) and zero_share(torch.zeros(0)) == 0.0
+
+
+def test_prompts_whose_scores_differ_are_those_with_an_advantage():
+    from repo_verl.advantages import block_advantages
+
+    scores, blocks = torch.tensor([0.7, 1.0, 0.7, 0.7, 0.0, 0.7, -1.0]), torch.tensor([0, 1, 0, 0, 2, 1, 3])
+    assert spread_share(scores, blocks, 4) == 0.25, "only prompt 1; prompts 2 and 3 have one row each"
+    assert spread_share(scores[:0], blocks[:0], 0) == 0.0
+    drawn = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        scores = torch.randint(0, 2, (24,), generator=drawn).float() * 0.45
+        blocks = torch.randint(0, 8, (24,), generator=drawn)
+        blocks[:8] = torch.arange(8)
+        assert spread_share(scores, blocks, 8) == effective_share(block_advantages(scores, blocks), blocks, 8)
 
 
 def test_means_over_mini_batches_and_rows():

@@ -49,7 +49,7 @@ ALLOWED = {
     "repo_verl.evaluate.differences": {"numpy", "repo_verl.evaluate.stats"},
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
-    "repo_verl.replay.files": {"numpy", "safetensors", "repo_verl.replay"},
+    "repo_verl.replay.checkpoint": {"numpy", "safetensors", "repo_verl.replay"},
     "repo_verl.replay.inspect": {"numpy", "safetensors", "repo_verl.replay", "repo_verl.step_folders"},
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.import_hooks": set(),

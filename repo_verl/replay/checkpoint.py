@@ -2,7 +2,7 @@
 
 ``FOLDER/rows-00000.safetensors``, ... hold the columns of :mod:`repo_verl.replay.state` for ranges of prompts.
 ``meta.json`` names their sizes and checksums, and has one itself. How a folder comes to be whole or not there is in
-:mod:`repo_verl.replay.disk`.
+:mod:`repo_verl.replay.whole_folders`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from repo_verl.replay import disk, file_meta
+from repo_verl.replay import checkpoint_meta, whole_folders
 from repo_verl.replay.buffer import PromptReplayBuffer
-from repo_verl.replay.disk import BufferFilesError, refusal
-from repo_verl.replay.file_meta import BufferMeta, Shard
+from repo_verl.replay.checkpoint_meta import BufferMeta, Shard
 from repo_verl.replay.fitting import RowLimits, fitting
 from repo_verl.replay.state_checks import DamagedStateError, check_columns
+from repo_verl.replay.whole_folders import BufferFilesError, refusal
 
 SHARD_BYTES = 32 << 20
 NO_LIMITS = RowLimits()
@@ -87,21 +87,21 @@ def save_buffer(
     size, shards = buffer.shards(shard_bytes)
     state = buffer.meta()
     meta = BufferMeta((), state["part_names"], state["log_prob_dtype"], state["rng"], buffer.settings, -1, dict(extra))
-    file_meta.encode(meta)
+    checkpoint_meta.encode(meta)
     try:
-        new = disk.start(folder)
+        new = whole_folders.start(folder)
         try:
             _check_room(folder, size)
             entries, most = _write_shards(new, shards)
             meta = dataclasses.replace(meta, shards=tuple(entries), max_token_id=most)
-            disk.write_file(new / file_meta.META, file_meta.encode(meta))
-            disk.finish(folder)
+            whole_folders.write_file(new / checkpoint_meta.META, checkpoint_meta.encode(meta))
+            whole_folders.finish(folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)  # what is left of it, the next save removes
             raise
     except OSError as error:
         raise BufferFilesError(
-            f"the replay buffer could not be saved in {folder} ({error.strerror or error}): mend that disk or folder, "
+            f"the replay buffer could not be saved in {folder} ({error.strerror or error}): fix that disk or folder, "
             f"or set trainer.default_local_dir to another one."
         ) from error
     return meta
@@ -124,7 +124,7 @@ def _write_shards(folder: Path, shards: Iterator[dict[str, np.ndarray]]) -> tupl
         for number, arrays in enumerate(shards):
             if len(waiting) == WRITERS:
                 written.append(waiting.popleft().result())
-            waiting.append(writer.submit(_write_shard, folder / file_meta.shard_name(number), arrays))
+            waiting.append(writer.submit(_write_shard, folder / checkpoint_meta.shard_name(number), arrays))
             del arrays
         written += [future.result() for future in waiting]
     return [shard for shard, _ in written], max((most for _, most in written), default=-1)
@@ -132,7 +132,7 @@ def _write_shards(folder: Path, shards: Iterator[dict[str, np.ndarray]]) -> tupl
 
 def _write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[Shard, int]:
     content = save(dict(arrays))
-    disk.write_file(path, content)
+    whole_folders.write_file(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return Shard(path.name, len(content), digest, *_counts(arrays)), max_token_id(arrays)
 
@@ -149,13 +149,13 @@ def max_token_id(arrays: Mapping[str, np.ndarray]) -> int:
 
 def has_buffer(folder: str | os.PathLike[str]) -> bool:
     """Whether :func:`save_buffer` has ever finished writing this folder, even if a later save was killed."""
-    return disk.find(Path(folder)) is not None
+    return whole_folders.find(Path(folder)) is not None
 
 
 def remove_buffer(folder: str | os.PathLike[str]) -> None:
     """Remove a saved buffer and what kills have left of others in its place; nothing if there is none."""
-    for place in (Path(folder), *(disk.beside(Path(folder), suffix) for suffix in ("old", "tmp"))):
-        disk.remove(place)
+    for place in (Path(folder), *(whole_folders.beside(Path(folder), suffix) for suffix in ("old", "tmp"))):
+        whole_folders.remove(place)
 
 
 def read_meta(folder: str | os.PathLike[str]) -> BufferMeta:
@@ -164,7 +164,7 @@ def read_meta(folder: str | os.PathLike[str]) -> BufferMeta:
     Raises:
         BufferFilesError: if there is none, or it is damaged or of another version.
     """
-    return file_meta.read(place_of(folder))
+    return checkpoint_meta.read(place_of(folder))
 
 
 def place_of(folder: str | os.PathLike[str]) -> Path:
@@ -173,7 +173,7 @@ def place_of(folder: str | os.PathLike[str]) -> Path:
     Raises:
         BufferFilesError: if there are none.
     """
-    place = disk.find(Path(folder))
+    place = whole_folders.find(Path(folder))
     if place is None:
         raise BufferFilesError(f"{folder} holds no replay buffer: name a checkpoint that has one.")
     return place
@@ -192,7 +192,7 @@ def load_buffer(
         BufferFilesError: if a file is missing, damaged or of another version; the buffer is unchanged then.
     """
     place = place_of(folder)
-    meta = file_meta.read(place)
+    meta = checkpoint_meta.read(place)
     too_long = np.zeros(3, dtype=np.int64)
     shards = fitting(read_shards(place, meta), limits, too_long)
     try:
@@ -210,31 +210,23 @@ def read_shards(folder: Path, meta: BufferMeta) -> Iterator[dict[str, np.ndarray
     """
     most = -1
     for shard in meta.shards:
+        content = whole_folders.read_file(folder / shard.file, shard.bytes, shard.bytes)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != shard.sha256:
+            raise refusal(folder, f"{shard.file} has the checksum {digest[:12]}..., not {shard.sha256[:12]}...")
         try:
-            arrays = _parse(read_shard(folder, shard))
+            arrays = _parse(content)
+            del content
             check_columns(arrays, len(meta.part_names), meta.log_prob_dtype)
         except (SafetensorError, DamagedStateError) as error:
             raise refusal(folder, f"{shard.file} is damaged ({str(error).rstrip('.')})") from error
         if (shard.prompts, shard.rows, shard.tokens) != _counts(arrays):
-            raise refusal(folder, f"{shard.file} has other numbers of rows than {file_meta.META} says")
+            raise refusal(folder, f"{shard.file} has other numbers of rows than {checkpoint_meta.META} says")
         most = max(most, max_token_id(arrays))
         yield arrays
         del arrays
     if most != meta.max_token_id:
-        raise refusal(folder, f"the largest token id is {most}, where {file_meta.META} says {meta.max_token_id}")
-
-
-def read_shard(folder: Path, shard: Shard) -> bytes:
-    """The content of a shard's file.
-
-    Raises:
-        BufferFilesError: if its size or checksum is another one.
-    """
-    content = disk.read_file(folder / shard.file, shard.bytes, shard.bytes)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != shard.sha256:
-        raise refusal(folder, f"{shard.file} has the checksum {digest[:12]}..., not {shard.sha256[:12]}...")
-    return content
+        raise refusal(folder, f"the largest token id is {most}, where {checkpoint_meta.META} says {meta.max_token_id}")
 
 
 def _parse(content: bytes) -> dict[str, np.ndarray]:

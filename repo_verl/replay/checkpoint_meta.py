@@ -11,8 +11,8 @@ from typing import Any
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay.buffer import SETTINGS
-from repo_verl.replay.disk import BufferFilesError, read_file, refusal
 from repo_verl.replay.state_checks import DamagedStateError, check_meta
+from repo_verl.replay.whole_folders import BufferFilesError, read_file, refusal
 from repo_verl.safe_text import printable
 
 META, FORMAT, VERSION = "meta.json", "repo-verl buffer", 4

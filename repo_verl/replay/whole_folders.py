@@ -13,6 +13,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from repo_verl.atomic_files import sync_folder
 from repo_verl.safe_text import printable
 
 MOST_SHOWN = 300
@@ -94,18 +95,6 @@ def make_folders(folder: Path) -> None:
     make_folders(folder.parent)
     os.mkdir(folder)
     sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that sync no folders
-            raise
-    finally:
-        os.close(opened)
 
 
 def write_file(path: Path, content: bytes) -> None:
