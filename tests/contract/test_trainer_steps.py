@@ -387,6 +387,32 @@ def test_verl_and_the_workers_get_the_advantages_of_the_plan(model, advantage):
     run.end_step(batch)
 
 
+def test_every_row_has_the_weight_and_the_mini_batch_of_the_plan_by_hand(model):
+    """Of two mini-batches of a prompt each one replays two rows, w = λ / (N_on + N_off) / |o|; the other has padding."""
+    settings = ("algorithm.repo.normalize=rows", "algorithm.repo.off_policy_coef=0.5")
+    mode = "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean"
+    run = start(model, 2, 2, *replaying(*settings, mode), mini=1)
+    first = answers([0.0, 1.0], 1)
+    first[0]["mask"] = [1, 0, *[1] * (len(first[0]["ids"]) - 2)]
+    run.end_step(run.step({TEXTS[0]: first, TEXTS[2]: answers([0.0, 1.0], 2)})[0])
+    batch, metrics, _ = run.step({TEXTS[0]: answers([0.0, 1.0], 3), TEXTS[1]: answers([0.0, 1.0], 4, sizes=(20, 30))})
+    run.end_step(batch)
+    rows, found = run.workers.updates[-1], {}
+    for part in (rows[:4], rows[4:]):
+        kinds = [int(row["repo_origin"]) for row in part]
+        fresh = sum(int(row["response_mask"].sum()) for row, kind in zip(part, kinds, strict=True) if kind == 0)
+        assert {int(row["repo_fresh_tokens"]) for row in part} == {fresh}
+        (scale,) = {float(row["repo_fresh_scale"]) for row in part}
+        found[tuple(sorted(kinds))] = scale, fresh
+        for row, kind in zip(part, kinds, strict=True):
+            by_hand = 0.5 / 4 / int(row["response_mask"].sum()) if kind == 1 else 0.0
+            assert float(row["repo_weight"]) == pytest.approx(by_hand, rel=1e-12)
+    assert {kinds: scale for kinds, (scale, _) in found.items()} == {(0, 0, 1, 1): 0.5, (0, 0, 2, 2): 1.0}
+    assert len({fresh for _, fresh in found.values()}) == 2
+    weights = {float(row["repo_weight"]) for row in rows if row["repo_origin"] == 1}
+    assert len(weights) == metrics["repo/replayed_rows"] == 2, "of two lengths"
+
+
 def test_a_critics_warm_up_stores_rows_and_replays_nothing(model):
     """verl updates the actor from step ``critic_warmup`` on; the fresh advantages are those of the plan's function."""
     import transfer_queue as tq
