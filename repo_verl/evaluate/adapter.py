@@ -16,7 +16,7 @@ ADAPTER = "lora_adapter"
 """Folder of the adapter in what verl's merger writes."""
 
 
-def fold(folder: Path) -> None:
+def merge_adapter(folder: Path) -> None:
     """Add ``folder/lora_adapter`` to the weights of ``folder``, in float32, and remove it; their type stays.
 
     The new folder is written beside the old one and takes its place when it is whole, so that a repeat after a crash
@@ -55,6 +55,6 @@ def fold(folder: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        fold(Path(sys.argv[1]).resolve())
+        merge_adapter(Path(sys.argv[1]).resolve())
     except ValueError as error:
         sys.exit(str(error))
