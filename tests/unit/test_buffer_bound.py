@@ -180,8 +180,8 @@ def as_version_3(folder):
 
 def test_in_a_buffer_of_version_3_the_newest_row_tells_when_a_prompt_was_visited(tmp_path):
     buffer = make(None, capacity=2)
-    for name, step in (("a", 9), ("b", 3), ("c", 7), ("d", 3)):
-        add(buffer, step, **{name: [5, 5]})
+    for name, step, tokens in (("a", 9, [5, 5]), ("c", 2, [5]), ("b", 3, [5, 5]), ("c", 7, [5]), ("d", 3, [5, 5])):
+        add(buffer, step, **{name: tokens})
     save_buffer(tmp_path / "b", buffer, {}, shard_bytes=1)
     as_version_3(tmp_path / "b")
     plain, small = make(None), make(20)

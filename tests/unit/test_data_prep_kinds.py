@@ -86,9 +86,17 @@ def test_single_precision_is_written_short_in_arrow_too(tmp_path):
         ("x.csv", b"a,b\n1,\xe9\n", "row 0 or after: not UTF-8 (invalid continuation byte)"),
         ("x.csv", "a,b\n".encode("utf-16-le"), "row 0: not UTF-8 (NUL bytes, as UTF-16 has them)"),
         ("x.arrow", "no arrow at all", "row 0 or after: no readable arrow: "),
-        ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-9], "no readable gzip file: Compressed file ended before"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9],
+            "no readable gzip file: Compressed file ended before",
+        ),
         ("x.json.gz", "[]", "no readable gzip file: Not a gzipped file"),
-        ("x.parquet.gz", gzip.compress(b"x"), "its suffix is not one of .jsonl, .json, .csv, .parquet, .arrow, or .gz"),
+        (
+            "x.parquet.gz",
+            gzip.compress(b"x", mtime=0),
+            "its suffix is not one of .jsonl, .json, .csv, .parquet, .arrow, or .gz",
+        ),
         ("x.txt", "x", "its suffix is not one of .jsonl"),
     ],
 )

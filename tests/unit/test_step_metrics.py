@@ -58,6 +58,9 @@ def test_means_over_mini_batches_and_rows():
     assert got["ess_replayed"] == pytest.approx(9 / (2 * 5))
     assert got["grad_norm_replayed"] == pytest.approx(math.sqrt(9 * 2 / 2))
     assert got["nonfinite_rows"] == 3
+    pruned = worker_metrics([first, second], 2, pruned_fresh_tokens=20, pruned_replayed_tokens=12)
+    assert pruned["clip_low_fresh"] == pytest.approx(1 / 50) and pruned["clip_high_replayed"] == pytest.approx(1 / 10)
+    assert pruned["ratio_mean_replayed"] == 1.25, "of the rows that were not pruned"
 
 
 def test_equal_weights_have_a_full_effective_sample_size():
