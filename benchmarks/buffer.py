@@ -91,7 +91,7 @@ def measure(rows: int, per_prompt: int, dtype: str, save: bool) -> dict[str, flo
 def rates(
     buffer: PromptReplayBuffer, rng: np.random.Generator, pool: list[list[Record]], prompts: int
 ) -> dict[str, Any]:
-    """Microseconds of insertions and retrievals, one prompt a call and in batches."""
+    """Microseconds of insertions and retrievals, one prompt per call and in batches."""
 
     def item() -> tuple[str, np.ndarray, list[Record]]:
         ids = prompt(int(rng.integers(prompts)))
@@ -157,7 +157,7 @@ def in_process(rows: int, per_prompt: int, dtype: str, save: bool = False) -> di
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, help="measure this size alone and print JSON")
+    parser.add_argument("--rows", type=int, help="measure only this size and print JSON")
     parser.add_argument("--per-prompt", type=int, default=16)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--save", action="store_true", help="measure state_dict and load_state_dict too")

@@ -102,7 +102,7 @@ def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", help="a folder on the disk to measure (default: the one for temporary files)")
-    parser.add_argument("--rows", type=int, help="measure this size alone and print JSON")
+    parser.add_argument("--rows", type=int, help="measure only this size and print JSON")
     parser.add_argument("--action", choices=["save", "load"], default="save")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     args = parser.parse_args()

@@ -25,7 +25,7 @@ PROMPTS = ROWS // PER_PROMPT
 
 
 def own_memory() -> int:
-    """Bytes that this process alone holds."""
+    """Bytes that only this process holds."""
     return int(psutil.Process().memory_full_info().uss)
 
 
@@ -43,7 +43,7 @@ def fill(buffer: PromptReplayBuffer, rng: np.random.Generator) -> list[float]:
 
 
 def retrieve(buffer: PromptReplayBuffer, rng: np.random.Generator) -> list[float]:
-    """Seconds a prompt of retrievals of 8 rows, a batch a call."""
+    """Seconds per prompt of retrievals of 8 rows, a batch per call."""
     times = []
     for _ in range(CALLS):
         keys = [prompt_key(prompt(int(i))) for i in rng.integers(PROMPTS, size=BATCH)]

@@ -1,8 +1,8 @@
-"""On a GPU: seconds of a whole RePO step over a whole GRPO step, tokens a second and peak memory.
+"""On a GPU: seconds of a whole RePO step over a whole GRPO step, tokens per second and peak memory.
 
     python benchmarks/gpu_truth.py [--size 1.5b] [--tokens 1024] [--prompts 4] [--rounds 9]
 
-One run of verl's default stack (vLLM, FSDP2, bf16, flash attention) that takes steps of four kinds by turns, as
+One run of verl's default stack (vLLM, FSDP2, bf16, flash attention) that alternates steps of four kinds, as
 step_ratio.py does on the CPU, on a model with random weights that is made on the spot (``1.5b``: Qwen2.5-1.5B's blocks
 with a small vocabulary), ``prompts`` x 8 responses of exactly ``tokens`` tokens, coin_reward.py, a learning rate of 0.
 Writes ``results/gpu_truth.json`` with the device's name. Never run on a GPU yet. ``--device cpu`` tries the program on

@@ -180,7 +180,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     runner = commands.add_parser("run", help="do the runs that have no result yet")
     runner.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    runner.add_argument("--arms", nargs="+", help="of these alone")
+    runner.add_argument("--arms", nargs="+", help="only these")
     runner.add_argument("--pilot", action="store_true", help=f"GRPO's learning rates on seed {PILOT_SEED} instead")
     runner.add_argument("--at-once", type=int, default=1, help="runs at one time, each with its share of the cores")
     runner.add_argument("--work", type=Path, default=ROOT / "runs/learning", help="data, base models and logs")

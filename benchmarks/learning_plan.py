@@ -91,7 +91,7 @@ def pilots() -> list[Run]:
 
 
 def overrides(run: Run) -> list[str]:
-    """Hydra overrides of a run beside its paths: the quickstart's configuration but for these."""
+    """Hydra overrides of a run beside its paths: the quickstart's configuration with these changes."""
     arm = ARMS["grpo"] if run.arm.startswith("pilot") else ARMS[run.arm]
     return [
         *arm,

@@ -94,7 +94,7 @@ def compared(arms: Arms) -> dict[tuple[str, str], list[float]]:
 
 
 def outcome_table(arms: Arms) -> list[str]:
-    """Accuracy and its paired differences, a line an arm."""
+    """Accuracy and its paired differences, a line per arm."""
     shared, found = common(arms), compared(arms)
     seeds = ", ".join(map(str, next(iter(shared.values()))))
     names = ["arm", f"before, seeds {seeds}", f"after, seeds {seeds}", "pairs", *COMPARED]
@@ -148,7 +148,7 @@ def others_share(result: Result) -> float:
 
 
 def cost_table(arms: Arms) -> list[str]:
-    """What replay did and what a run took, means over seeds, a line an arm."""
+    """What replay did and what a run took, means over seeds, a line per arm."""
     names = (
         "arm", "training score, first and last visit", "effective prompts, fresh", "all", "effective steps",
         "replayed rows", "ESS", "thousand tokens generated", "trained", "processor seconds", "minutes of steps",
@@ -223,7 +223,7 @@ def look(arm: str) -> tuple[str, str, Any]:
 
 
 def draw(tasks: dict[str, Arms], path: Path) -> None:
-    """A line of panels a task; bands of GRPO and recency alone, so that lines stay legible."""
+    """A row of panels per task; only GRPO and recency have bands, so that lines stay legible."""
     with plt.rc_context(settings(LIGHT)):
         figure, panels = plt.subplots(
             len(tasks), len(AXES), figsize=(12, 3.4 * len(tasks) + 0.3), squeeze=False, layout="constrained"

@@ -35,9 +35,9 @@ def main() -> None:
     for title, key, factor, form in ROWS:
         cells = [" / ".join(form.format(factor * s[arm][key]) for s in summaries) for arm in ("grpo", "repo")]
         print(f"| {title} | {' | '.join(cells)} |")
-    apart = [100 * (s["repo"]["val_accuracy_last"] - s["grpo"]["val_accuracy_last"]) for s in summaries]
-    if len(apart) > 2:
-        print(f"\nheld-out accuracy after, RePO - GRPO, paired, 95 % t-interval: {difference(apart)}")
+    gaps = [100 * (s["repo"]["val_accuracy_last"] - s["grpo"]["val_accuracy_last"]) for s in summaries]
+    if len(gaps) > 2:
+        print(f"\nheld-out accuracy after, RePO - GRPO, paired, 95 % t-interval: {difference(gaps)}")
 
 
 if __name__ == "__main__":

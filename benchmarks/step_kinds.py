@@ -1,4 +1,4 @@
-"""Makes one run of RePO's trainer take steps of several kinds by turns; used by step_ratio.py.
+"""Makes one run of RePO's trainer alternate steps of several kinds; used by step_ratio.py.
 
 verl imports this module in every process (``VERL_USE_EXTERNAL_MODULES``). ``REPO_STEP_KINDS`` names the kind of every
 step, separated by commas:

@@ -1,4 +1,4 @@
-"""A whole RePO step over a whole GRPO step: one run on the quickstart's model that takes steps of four kinds by turns.
+"""A whole RePO step over a whole GRPO step: one run on the quickstart's model that alternates steps of four kinds.
 
     python benchmarks/step_ratio.py [--rounds 12] [--quickstart runs/quickstart]
     python benchmarks/step_ratio.py --large [--rounds 9]

@@ -1,4 +1,4 @@
-"""Strategy ``variance``: 8 of 16 rows for 1,024 prompts, a call each, and the enumeration of all 12,870 subsets."""
+"""Strategy ``variance``: 8 of 16 rows for 1,024 prompts, one call each, and the enumeration of all 12,870 subsets."""
 
 from __future__ import annotations
 

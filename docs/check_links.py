@@ -1,6 +1,6 @@
 """Dead links in the built site and in the repository's own Markdown: python docs/check_links.py SITE.
 
-Links to files and anchors are looked up; https links are checked by their form alone, since nothing is fetched. A page
+Links to files and anchors are looked up; https links are checked only by their form, since nothing is fetched. A page
 that would load anything from elsewhere (script, style, font, image) is an error.
 """
 

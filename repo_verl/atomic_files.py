@@ -33,7 +33,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Wait until the names in a folder are on the disk; file systems that sync no folders are left alone."""
+    """Wait until the names in a folder are on the disk; where the file system can't sync folders nothing is done."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="repo-verl", description="RePO (arXiv 2506.09340) for verl.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="versions, registration, seams, devices; exit status 1 on a problem")
+    commands.add_parser("check", help="versions, registration, names of verl, devices; exit status 1 on a problem")
     commands.add_parser("config-dir", help="print the folder for main_ppo's --config-dir")
     report = commands.add_parser("report", help="report.html, pictures and a table of finished or running runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with a metrics.jsonl")

@@ -42,14 +42,14 @@ class RepoConfig:
             ``package.module:function`` (:mod:`repo_verl.replay.own_strategy`), not imported here. ``none`` is GRPO.
         num_replay: rows replayed a prompt and visit (G_off); ``full`` takes all rows and ignores it.
         capacity: rows kept a prompt, first in, first out.
-        min_size: rows a prompt must hold before it replays.
+        min_size: rows that a prompt must hold before it replays.
         start_step: training steps without replay at the start of the run.
         max_age: rows older than this many steps are not replayed; null for no limit.
         max_uses: rows replayed this often are not replayed again; null for no limit.
-        max_tokens: response tokens that the buffer holds at most, over all prompts (``repo/buffer_tokens``): beyond
-            them the prompts visited longest ago go, whole. Prompt tokens, kept once a prompt, do not count. null for
-            no limit.
-        advantage: ``split`` normalises fresh and replayed rows apart (the paper), ``mixed`` together.
+        max_tokens: most response tokens that the buffer holds, over all prompts (``repo/buffer_tokens``). Beyond it the
+            prompts visited longest ago are evicted, with all their rows. Prompt tokens are not counted. null for no
+            limit.
+        advantage: ``split`` normalises fresh and replayed rows separately (the paper), ``mixed`` together.
         normalize: ``group`` weighs the terms 1 : off_policy_coef (the paper), ``rows`` gives every row of the
             mini-batch the same weight (the authors' code).
         off_policy_coef: λ, the weight of the replay term; 0 is GRPO.
@@ -59,7 +59,7 @@ class RepoConfig:
         prune: leave rows whose advantage is exactly 0 out of the update; the gradient is the same.
         storage: where the rows are kept; ``host``: in the driver's memory, ``distributed``: in storage processes on
             the cluster's nodes.
-        storage_processes: for ``distributed``; null for one a node.
+        storage_processes: for ``distributed``; null for one per node.
         log_prob_dtype: of the stored log-probs; ``bfloat16`` halves them and rounds them.
         persist: save the buffer with verl's checkpoints and restore it from them.
         on_nonfinite: what a score, log-prob, advantage or loss that is not finite does: ``stop`` the run, naming the
@@ -106,7 +106,7 @@ class RepoConfig:
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), 1, "; leave it null for no limit")
         if self.storage_processes is not None:
-            _check_int("storage_processes", self.storage_processes, 1, "; leave it null for one a node")
+            _check_int("storage_processes", self.storage_processes, 1, "; leave it null for one per node")
         _check_float("off_policy_coef", self.off_policy_coef, 0.0, inclusive=True)
         _check_float("advantage_eps", self.advantage_eps, 0.0, inclusive=False)
         if self.clip_ratio_c is not None:

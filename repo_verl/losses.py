@@ -49,7 +49,7 @@ def clipped_surrogate(
 
     Args:
         log_prob: (B, T) float, log π_θ(o_t); the gradient flows through it.
-        behavior_log_prob: (B, T) float, log π_b(o_t) of the policy that wrote the row.
+        behavior_log_prob: (B, T) float, log π_b(o_t) of the behavior policy.
         advantages: (B, T) float, A, the same for all tokens of a row.
         clip_ratio_low: ε_low.
         clip_ratio_high: ε_high.

@@ -21,7 +21,7 @@ _SECRET_WORDS = frozenset(
     "cookie".split()
 )
 _CREDENTIALS = ("api_key", "apikey", "access_key", "password", "secret", "credential", "authorization")
-"""Parts of names of what is a credential, where a secret word alone may stand for a token of text."""
+"""Parts of names of credentials, needed where a secret word by itself may mean a token of text."""
 _KEY_WORDS = frozenset(("key", "keys"))
 _NO_SECRETS = frozenset(
     "prompt_key image_key images_key video_key videos_key audio_key audios_key reward_fn_key response_key question_key "
@@ -105,7 +105,7 @@ def redact_text(text: str, mark: Mark = fingerprint) -> str:
 
 
 def redact(mapping: Mapping[Any, Any], mark: Mark = fingerprint) -> dict[Any, Any]:
-    """A copy of settings with each secret replaced; numbers stay, but for passwords and what is below a secret name.
+    """A copy of settings with each secret replaced; numbers stay, except passwords and what is below a secret name.
 
     Args:
         mapping: of mappings, lists and plain values; not changed.

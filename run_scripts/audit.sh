@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 2>"$work/pip.log" ||
   { say "not audited: pip-audit could not be installed"; exit 3; }
-# it exits 1 for vulnerabilities and for an unreachable service alike: what it wrote tells them apart
+# it exits 1 both for vulnerabilities and for an unreachable service: its output tells which
 "$work/venv/bin/pip-audit" --requirement run_scripts/cpu_lock.txt --no-deps --disable-pip --progress-spinner off \
   --format json --output "$work/found.json" 2>"$work/audit.log" || true
 "$python" security/audit.py "$work/found.json" run_scripts/cpu_lock.txt security/decisions.toml

@@ -41,13 +41,13 @@ run_math() {
   local name=$1 model=$2 estimator=${ADV_ESTIMATOR:-repo} strategy=${STRATEGY:-recency} seed=${SEED:-42} && shift 2
   local arm=${estimator}_$strategy
   [ "$estimator" != grpo ] || arm=grpo
-  local data=${DATA:-$ROOT/runs/data} output=${OUTPUT:-$ROOT/runs/${name}_${arm}_seed${seed}} # verl resumes what lies there
+  local data=${DATA:-$ROOT/runs/data} output=${OUTPUT:-$ROOT/runs/${name}_${arm}_seed${seed}} # verl resumes from it
   local train_file=${TRAIN_FILE:-$data/deepmath_train.parquet}
   use_any_environment
   if [ "${DRY_RUN:-0}" != 1 ]; then
     [ -f "$train_file" ] || fail "$train_file is missing: python -m data_prep deepmath --output $data --sample-size 1024"
     mkdir -p "$output" && export VERL_FILE_LOGGER_PATH=$output/metrics.jsonl
-    # verl begins its log anew on a resume: keep what the run has logged so far, the report reads both
+    # verl overwrites its log on a resume: keep what the run has logged so far, the report reads both
     [ ! -s "$VERL_FILE_LOGGER_PATH" ] || mv "$VERL_FILE_LOGGER_PATH" "$output/metrics.$(date +%s).jsonl"
   fi
   train --config-dir "$CONFIG" --config-name "${CONFIG_NAME:-repo_gpu}" \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The site of docs/ into runs/site (SITE names another folder), with its links checked. Nothing is fetched.
-# Open index.html in a browser; the search box alone needs a web server.
+# Open index.html in a browser; only the search box needs a web server.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"

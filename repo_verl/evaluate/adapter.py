@@ -16,14 +16,14 @@ ADAPTER = "lora_adapter"
 """Folder of the adapter in what verl's merger writes."""
 
 
-def fold(folder: Path) -> None:
+def merge_adapter(folder: Path) -> None:
     """Add ``folder/lora_adapter`` to the weights of ``folder``, in float32, and remove it; their type stays.
 
     The new folder is written beside the old one and takes its place when it is whole, so that a repeat after a crash
     adds nothing twice.
 
     Raises:
-        ValueError: if the checkpoint does not say by how much the adapter counts (``lora_alpha``), or the adapter is
+        ValueError: if the checkpoint does not have the scale of the adapter (``lora_alpha``), or the adapter is
             not one of this model.
     """
     import torch
@@ -35,14 +35,15 @@ def fold(folder: Path) -> None:
     if not settings["lora_alpha"]:
         raise ValueError(
             f"lora_alpha={settings['lora_alpha']} in {folder / ADAPTER}: the checkpoint has no lora_train_meta.json, "
-            "so nothing says how much its adapter counts; write that file with r and lora_alpha beside its shards."
+            "so the scale of its adapter is unknown; write that file with r and lora_alpha beside its shards."
         )
     kept = AutoConfig.from_pretrained(folder).dtype or torch.bfloat16
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(model, folder / ADAPTER)
-    apart = load_file(folder / ADAPTER / "adapter_model.safetensors").keys() ^ get_peft_model_state_dict(adapted).keys()
-    if apart:  # peft warns, and leaves such weights as they are
-        raise ValueError(f"{sorted(apart)[0]} of {folder / ADAPTER} has no counterpart: name the adapter's own model.")
+    saved = load_file(folder / ADAPTER / "adapter_model.safetensors").keys()
+    unmatched = sorted(saved ^ get_peft_model_state_dict(adapted).keys())
+    if unmatched:  # peft warns, and leaves such weights as they are
+        raise ValueError(f"{unmatched[0]} of {folder / ADAPTER} has no counterpart: name the adapter's own model.")
     whole, base = (folder.with_name(f"{folder.name}.{part}") for part in ("whole", "base"))
     shutil.rmtree(whole, ignore_errors=True)
     shutil.copytree(folder, whole, ignore=shutil.ignore_patterns(ADAPTER, "*.safetensors", "*.safetensors.index.json"))
@@ -54,6 +55,6 @@ def fold(folder: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        fold(Path(sys.argv[1]).resolve())
+        merge_adapter(Path(sys.argv[1]).resolve())
     except ValueError as error:
         sys.exit(str(error))

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from omegaconf import OmegaConf
 
-    way_on = "SKIP_PREFLIGHT"
+    skip = "SKIP_PREFLIGHT"
     try:
         composed = compose(arguments)
         config: Any = OmegaConf.to_container(composed, resolve=True)
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str]) -> int:
         if dry:
             print(OmegaConf.to_yaml(composed, resolve=True), end="")
         elif not found and os.environ.get("SKIP_DOUBTS", "0") != "1":
-            found, way_on = find_doubts(config), "SKIP_DOUBTS"
+            found, skip = find_doubts(config), "SKIP_DOUBTS"
     except ValueError as error:
         found = [str(error)]
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     if found and not dry:
-        print(f"{way_on}=1 goes on all the same", file=sys.stderr)
+        print(f"{skip}=1 skips these checks", file=sys.stderr)
     return int(bool(found))
 
 
@@ -77,7 +77,7 @@ def find_notices(config: Config, gpus: machine.Gpus | None) -> list[str]:
 
 
 def find_doubts(config: Config) -> list[str]:
-    """What is likely to stop the run, or to go on from another one by mistake."""
+    """What is likely to stop the run, or to resume from another one by mistake."""
     return [
         *sizes.find_batch_doubts(config),
         *requirements.find_attention_doubt(config),

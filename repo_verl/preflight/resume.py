@@ -1,4 +1,4 @@
-"""A run that would go on from another experiment's checkpoint: settings that differ from those in its folder."""
+"""A run that would resume from another experiment's checkpoint: settings that differ from those in its folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MISSING = object()
 
 
 def find_other_settings(config: Config) -> Iterator[str]:
-    """Settings that differ from those of the run whose checkpoints lie in the output folder and would be resumed.
+    """Settings that differ from those of the run whose checkpoints are in the output folder and would be resumed.
 
     verl's command keeps its settings in ``.hydra/config.yaml`` of the run's folder, which holds the folder of
     checkpoints in our scripts; where there is no such file, or it is of other checkpoints, nothing is known.

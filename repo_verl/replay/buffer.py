@@ -35,7 +35,7 @@ class PromptReplayBuffer:
 
     Args:
         capacity: rows kept per prompt.
-        min_size: rows a prompt must hold before it replays.
+        min_size: rows that a prompt must hold before it replays.
         num_replay: rows replayed per visit.
         strategy: name of the strategy, or ``package.module:function``, which is imported now.
         start_step: no replay in steps up to and including this one.

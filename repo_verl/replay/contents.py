@@ -37,7 +37,7 @@ class Prompt:
 
 
 def checksum(ids: np.ndarray) -> int:
-    """64 bits that tell token ids, (L,) int32, apart."""
+    """A 64-bit hash of token ids, (L,) int32."""
     return hash(ids.tobytes())
 
 

@@ -127,8 +127,8 @@ def describe(summary: Summary, verified: bool) -> list[str]:
         f"steps       {steps.min()} to {steps.max()}; ages at step {last}: {ages.mean():.1f} on average, {ages.max()} "
         f"at most",
         f"uses        {uses.mean():.2f} on average, {uses.max()} at most; {np.mean(uses == 0):.1%} of rows never",
-        f"a prompt    {counts.min()} to {counts.max()} rows, {counts.mean():.1f} on average; {full:.1%} are full",
-        f"a row       {columns['length'].min()} to {columns['length'].max()} tokens, {columns['length'].mean():.1f} on "
+        f"per prompt  {counts.min()} to {counts.max()} rows, {counts.mean():.1f} on average; {full:.1%} are full",
+        f"per row     {columns['length'].min()} to {columns['length'].max()} tokens, {columns['length'].mean():.1f} on "
         f"average; {columns['masked'].mean():.1%} of rows have a mask",
         f"score       {_values(columns['score'])}",
         *(f"  {printable(name, 40):<10}{_values(_given(columns['parts'][:, number]))}"

@@ -46,7 +46,7 @@ class Record:
         log_probs: (T,) float32, log π_b of the behavior policy (verl's ``old_log_probs``; docs/async.md).
         score: the summed reward.
         step: the training step in which it was fresh; with asynchronous trainers the first step in which it could have
-            been: that of the oldest model version that wrote it.
+            been: that of the oldest model version that sampled it.
         parts: named parts of the score.
         mask_bits: the response mask packed eight tokens per byte; None where it is all ones.
         uses: times it was replayed.
@@ -71,7 +71,7 @@ class Record:
             log_probs: (T,) float, finite wherever the mask is set.
             score: finite.
             step: the current training step.
-            mask: (T,) bool or int, 1 for tokens that the model wrote; None for all ones.
+            mask: (T,) bool or int, 1 for tokens that the model sampled; None for all ones.
             parts: mapping of names to numbers, or None.
 
         Raises:
@@ -90,7 +90,7 @@ class Record:
         if not np.isfinite(score):
             raise ValueError(f"score={score} is not finite: fix the reward function that returned it.")
         if not np.isfinite(values[bits]).all():
-            raise ValueError("log_probs holds a value that is not finite: the policy that wrote the row has diverged.")
+            raise ValueError("log_probs holds a value that is not finite: the behavior policy has diverged.")
         packed = None if bits.all() else np.packbits(bits)
         return cls(ids, values, float(score), int(step), dict(parts or {}), packed)
 

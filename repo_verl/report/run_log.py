@@ -23,7 +23,7 @@ class NoEntryYet(ValueError):
 def read_log(folder: Path) -> Log:
     """Steps and values of ``metrics.jsonl`` (verl's logger ``file``), after what was logged before a resume.
 
-    verl begins the file anew on a resume; run_qwen25_math.sh keeps the earlier parts as ``metrics.TIME.jsonl``. A later
+    verl overwrites the file on a resume; run_qwen25_math.sh keeps the earlier parts as ``metrics.TIME.jsonl``. A later
     part replaces the steps that it repeats and all after its first; validation before its first step is added to the
     step it validates. In a part the last entry of a step counts. A last line cut short is left out, and so are values
     that are not finite numbers.

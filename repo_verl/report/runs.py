@@ -117,7 +117,7 @@ def shorten(name: str, most: int) -> str:
 
 
 def with_short_names(groups: Sequence[Group], most: int) -> list[Group]:
-    """The groups with different names of at most ``most`` characters, a number aside."""
+    """The groups with different names of at most ``most`` characters, ignoring a number."""
     names = [shorten(group.name, most) for group in groups]
     numbers = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [

@@ -1,4 +1,4 @@
-"""Colours, marks and fonts: told apart by colour-blind people, in light and dark, and without colour."""
+"""Colours, marks and fonts: distinct for colour-blind people, in light and dark, and without colour."""
 
 from __future__ import annotations
 

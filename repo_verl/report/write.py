@@ -39,7 +39,7 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
         output: made if missing.
         seed: noted in the summary.
         refresh: seconds after which a browser reads the page again; a log that has not begun then makes a page that
-            waits, and the sentence that says so is returned.
+            waits, and a sentence that explains it is returned.
 
     Raises:
         ValueError: if a log is missing, empty or broken, if a folder is given twice, or if ``output`` can't be

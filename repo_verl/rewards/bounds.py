@@ -35,7 +35,7 @@ _ELEMENTARY = frozenset(
 
 
 class Refused(ValueError):
-    """An answer that is not worth judging, because judging it could take without bound."""
+    """An answer that is not judged, because judging it could take unbounded time or memory."""
 
 
 def text_refusal(answer: str) -> str | None:

@@ -29,7 +29,7 @@ def extract_answer(solution: str, template: str = "boxed", max_chars: int = MAX_
 
     Args:
         solution: any text.
-        template: one of :data:`TEMPLATES`; ``think`` reads behind the last ``</think>`` alone.
+        template: one of :data:`TEMPLATES`; ``think`` reads only behind the last ``</think>``.
         max_chars: see :func:`extract_boxed`.
 
     Returns: The answer; None where there is none.

@@ -57,7 +57,7 @@ _SET_OF_NUMBERS = re.compile(r"\\in\s*\\mathbb\s*\{?[A-Z]\}?\s*")
 
 
 def _without_domain(match: re.Match[str]) -> str:
-    """What is left of a quantifier and all behind it: nothing where that is variables and their ranges alone.
+    """What is left of a quantifier and all behind it: nothing where that is only variables and their ranges.
 
     Before a comma or a conjunction nothing but a variable and its set goes.
     """
@@ -311,7 +311,7 @@ def choice(text: str, with_content: bool = False) -> str | None:
 
     Args:
         text: a cleaned text.
-        with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and alone.
+        with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and by itself.
     """
     if match := _CHOICE.fullmatch(unwrap(text).strip()):
         return match[1]

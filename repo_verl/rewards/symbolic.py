@@ -80,9 +80,9 @@ def _says_nothing(expression: Expression) -> bool:
 
 
 def _other_case(gold: str, answer: str) -> bool:
-    """Whether the answer has a letter that the gold answer has in the other case alone; Math-Verify knows no cases.
+    """Whether the answer has a letter that the gold answer has only in the other case; Math-Verify knows no cases.
 
-    ``c`` and ``C`` are not told apart: both are constants of integration.
+    ``c`` and ``C`` are treated alike: both are constants of integration.
     """
     wanted, found = (set(_COMMAND.sub("", text)) - _CASELESS for text in (gold, answer))
     return any(c.isalpha() and c not in wanted and c.swapcase() in wanted - found for c in found)

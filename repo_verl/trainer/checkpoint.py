@@ -87,7 +87,7 @@ class CheckpointKeeper:
         """
         folder = folder_of(self._root, step)
         try:
-            tracker.name_parent(self._root, step, self._last)
+            tracker.point_tracker_at_parent(self._root, step, self._last)
             marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last, self._sampling)
             tracker.write_marker(folder, marker)
             if self._keeps_buffer:

@@ -1,4 +1,4 @@
-"""A look at the ground truths (gold answers) of the training files before a run.
+"""Checks the ground truths (gold answers) of the training files before a run.
 
 A reward function that can't parse them would train on zeros; a prompt that occurs with two of them is one prompt with
 one replay buffer. Only local parquet files are looked at; others are left to verl.
@@ -65,8 +65,8 @@ def _check_parseable(file: Path) -> None:
     if len(bad) * 2 > len(golds):
         examples = ", ".join(repr(gold)[:80] for gold in bad[:3])
         raise RepoConfigError(
-            f"data.train_files={file}: {len(bad)} of {len(golds)} gold answers looked at can't be parsed by "
-            f"repo_verl.rewards ({examples}), so they would reward nothing: prepare the file with "
+            f"data.train_files={file}: {len(bad)} of {len(golds)} gold answers checked can't be parsed by "
+            f"repo_verl.rewards ({examples}), so their responses would all score 0: prepare the file with "
             "`python -m data_prep SET --filter-unverifiable`, or set another reward.custom_reward_function."
         )
 
@@ -126,7 +126,7 @@ def find_shared_prompts(config: Any) -> Iterator[str]:
             f"prompts with different gold answers in data.train_files: {len(shared)}, such as {_short(_text(chat))} "
             f"with {_short(gold)} and {_short(other)}; equal messages are one prompt with one replay buffer, so that "
             "scores by one gold are replayed for the other: drop such rows (`python -m data_prep SET --deduplicate`), "
-            "or write into the prompt what tells them apart."
+            "or write into the prompt what distinguishes them."
         )
 
 

@@ -57,7 +57,7 @@ def refuse_scores(names: Sequence[str], step: int) -> None:
 
 
 def warn_missing(missing: int, expected: int, step: int) -> None:
-    """Say that verl went on without responses whose generation or reward raised.
+    """Warn that verl went on without responses whose generation or reward raised.
 
     Args:
         missing: responses of the step's prompts that are not there; nothing is said if there is none.
@@ -90,7 +90,7 @@ def bad_rows(tensors: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[in
 
 
 def stop_update(data: Any, found: Mapping[int, str], loss: float) -> None:
-    """Stop an update, in the actor's worker, before the gradient of a micro-batch that can't be trusted is used.
+    """Stop an update, in the actor's worker, before a non-finite micro-batch's gradient is used.
 
     Args:
         data: the micro-batch.
@@ -135,7 +135,7 @@ def refuse_skipped(steps: int, step: int) -> None:
 
 
 class DriftWatch:
-    """Warns once when replayed rows are too far from the policy, and once when too few of them count.
+    """Warns once when replayed rows are too far from the policy, and once when their ESS is too small.
 
     Args:
         config: ``warn_ratio`` and ``warn_ess``.

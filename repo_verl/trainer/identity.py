@@ -178,7 +178,7 @@ def _sha256(file: Path, whole: float = float("inf")) -> bytes:
 def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:
     """Refuse to resume where stored log-probs or scores would mean something else.
 
-    What paths name is not compared where the checkpoint did not record it; one line says so.
+    What paths name is not compared where the checkpoint did not record it; a log line reports it.
 
     Args:
         saved: of the checkpoint.

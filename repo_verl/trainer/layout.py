@@ -1,4 +1,4 @@
-"""In which mini-batch and on which rank every row of an update lies, and what the workers are told of each row.
+"""The mini-batch and the rank of every row of an update, and the fields that workers get with each row.
 
 verl hands an update's rows to the data-parallel ranks in equal, contiguous chunks, and every rank cuts its chunk into
 mini-batches of one size. A layout keeps a prompt's fresh and replayed rows in one mini-batch, gives every mini-batch

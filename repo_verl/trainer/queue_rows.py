@@ -1,6 +1,6 @@
 """What RePO adds to TransferQueue for an update: replayed and padding rows, and its own fields on the fresh ones.
 
-All is put beside verl's old log-probs, as the update is planned, but for what those tell: dtypes and optional fields.
+Rows are put while verl computes the old log-probs, except what depends on these: dtypes and optional fields.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def refuse_unsupported(batch: KVBatchMeta, multi_modal: bool) -> None:
-    """Stop where rows hold what RePO does not store: several outputs a session, images, routed experts.
+    """Stop where rows hold what RePO does not store: several outputs per session, images, routed experts.
 
     Args:
         batch: with advantages.
@@ -232,8 +232,8 @@ def read_behavior(partition: str, fresh: FreshRows, step: int, asynchronous: boo
     written = [written_by(key, tag, step) for key, tag in zip(fresh.keys, fresh.tags, strict=True)]
     if SAMPLED not in data.keys():
         raise ValueError(
-            f"rows of step {step} have no {SAMPLED}, which are the log-probs of rows that older model versions wrote: "
-            "use an agent loop that returns response_logprobs."
+            f"rows of step {step} have no {SAMPLED}, which are the log-probs of rows that older model versions "
+            "sampled: use an agent loop that returns response_logprobs."
         )
     log_probs = behavior_log_probs(written, step, forward, list(data[SAMPLED].unbind()))
     return Behavior(log_probs, [one.step for one in written])
@@ -244,9 +244,9 @@ def to_records(
 ) -> list[tuple[str, np.ndarray, list[Record]]]:
     """Rollout records for the buffer: key, token ids and records of every prompt block.
 
-    Within a block they are ordered by the version that wrote them and then by response number. Batch order is the order
-    in which rows finished, short ones first: in it the buffer's newest rows, which `recency` replays, ties favour and
-    eviction spares, would be the longest.
+    Within a block they are ordered by the version that sampled them and then by response number, not in batch order.
+    Rows of a batch come in the order in which they finished, short ones first, so the buffer's newest rows (which
+    `recency` replays, ties favour and eviction spares) would be the longest.
 
     Args:
         fresh: the step's rows.

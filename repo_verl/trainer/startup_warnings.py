@@ -54,8 +54,8 @@ def find_doubts(repo: RepoConfig, n: int, steps: int, epoch: int) -> Iterator[st
         sooner = f", or set {PREFIX}min_size={n * (visits - 1)} or less" if visits > 1 else ""
         yield (
             f"{PREFIX}min_size={repo.min_size} lets a prompt replay from its visit {first} on and {steps} steps, "
-            f"{epoch} an epoch, are {visits} visits: unless prompts occur several times in data.train_files nothing is "
-            f"replayed, this is GRPO; train for {(first - 1) * epoch + 1} steps or more{sooner}."
+            f"{epoch} per epoch, are {visits} visits: unless prompts occur several times in data.train_files nothing "
+            f"is replayed, this is GRPO; train for {(first - 1) * epoch + 1} steps or more{sooner}."
         )
     elif repo.start_step >= steps:
         yield (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
+import struct
 import threading
 import time
 import uuid
@@ -28,7 +30,13 @@ from repo_verl.config import RepoConfigError
 FIELD = "rows"
 PARTITION = "repo_replay"
 BATCH = 128
-"""Blobs per request: bounds the copies in flight, whatever the length of the caller's list."""
+"""Pieces per request: bounds the copies in flight, whatever the length of the caller's list."""
+
+WIDTH, PIECE_BYTES = 8, 2**17
+"""Most blobs and bytes of a piece; a longer blob is a piece of its own."""
+
+OFFSETS = struct.Struct(f"<{WIDTH + 1}q")
+"""The start of a piece: where its blobs begin in it, and where the last one ends, as often as fills it up."""
 
 START_S = 300.0
 LOOK_S, PING_S, CLOSE_S = 1.0, 5.0, 10.0
@@ -40,7 +48,11 @@ class StorageProcessError(RuntimeError):
 
 
 class DistributedStore:
-    """Byte strings in the memory of storage processes; the driver keeps two ints for each.
+    """Byte strings in the memory of storage processes; the driver keeps two ints for up to 8 of them.
+
+    Requests cost by the row of TransferQueue, so up to 8 consecutive blobs of a put share one: a piece. It is fetched
+    as a whole and goes with the last of its blobs: beside a blob that is held, up to 7 dropped ones stay, under 128 KiB
+    in all. The buffer puts a visit's rows in a run and drops the oldest first, so mostly a piece goes at once.
 
     The processes are TransferQueue's storage units behind a controller of their own: verl lists every key of its own
     queue at each poll. Filled evenly; no CPU of Ray's count; they end with the process that made them. Nothing is
@@ -66,8 +78,8 @@ class DistributedStore:
             raise RepoConfigError(f"algorithm.repo.storage_processes={count}: set 1 or more, or null for one per node.")
         self._patience_s = patience_s
         self._failure: str | None = None
-        self._next_handle = 0
-        self._indexes: dict[int, int] = {}
+        self._next_piece = 0
+        self._pieces: dict[int, int] = {}  # index in TransferQueue << WIDTH | a bit for each blob that is held
         self._actors: dict[str, ActorHandle] = {}
         run = uuid.uuid4().hex[:8]
         self._actors["the controller"] = TransferQueueController.options(
@@ -121,21 +133,23 @@ class DistributedStore:
             if blob.ndim != 1 or blob.dtype != np.uint8:
                 raise ValueError(f"A blob is a 1-D uint8 array; got shape {blob.shape}, dtype {blob.dtype}.")
         handles: list[int] = []
-        for batch in batches(arrays):
+        for batch in batches(runs(arrays)):
+            pieces = list(map(pack, batch))
             rows = torch.nested.nested_tensor_from_jagged(
-                torch.from_numpy(np.concatenate(batch)),
-                torch.from_numpy(np.cumsum([0, *(blob.size for blob in batch)])),
+                torch.from_numpy(np.concatenate(pieces)),
+                torch.from_numpy(np.cumsum([0, *(piece.size for piece in pieces)])),
             )
-            data = TensorDict({FIELD: rows}, batch_size=len(batch))
+            data = TensorDict({FIELD: rows}, batch_size=len(pieces))
             stored = self._call(self._client.async_put(data, partition_id=PARTITION))
-            new = range(self._next_handle, self._next_handle + len(batch))
-            self._indexes.update(zip(new, stored.global_indexes, strict=True))
-            self._next_handle = new.stop
-            handles.extend(new)
+            for run, index in zip(batch, stored.global_indexes, strict=True):
+                first = self._next_piece * WIDTH
+                handles.extend(range(first, first + len(run)))
+                self._pieces[self._next_piece] = index << WIDTH | (1 << len(run)) - 1
+                self._next_piece += 1
         return handles
 
     def get(self, handles: Sequence[int]) -> list[np.ndarray]:
-        """Fetch byte strings, in the order of the handles.
+        """Fetch byte strings, in the order of the handles, each piece once.
 
         Returns: each (n,) uint8. Blobs fetched together share one buffer: copy what is to outlive the others.
 
@@ -143,25 +157,35 @@ class DistributedStore:
             ValueError, StorageProcessError: as :meth:`drop`.
         """
         self._check_held(handles)
-        blobs: list[np.ndarray] = []
-        for batch in batches(handles):
+        found: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
+        for batch in batches(list(dict.fromkeys(handle // WIDTH for handle in handles))):
             rows = self._call(self._client.async_get_data(self._meta(batch)))[FIELD]
-            blobs.extend(row.numpy() for row in rows.unbind())
+            for piece, content in zip(batch, (row.numpy() for row in rows.unbind()), strict=True):
+                found[piece] = content, OFFSETS.unpack_from(content)
+        blobs = []
+        for piece, place in (divmod(handle, WIDTH) for handle in handles):
+            content, offsets = found[piece]
+            blobs.append(content[offsets[place] : offsets[place + 1]])
         return blobs
 
     def drop(self, handles: Sequence[int]) -> None:
-        """Forget byte strings; their memory takes the next ones.
+        """Forget byte strings; the memory of a piece takes the next ones once none of its blobs is held.
 
         Raises:
             ValueError: if a handle is not held.
             StorageProcessError: if a storage process died or does not answer.
         """
-        handles = list(dict.fromkeys(handles))
         self._check_held(handles)
-        for batch in batches(handles):
+        if handles and self._failure is not None:  # a drop that clears no piece makes no request
+            raise StorageProcessError(self._failure)
+        left: dict[int, int] = {}
+        for piece, place in (divmod(handle, WIDTH) for handle in handles):
+            left[piece] = left.get(piece, self._pieces[piece]) & ~(1 << place)
+        for batch in batches([piece for piece, entry in left.items() if not entry % (1 << WIDTH)]):
             self._call(self._client.async_clear_samples(self._meta(batch)))
-            for handle in batch:
-                del self._indexes[handle]
+            for piece in batch:
+                del self._pieces[piece], left[piece]
+        self._pieces.update(left)
 
     def close(self) -> None:
         """End the storage processes; safe to call twice."""
@@ -169,7 +193,7 @@ class DistributedStore:
             return
         self._disconnect()
         self._kill_actors()
-        self._indexes.clear()
+        self._pieces.clear()
         self._failure = "replay buffer: its storage was closed."
 
     def _kill_actors(self) -> None:
@@ -180,11 +204,13 @@ class DistributedStore:
 
     def _check_held(self, handles: Sequence[int]) -> None:
         for handle in handles:
-            if handle not in self._indexes:
+            piece, place = divmod(handle, WIDTH)
+            if not self._pieces.get(piece, 0) >> place & 1:
                 raise ValueError(f"Handle {handle} is not held: it was dropped, or another store gave it out.")
 
-    def _meta(self, handles: Sequence[int]) -> BatchMeta:
-        return BatchMeta([self._indexes[handle] for handle in handles], [PARTITION] * len(handles), {FIELD: {}})
+    def _meta(self, pieces: Sequence[int]) -> BatchMeta:
+        indexes = [self._pieces[piece] >> WIDTH for piece in pieces]
+        return BatchMeta(indexes, [PARTITION] * len(pieces), {FIELD: {}})
 
     def _call(self, request: Coroutine[Any, Any, Any]) -> Any:
         """The answer to a request; watches the processes meanwhile, since the client itself would wait for minutes."""
@@ -230,6 +256,26 @@ def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Runs of at most :data:`BATCH` items."""
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]
+
+
+def runs(blobs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Consecutive blobs that make a piece; cut from the end, since the buffer puts prompt ids first and visits last."""
+    pieces: list[list[np.ndarray]] = []
+    size = 0
+    for blob in reversed(blobs):
+        if not pieces or len(pieces[-1]) == WIDTH or size + blob.size > PIECE_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(blob)
+        size += blob.size
+    return [piece[::-1] for piece in reversed(pieces)]
+
+
+def pack(run: Sequence[np.ndarray]) -> np.ndarray:
+    """The bytes of a piece, (n,) uint8: :data:`OFFSETS`, then its blobs one after the other."""
+    offsets = list(itertools.accumulate((blob.size for blob in run), initial=OFFSETS.size))
+    offsets += offsets[-1:] * (WIDTH - len(run))
+    return np.concatenate([np.frombuffer(OFFSETS.pack(*offsets), dtype=np.uint8), *run])
 
 
 def disconnect(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: AsyncTransferQueueClient) -> None:

@@ -41,7 +41,7 @@ WITH_REPLAY: tuple[Rule, ...] = (
     ("critic.enable", False, "RePO's advantages need no critic"),
 )  # fmt: skip
 
-SAMPLED = "rows that older model versions wrote are replayed against the log-probs they were sampled with"
+SAMPLED = "rows that older model versions sampled are replayed against the log-probs they were sampled with"
 TEMPERED = "others are not of the temperature that rows are sampled with"
 TRUNCATED = "log-probs of truncated sampling are not the actor's"
 SPECULATIVE = "log-probs of speculative decoding were not tested"

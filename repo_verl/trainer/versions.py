@@ -1,4 +1,4 @@
-"""Which model versions wrote a row of verl's asynchronous trainers, its age, and its behavior log-probs. No I/O.
+"""Which model versions sampled a row of verl's asynchronous trainers, its age, and its behavior log-probs. No I/O.
 
 Version v is the weights after step v; verl tags every row with the first and the last version that generated it
 (docs/async.md). In step s the actor's forward pass runs on version s - 1.
@@ -58,7 +58,7 @@ def written_by(key: str, tag: Mapping[str, Any], step: int) -> Written:
 def behavior_log_probs(
     written: Sequence[Written], step: int, forward: Sequence[torch.Tensor], sampled: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """log π_b of every row: of the policy that generated each token.
+    """log π_b of every row: of the behavior policy of each token.
 
     Where the version of the actor's forward pass wrote the whole row these are the forward pass's, as in the
     synchronous trainer; otherwise those that the rollout engine sampled with.

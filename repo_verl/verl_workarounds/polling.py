@@ -21,7 +21,7 @@ def next_pause(waited: float, cost: float, longest: float) -> float:
 
 
 def poll_adaptively(queue: Any) -> None:
-    """Make a ``ReplayBuffer`` of ``verl.trainer.ppo.v1`` choose ``poll_interval`` anew before every pause."""
+    """Make a ``ReplayBuffer`` of ``verl.trainer.ppo.v1`` choose ``poll_interval`` again before every pause."""
     longest, sample, look = queue.poll_interval, queue.sample, queue._sync_metadata_from_transfer_queue
     begun = time.perf_counter()
 

@@ -123,7 +123,7 @@ def finished(folder: str) -> bool:
         return False
 
 
-def savings(root: str) -> list[tuple[int, Marker]]:
+def saved_steps(root: str) -> list[tuple[int, Marker]]:
     """Step and marker of every checkpoint that has a readable marker, by the order in which they were saved."""
     found = []
     for step in steps_in(root):
@@ -135,12 +135,12 @@ def savings(root: str) -> list[tuple[int, Marker]]:
 
 def next_number(root: str) -> int:
     """The number of the next saving."""
-    return max((marker.number + 1 for _, marker in savings(root)), default=0)
+    return max((marker.number + 1 for _, marker in saved_steps(root)), default=0)
 
 
 def last_finished(root: str, but: int | None = None) -> str | None:
     """The checkpoint folder of a run that was finished last and is whole, other than that of step ``but``."""
-    folders = [folder_of(root, step) for step, _ in reversed(savings(root)) if step != but]
+    folders = [folder_of(root, step) for step, _ in reversed(saved_steps(root)) if step != but]
     return next((folder for folder in folders if finished(folder)), None)
 
 
@@ -161,7 +161,7 @@ def named_by_tracker(root: str) -> str | None:
     return folder_of(root, step) if step is not None and os.path.isdir(folder_of(root, step)) else None
 
 
-def name_parent(root: str, step: int, parent: int | None) -> None:
+def point_tracker_at_parent(root: str, step: int, parent: int | None) -> None:
     """Before a step's checkpoint is overwritten: a tracker that names it names the run's one before, or goes."""
     folder = named_by_tracker(root)
     if folder is None or step_of(folder) != step:
@@ -185,7 +185,7 @@ def repair_latest(root: str) -> None:
     path, text = os.path.join(root, TRACKER), tracker_text(root)
     if text is None or named_by_tracker(root) is not None:
         return
-    if tracked_step(root) is None and (known := savings(root)):
+    if tracked_step(root) is None and (known := saved_steps(root)):
         last, marker = known[-1]
         for step in (last, marker.parent):
             if step is not None and finished(folder_of(root, step)):

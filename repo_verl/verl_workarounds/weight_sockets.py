@@ -2,7 +2,7 @@
 
 Works around ``verl/workers/rollout/vllm_rollout/vllm_rollout.py:141`` and ``utils.py:431`` beside it: verl names a Unix
 socket under /tmp by Ray's job id, the replica and the rank. Every Ray cluster counts its jobs from one, so two runs
-that started a Ray of their own on one machine name the same file, which each sender deletes and binds anew: a vLLM
+that started a Ray of their own on one machine name the same file, which each sender deletes and binds again: a vLLM
 that connects late gets the other run's weights, or waits for ever, and nothing is logged. Delete it once verl's name
 has Ray's session in it.
 
@@ -51,7 +51,7 @@ def mark_run(config: Any, variable: str) -> None:
     if unknown is not None:
         logger.warning(
             "RePO: this verl names its weight sockets in another way (%s), which is left as it is: on a machine with "
-            "runs of several Ray clusters, weights may go from one run to another unless verl tells clusters apart",
+            "runs of several Ray clusters, weights may go from one run to another unless verl names them by cluster",
             unknown,
         )
         return

@@ -71,13 +71,13 @@ def assert_same(got, expected):
 
 
 def test_round_trip_of_many_sizes_in_any_order(store):
-    """300 blobs are three requests; 0 and 1 byte, one over the pipe's buffers, one read-only."""
-    blobs = random_blobs([0, 1, 2**20, *np.random.default_rng(1).integers(0, 5000, 297)])
+    """3,000 blobs are three requests; 0 and 1 byte, one over the pipe's buffers, one read-only."""
+    blobs = random_blobs([0, 1, 2**20, *np.random.default_rng(1).integers(0, 5000, 2997)])
     blobs[5].flags.writeable = False
     handles = store.put(blobs)
-    assert len(set(handles)) == 300 and all(isinstance(handle, int) for handle in handles)
+    assert len(set(handles)) == 3000 and all(isinstance(handle, int) for handle in handles)
     assert_same(store.get(handles), blobs)
-    order = np.random.default_rng(2).permutation(300)
+    order = np.random.default_rng(2).permutation(3000)
     assert_same(store.get([handles[i] for i in order]), [blobs[i] for i in order])
     assert_same(store.get([handles[7], handles[2], handles[7]]), [blobs[7], blobs[2], blobs[7]])
     store.drop(handles)
@@ -115,6 +115,83 @@ def test_a_dropped_handle_is_gone_and_never_given_out_again(store):
     assert not set(first) & set(second)
     assert_same(store.get([first[0], *second]), [*random_blobs([10, 20, 30])[:1], *random_blobs([40, 50], seed=1)])
     store.drop([first[0], *second, *second])
+
+
+@pytest.fixture
+def requests(store, monkeypatch):
+    """Pieces of every read and every clearing, in order: [("get", 2), ...]."""
+    made = []
+
+    def counted(name, method):
+        async def call(meta):
+            made.append((name, meta.size))
+            return await method(meta)
+
+        return call
+
+    monkeypatch.setattr(store._client, "async_get_data", counted("get", store._client.async_get_data))
+    monkeypatch.setattr(store._client, "async_clear_samples", counted("clear", store._client.async_clear_samples))
+    return made
+
+
+def test_a_piece_is_fetched_once_per_call(store, requests):
+    """20 blobs are pieces of 4, 8 and 8: what is put last, the rows of visits of 8, has pieces of its own."""
+    blobs = random_blobs(range(20))
+    handles = store.put(blobs)
+    assert_same(store.get(handles), blobs)
+    order = [4, 11, 7, 4, 19, 12]
+    assert_same(store.get([handles[i] for i in order]), [blobs[i] for i in order])
+    store.get([])
+    store.drop(handles)
+    assert requests == [("get", 3), ("get", 2), ("clear", 3)]
+
+
+def test_a_piece_goes_with_the_last_of_its_blobs(store, requests):
+    blobs = random_blobs(range(100, 116))
+    handles = store.put(blobs)
+    store.drop([*handles[2:8], handles[2], handles[8]])
+    assert requests == []
+    kept = [0, 1, *range(9, 16)]
+    assert_same(store.get([handles[i] for i in kept]), [blobs[i] for i in kept])
+    for call in (store.get, store.drop):
+        with pytest.raises(ValueError, match=f"Handle {handles[5]} is not held"):
+            call([handles[0], handles[5]])
+    store.drop([handles[0]])
+    assert_same(store.get([handles[1]]), [blobs[1]])
+    store.drop([handles[1], *handles[9:]])
+    assert requests == [("get", 2), ("get", 1), ("clear", 2)]
+    for handle in handles:
+        with pytest.raises(ValueError, match=f"Handle {handle} is not held"):
+            store.get([handle])
+
+
+def test_a_place_of_a_piece_that_no_blob_has_is_not_held(store):
+    [handle] = store.put([b"abc"])
+    for other in (handle + 1, handle + 7, handle + 8, handle - 1, -1):
+        with pytest.raises(ValueError, match=f"Handle {other} is not held"):
+            store.get([other])
+    assert_same(store.get([handle]), [np.frombuffer(b"abc", np.uint8)])
+    store.drop([handle])
+
+
+def test_empty_blobs_in_a_piece(store, requests):
+    blobs = [b"", b"", b"one", b"", b"two", b"", b"", b"", b"", b""]
+    expected = [np.frombuffer(blob, np.uint8) for blob in blobs]
+    handles = store.put(blobs)
+    assert_same(store.get(handles), expected)
+    store.drop(handles[1:3])
+    assert_same(store.get([handles[0], *handles[3:]]), [expected[0], *expected[3:]])
+    store.drop([handles[0], *handles[3:]])
+    assert requests == [("get", 2), ("get", 2), ("clear", 2)]
+
+
+@pytest.mark.parametrize(("sizes", "pieces"), [([2**16] * 4, 2), ([1, 2**17, 1], 3), ([2**17, 0, 0, 2**18], 2)])
+def test_a_piece_of_more_than_one_blob_takes_128_kib_at_most(store, requests, sizes, pieces):
+    blobs = random_blobs(sizes)
+    handles = store.put(blobs)
+    assert_same(store.get(handles), blobs)
+    store.drop(handles)
+    assert requests == [("get", pieces), ("clear", pieces)]
 
 
 def test_dropped_memory_takes_the_next_blobs(store):
@@ -157,9 +234,9 @@ def test_an_error_of_the_engine_is_one_sentence_too(store, monkeypatch):
     from repo_verl.trainer.storage import StorageProcessError
 
     monkeypatch.setattr(store, "_failure", None)
-    monkeypatch.setitem(store._indexes, 10**9, 10**9)
+    monkeypatch.setitem(store._pieces, 10**9, 10**9 << 8 | 1)
     with pytest.raises(StorageProcessError, match=r"refused a request \(.*1000000000 not found.*\); resume from"):
-        store.get([10**9])
+        store.get([8 * 10**9])
 
 
 def test_a_killed_process_ends_the_call_under_way_and_all_later_ones():

@@ -103,10 +103,10 @@ def test_an_adapter_is_added_once_however_often_it_is_asked_for(moved, tmp_path,
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(Path, "rename", killed)
-        adapter.fold(folder)
+        adapter.merge_adapter(folder)
     assert all(bool((one == first[name]).all()) for name, one in load_file(folder / "model.safetensors").items())
     shutil.copytree(folder, tmp_path / "other")
-    adapter.fold(folder)
+    adapter.merge_adapter(folder)
     wanted = load_file(moved["folder"] / "merged.safetensors")
     for name, one in load_file(folder / "model.safetensors").items():
         torch.testing.assert_close(one.float(), wanted[name], rtol=2**-8, atol=2**-9)

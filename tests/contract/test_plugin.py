@@ -168,7 +168,8 @@ def test_golds_that_cannot_be_parsed_stop_a_run_before_ray(command, tmp_path, es
     started, said = command(tmp_path, *ours, bad)
     assert not started
     examples = r"('\\aleph_0', '', '\\aleph_1')"
-    wanted = f"{bad}: 5 of 6 gold answers looked at can't be parsed by repo_verl.rewards {examples}, so they would"
+    wanted = f"{bad}: 5 of 6 gold answers checked can't be parsed by repo_verl.rewards {examples}, so their "
+    wanted += "responses would all score 0"
     assert wanted in said, said[-2000:]
     half = parquet(tmp_path / "half.parquet", ["5", r"\aleph_0", "x^2", ""])
     assert command(tmp_path, *ours, half)[0]

@@ -45,8 +45,8 @@ def test_counts_ages_uses_and_scores_by_hand(tmp_path, capsys):
     # steps 1, 2, 4 and 1, 2: ages at step 6 are 5, 4, 2, 5, 4
     assert lines["steps"] == "1 to 4; ages at step 6: 4.0 on average, 5 at most"
     assert lines["uses"] == "0.20 on average, 1 at most; 80.0% of rows never"
-    assert lines["a prompt"] == "2 to 3 rows, 2.5 on average; 0.0% are full"
-    assert lines["a row"] == "3 to 3 tokens, 3.0 on average; 0.0% of rows have a mask"
+    assert lines["per prompt"] == "2 to 3 rows, 2.5 on average; 0.0% are full"
+    assert lines["per row"] == "3 to 3 tokens, 3.0 on average; 0.0% of rows have a mask"
     assert lines["score"] == "mean 0.4, std 0.4899; commonest 0 in 60.0%, 1 in 40.0%"
     assert lines["acc"] == "mean 1, std 0.5477; commonest 0.5 in 40.0%, 1 in 40.0%, 2 in 20.0%"
 

@@ -15,7 +15,7 @@ from repo_verl.trainer.startup_warnings import find_date, find_doubts
     [
         ({}, 30, None),
         ({}, 21, None),
-        ({}, 20, "from its visit 3 on and 20 steps, 10 an epoch, are 2 visits"),
+        ({}, 20, "from its visit 3 on and 20 steps, 10 per epoch, are 2 visits"),
         ({}, 20, "train for 21 steps or more, or set algorithm.repo.min_size=8 or less"),
         ({}, 10, "are 1 visits: .* train for 21 steps or more[.]$"),
         ({"min_size": 8}, 20, None),

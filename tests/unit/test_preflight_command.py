@@ -95,7 +95,7 @@ def test_a_refusal_ends_with_the_way_around_it(place, capsys, monkeypatch):
     assert command.main(words) == 1
     *problems, last = capsys.readouterr().err.splitlines()
     assert len(problems) > 1 and all(line.startswith("error: ") for line in problems)
-    assert last == "SKIP_PREFLIGHT=1 goes on all the same"
+    assert last == "SKIP_PREFLIGHT=1 skips these checks"
     assert command.main([*CPU, *place[1]]) == 0
     assert "SKIP_PREFLIGHT" not in capsys.readouterr().err
 
@@ -105,11 +105,11 @@ def test_a_long_row_is_refused_unless_doubts_are_skipped(place, capsys, monkeypa
     words = [*CPU, *place[1], f"{actor}use_dynamic_bsz=True", f"{actor}ppo_max_token_len_per_gpu=95"]
     assert command.main(words) == 1
     *_, doubt, _, last = capsys.readouterr().err.splitlines()
-    assert "ppo_max_token_len_per_gpu=95 is less" in doubt and last == "SKIP_DOUBTS=1 goes on all the same"
+    assert "ppo_max_token_len_per_gpu=95 is less" in doubt and last == "SKIP_DOUBTS=1 skips these checks"
     monkeypatch.setenv("SKIP_DOUBTS", "1")
     assert command.main(words) == 0
     assert command.main([*words, f"{actor}ppo_mini_batch_size=0"]) == 1, "what is certain is refused all the same"
-    assert capsys.readouterr().err.splitlines()[-1] == "SKIP_PREFLIGHT=1 goes on all the same"
+    assert capsys.readouterr().err.splitlines()[-1] == "SKIP_PREFLIGHT=1 skips these checks"
 
 
 def test_gpus_that_nobody_counted_are_a_line(place, monkeypatch, capsys):

@@ -15,8 +15,8 @@ from repo_verl.verl_workarounds.tracker import (
     finished,
     last_finished,
     list_files,
-    name_parent,
     next_number,
+    point_tracker_at_parent,
     read_marker,
     refuse_broken,
     repair_latest,
@@ -205,14 +205,14 @@ def test_a_step_that_is_written_again_is_not_named(tmp_path, caplog):
     root = str(tmp_path)
     for step in (2, 4):
         checkpoint(tmp_path, step)
-    name_parent(root, 4, 2)  # no tracker
+    point_tracker_at_parent(root, 4, 2)  # no tracker
     (tmp_path / TRACKER).write_text("2")
-    name_parent(root, 4, 2)
+    point_tracker_at_parent(root, 4, 2)
     assert (tmp_path / TRACKER).read_text() == "2" and not caplog.text
     (tmp_path / TRACKER).write_text("4")
-    name_parent(root, 4, 2)
+    point_tracker_at_parent(root, 4, 2)
     assert (tmp_path / TRACKER).read_text() == "2" and "global_step_4 is written again" in caplog.text
-    name_parent(root, 2, None)
+    point_tracker_at_parent(root, 2, None)
     assert not (tmp_path / TRACKER).exists()
 
 
