@@ -388,7 +388,7 @@ def test_verl_and_the_workers_get_the_advantages_of_the_plan(model, advantage):
 
 
 def test_every_row_has_the_weight_and_the_mini_batch_of_the_plan_by_hand(model):
-    """Of two mini-batches of a prompt each one replays two rows, w = λ / (N_on + N_off) / |o|; the other has padding."""
+    """Of two mini-batches of a prompt each one replays two rows, w = λ / (N_on + N_off) / |o|; the other is padded."""
     settings = ("algorithm.repo.normalize=rows", "algorithm.repo.off_policy_coef=0.5")
     mode = "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean"
     run = start(model, 2, 2, *replaying(*settings, mode), mini=1)
