@@ -89,6 +89,7 @@ def test_chosen_rows_are_put_with_their_advantages_and_their_uses_count(put):
     buffer = make_buffer()
     update, added = retrieve(buffer, ONE_EACH)
     assert [len(one) for one in update.selections] == [4, 4, 0] and len(put) == 8
+    assert update.lengths == [4, 4, 5, 5, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5], "each with its own prompt"
     assert sorted(added) == list(range(6, 14)) and {key for key, _ in added.values()} == set(put)
     first = put[added[6][0]]
     assert first["input_ids"].tolist() == [5, 6, 0, 1] and first["position_ids"].tolist() == [0, 1, 2, 3]
