@@ -38,7 +38,7 @@ def attempt(settings: list[str], last: int, out: Path) -> None:
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
-    logging.getLogger("repo_verl.trainer").addHandler(handler)
+    logging.getLogger("repo_verl").addHandler(handler)
     result: dict = {}
     try:
         trainer = make_trainer(compose(settings))
