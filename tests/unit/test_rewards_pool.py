@@ -1,5 +1,6 @@
 """Judge processes: limits, replacement, and the honest rows beside hostile ones."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,22 +37,23 @@ def ask(judges, answer, gold="x+1", limits=None):
 
 
 class PeakMemory(threading.Thread):
-    """The largest summed PSS of this process's descendants and what this process itself gains, in bytes."""
+    """The most bytes of memory, as summed PSS, that this process and its descendants gain."""
 
     def __init__(self):
         super().__init__(daemon=True)
         self.me, self.peak, self.stop = psutil.Process(), 0, threading.Event()
-        self.before = self.me.memory_full_info().pss  # what earlier tests left here is not ours
+        self.before = self.look()  # what earlier tests left here and in other children, as a Ray session, is not ours
+
+    def look(self):
+        total = 0
+        for process in [self.me, *self.me.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_full_info().pss
+        return total
 
     def run(self):
         while not self.stop.wait(0.02):
-            total = -self.before
-            for process in [self.me, *self.me.children(recursive=True)]:
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            self.peak = max(self.peak, total)
+            self.peak = max(self.peak, self.look() - self.before)
 
     def __enter__(self):
         self.start()
@@ -63,7 +65,7 @@ class PeakMemory(threading.Thread):
 
 
 def test_hostile_completions_and_the_honest_rows_beside_them():
-    rows, honest = hostile_completions(), honest_rows()
+    rows, honest, peak = hostile_completions(), honest_rows(), PeakMemory()
     MARKER.unlink(missing_ok=True)
     assert len(rows) == 500 and compute_score("a", r"\boxed{1+x}", "x+1")["acc"] == 1.0
     scoring._cached.cache_clear()
@@ -73,7 +75,7 @@ def test_hostile_completions_and_the_honest_rows_beside_them():
         result = compute_score("a", row[1], row[2], **ONE_SECOND)
         return row[0], result, time.perf_counter() - begin
 
-    with PeakMemory() as memory, ThreadPoolExecutor(1) as bad, ThreadPoolExecutor(1) as good:
+    with peak as memory, ThreadPoolExecutor(1) as bad, ThreadPoolExecutor(1) as good:
         # the limits of the honest rows are the defaults: a judgement of theirs is never replaced
         verdicts = [good.submit(compute_score, "a", solution, gold) for solution, gold, _ in honest]
         outcome = list(bad.map(timed, rows))
