@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 MANY_SAMPLES: Mapping[str, int] = {"aime24": 32, "aime25": 32, "amc23": 32}
 """Samples per problem in the authors' evaluation (evaluate_math.slurm); 1 on every other benchmark."""
@@ -66,7 +64,3 @@ class Protocol:
         """The seed of one sample: 31 bits of BLAKE2b, so that no sample's seed depends on the order of problems."""
         text = f"{self.seed}/{benchmark}/{problem}/{sample}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
-
-    def as_json(self) -> dict[str, Any]:
-        """All settings, for ``settings.json``."""
-        return {**dataclasses.asdict(self), "samples": dict(self.samples)}
