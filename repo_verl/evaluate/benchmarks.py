@@ -38,27 +38,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """All problems by benchmark, in order, and the SHA-256 of the files they were read from, by name."""
+    """Problems by benchmark, in order; the SHA-256 of the files they were read from, and the limit if there is one."""
 
     problems: dict[str, list[Problem]]
     sha256: dict[str, str]
 
-    def first(self, limit: int | None) -> Benchmarks:
-        """The first ``limit`` problems of every benchmark, or all; ValueError if it is below 1."""
-        if limit is None:
-            return self
-        if limit < 1:
-            raise ValueError(f"limit={limit} must be 1 or more.")
-        problems = {name: members[:limit] for name, members in self.problems.items()}
-        return Benchmarks(problems, {**self.sha256, "limit": str(limit)})
 
-
-def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmarks:
-    """The problems of all ``SET_test.parquet`` files in a folder, of the benchmarks ``only`` or of all.
+def read_benchmarks(folder: Path, only: Sequence[str] | None = None, limit: int | None = None) -> Benchmarks:
+    """The problems of all ``SET_test.parquet`` files in a folder, or of the benchmarks ``only``, each up to ``limit``.
 
     Raises: ValueError naming folder or file and the remedy, where there is none, one that is wanted is missing, a
-        column is missing, a row is not verl's or an id comes twice.
+        column is missing, a row is not verl's or an id comes twice; or for a limit below 1.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} must be 1 or more.")
     found: dict[str, list[Problem]] = {}
     sha256 = {}
     for file in sorted(folder.glob("*_test.parquet")):
@@ -78,7 +71,8 @@ def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmar
             raise ValueError(f"{folder}: benchmark {name!r} has an extra_info.index twice: prepare it again.")
     ranks = {name: number for number, name in enumerate(ORDER)}
     ordered = sorted(found, key=lambda name: (ranks.get(name, len(ranks)), name))
-    return Benchmarks({name: found[name] for name in ordered}, sha256)
+    limited = {} if limit is None else {"limit": str(limit)}
+    return Benchmarks({name: found[name][:limit] for name in ordered}, {**sha256, **limited})
 
 
 def _read(file: Path) -> Iterator[Problem]:

@@ -68,7 +68,7 @@ def _evaluate(arguments: argparse.Namespace) -> str:
     plain = "temperature top_p top_k max_tokens seed template dtype max_model_len max_num_seqs".split()
     settings = {name: getattr(arguments, name) for name in plain}
     protocol = Protocol(samples=samples, default_samples=default, **settings)
-    benchmarks = read_benchmarks(arguments.benchmarks, arguments.only).first(arguments.limit)
+    benchmarks = read_benchmarks(arguments.benchmarks, arguments.only, arguments.limit)
     if arguments.completions is not None:
         skip = arguments.only is not None
         content = run.grade_file(arguments.completions, benchmarks, arguments.output, protocol.template, skip)

@@ -106,35 +106,32 @@ def generate(
 
     Raises: ValueError if the tokenizer has no chat template.
     """
-    device = _prepare_device()
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    from vllm import LLM
+    llm = _load(model, protocol, engine or {})
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
-    llm = LLM(
-        model=model,
-        dtype=protocol.dtype,
-        max_model_len=protocol.max_model_len,
-        max_num_seqs=protocol.max_num_seqs,
-        seed=protocol.seed,
-        # what is in the cache depends on what came before: a resumed run has another history
-        enable_prefix_caching=protocol.max_num_seqs != 1,
-        **{**device, **(engine or {})},
-    )
     tokenizer = llm.get_tokenizer()
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(f"model {model}: its tokenizer has no chat template: save one with the tokenizer.")
-    room = llm.llm_engine.model_config.max_model_len
     pending: dict[str, tuple[Problem, int, dict[int, Completion]]] = {}
     for problem in problems:
         ids = tokenizer.apply_chat_template(problem.chat, add_generation_prompt=True, return_dict=False)
+        room = llm.llm_engine.model_config.max_model_len - len(ids)
         count = protocol.samples_of(problem.benchmark)
-        if len(ids) >= room:
+        if room <= 0:
             yield problem, [Completion("", 0, TOO_LONG)] * count
             continue
         samples: dict[int, Completion] = {}
         for sample in range(count):
             key = f"{problem.benchmark}/{problem.id}/{sample}"
-            params = _params(protocol, problem, sample, room - len(ids))
+            params = SamplingParams(
+                temperature=protocol.temperature,
+                top_p=protocol.top_p,
+                top_k=protocol.top_k,
+                max_tokens=min(protocol.max_tokens, room),
+                seed=protocol.seed_of(problem.benchmark, problem.id, sample),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
             llm.llm_engine.add_request(key, {"prompt_token_ids": list(ids)}, params)
             pending[key] = (problem, sample, samples)
     while llm.llm_engine.has_unfinished_requests():
@@ -148,28 +145,27 @@ def generate(
                 yield problem, [samples[number] for number in sorted(samples)]
 
 
-def _prepare_device() -> dict[str, Any]:
-    """Arguments of ``vllm.LLM``; without a GPU sets the CPU backend's environment, before vLLM is imported."""
+def _load(model: str, protocol: Protocol, engine: dict[str, Any]) -> Any:
+    """vLLM's engine; without a GPU the CPU backend's environment is set before vLLM is imported."""
     import torch
 
-    if torch.cuda.is_available():
-        return {}
-    from repo_verl.cpu.environment import set_defaults
+    device: dict[str, Any] = {}
+    if not torch.cuda.is_available():
+        from repo_verl.cpu.environment import set_defaults
 
-    set_defaults()
-    # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do
-    return {"enable_chunked_prefill": False}
+        set_defaults()
+        # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do
+        device["enable_chunked_prefill"] = False
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import LLM
 
-
-def _params(protocol: Protocol, problem: Problem, sample: int, room: int) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        temperature=protocol.temperature,
-        top_p=protocol.top_p,
-        top_k=protocol.top_k,
-        max_tokens=min(protocol.max_tokens, room),
-        seed=protocol.seed_of(problem.benchmark, problem.id, sample),
-        output_kind=RequestOutputKind.FINAL_ONLY,
+    return LLM(
+        model=model,
+        dtype=protocol.dtype,
+        max_model_len=protocol.max_model_len,
+        max_num_seqs=protocol.max_num_seqs,
+        seed=protocol.seed,
+        # what is in the cache depends on what came before: a resumed run has another history
+        enable_prefix_caching=protocol.max_num_seqs != 1,
+        **{**device, **engine},
     )

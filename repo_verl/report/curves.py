@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from repo_verl.report.run_log import Log
-from repo_verl.report.runs import Group, replayed
+from repo_verl.report.runs import Group, Log, replayed
 
 MOST_POINTS = 120
 """Points of a drawn curve; a longer one is drawn by means of consecutive steps."""

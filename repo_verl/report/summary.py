@@ -6,8 +6,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from repo_verl.report.run_log import Log
-from repo_verl.report.runs import Group
+from repo_verl.report.runs import Group, Log
 
 Summary = Mapping[str, float | None]
 

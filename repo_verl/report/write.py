@@ -15,10 +15,9 @@ import jinja2
 from repo_verl.atomic_files import write_atomically
 from repo_verl.report.charts import CHARTS, OVERVIEW, Chart
 from repo_verl.report.curves import FEWEST_FOR_INTERVAL, MOST_POINTS
-from repo_verl.report.draw import overview, png, svg
+from repo_verl.report.draw import DARK, LIGHT, overview, png, svg
 from repo_verl.report.provenance import compare_settings, provenance
 from repo_verl.report.runs import Group, group_runs, name_runs, read_runs, with_short_names
-from repo_verl.report.style import DARK, LIGHT
 from repo_verl.report.summary import COLUMNS, Summary, summarize, table
 
 NAME_LENGTH = 26
@@ -31,8 +30,7 @@ NARROW = "\N{NARROW NO-BREAK SPACE}"
 def write_report(folders: Sequence[Path], output: Path, seed: int | None = None, refresh: float | None = None) -> str:
     """Write ``report.html``, ``report.png``, ``charts/*.png`` and ``summary.json`` into ``output``; returns the table.
 
-    A run is named by its folder, with the folders above it where that is needed to tell it from another. Runs whose
-    folders have one name, a part ``seed<digits>`` aside, are runs of one setting.
+    Runs whose folders have one name, a part ``seed<digits>`` aside, are runs of one setting.
 
     Args:
         folders: run folders, each with a ``metrics.jsonl``.
@@ -59,7 +57,14 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     found = provenance(seed)
     drawings = [_drawing(chart, short) for chart in CHARTS]
     page = report_page(groups, summaries, drawings, waiting, found, refresh)
-    _write_pictures([drawing["chart"] for drawing in drawings if drawing["light"]], short, output)
+    shown = {drawing["chart"].name: drawing["chart"] for drawing in drawings if drawing["light"]}
+    for chart in CHARTS:
+        path = output / "charts" / f"{chart.name}.png"
+        if (picture := png(chart, short)) is None:
+            path.unlink(missing_ok=True)  # of an earlier report
+        else:
+            _write(path, picture)
+    _write(output / "report.png", overview([shown[name] for name in OVERVIEW if name in shown], short))
     _write(output / "summary.json", json.dumps({**summaries, **found}, indent=2) + "\n")
     _write(output / "report.html", page)
     return table(summaries)
@@ -155,18 +160,6 @@ def _spaced(words: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _write_pictures(shown: Sequence[Chart], groups: Sequence[Group], output: Path) -> None:
-    for chart in CHARTS:
-        path = output / "charts" / f"{chart.name}.png"
-        picture = png(chart, groups) if chart in shown else None
-        if picture is not None:
-            _write(path, picture)
-        else:
-            path.unlink(missing_ok=True)  # of an earlier report
-    by_name = {chart.name: chart for chart in shown}
-    _write(output / "report.png", overview([by_name[name] for name in OVERVIEW if name in by_name], groups))
 
 
 def _write(path: Path, content: bytes | str) -> None:

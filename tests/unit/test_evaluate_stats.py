@@ -1,6 +1,5 @@
 """pass@k and maj@n by hand and by simulation; intervals by their coverage."""
 
-import itertools
 import math
 from collections import Counter
 from fractions import Fraction

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from report_logs import write_log
 
 from repo_verl.report import accuracies, read_log
-from repo_verl.report.run_log import read_with_notes
+from repo_verl.report.runs import read_with_notes
 
 
 def part(folder, name, entries):
