@@ -150,17 +150,13 @@ def _seed_shares(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray
 def _resample(
     x: np.ndarray, y: np.ndarray, seeds_a: np.ndarray, seeds_b: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """One benchmark's D*, (draws,)."""
-    columns, weights = with_edges(np.concatenate((x, y)), _edges(x, y), EDGE_WEIGHT)
-    means = resampled_means(columns, weights, len(seeds_a), rng)
-    return (seeds_b * means[:, len(x) :]).sum(axis=1) - (seeds_a * means[:, : len(x)]).sum(axis=1)
-
-
-def _edges(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(S_a + S_b, 2) half problems at -e and +e, e the largest difference on a problem, or 1."""
+    """One benchmark's D*, (draws,); its half problems lie at ± the largest difference on a problem, or ±1."""
     most = float(np.abs(y.mean(axis=0) - x.mean(axis=0)).max()) or 1.0
     half = np.array([most / 2, -most / 2])
-    return np.concatenate((np.tile(half, (len(x), 1)), np.tile(-half, (len(y), 1))))
+    edges = np.concatenate((np.tile(half, (len(x), 1)), np.tile(-half, (len(y), 1))))
+    columns, weights = with_edges(np.concatenate((x, y)), edges, EDGE_WEIGHT)
+    means = resampled_means(columns, weights, len(seeds_a), rng)
+    return (seeds_b * means[:, len(x) :]).sum(axis=1) - (seeds_a * means[:, : len(x)]).sum(axis=1)
 
 
 def _check(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], draws: int) -> None:

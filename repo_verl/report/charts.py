@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from repo_verl.report.curves import Curve, Line, Values, held, line_curves, metric, of_replay, point_curves
-from repo_verl.report.runs import Group, Log
+from repo_verl.report.runs import Group
 from repo_verl.report.summary import accuracies, median_step
 
 Statistic = Callable[[Sequence[float]], float]
@@ -94,11 +94,6 @@ def time_ratios(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def accuracy(log: Log) -> dict[int, float]:
-    """Held-out accuracies by step."""
-    return dict(accuracies(log))
-
-
 BRINGS, MOVED = "What replay brings", "How far the policy has moved from the replayed rows"
 COST = "Steps, buffer and time"
 mean, first, last = statistics.fmean, itemgetter(0), itemgetter(-1)
@@ -112,8 +107,8 @@ EFFECTIVE, SECONDS = metric("repo/effective_steps"), metric("timing_s/step")
 CHARTS = (
     Chart(
         "accuracy", BRINGS, "Accuracy on the validation problems", "right answers",
-        sentences("first {:.1%}, latest {:.1%}", (accuracy, first), (accuracy, last)),
-        (Line("accuracy", accuracy),), percent=True, bounds=(0, 1), span=0.2,
+        sentences("first {:.1%}, latest {:.1%}", (accuracies, first), (accuracies, last)),
+        (Line("accuracy", accuracies),), percent=True, bounds=(0, 1), span=0.2,
     ),
     Chart(
         "scores", BRINGS, "Mean score of fresh and of replayed rows", "score",

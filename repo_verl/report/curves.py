@@ -109,8 +109,7 @@ def band(values: Sequence[float], runs: int) -> tuple[float, float]:
     """Span of one step's values in a group of ``runs`` runs; from five runs on the 95 % t-interval of their mean."""
     if runs < FEWEST_FOR_INTERVAL or len(values) < 2:
         return min(values), max(values)
-    _, low, high = interval(values)
-    return low, high
+    return interval(values)[1:]
 
 
 def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:

@@ -32,16 +32,9 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
 
     Runs whose folders have one name, a part ``seed<digits>`` aside, are runs of one setting.
 
-    Args:
-        folders: run folders, each with a ``metrics.jsonl``.
-        output: made if missing.
-        seed: noted in the summary.
-        refresh: seconds after which a browser reads the page again; a log that has not begun then makes a page that
-            waits, and a sentence that explains it is returned.
-
-    Raises:
-        ValueError: if a log is missing, empty or broken, if a folder is given twice, or if ``output`` can't be
-            written, in one sentence with the remedy.
+    With ``refresh`` a browser reads the page again after as many seconds; logs that have not begun then make a page
+    that waits, and a sentence that explains it is returned. Raises ValueError, one sentence with the remedy, if a log
+    is missing, empty or broken, if a folder is given twice, or if ``output`` can't be written.
     """
     name_runs(folders)
     try:
