@@ -17,14 +17,10 @@ class Protocol:
 
     Attributes:
         temperature: 0 is greedy.
-        top_p: nucleus.
         top_k: -1 for no limit.
-        max_tokens: longest response.
-        samples: samples per problem, by benchmark, for those that do not have the default.
-        default_samples: samples per problem of every other benchmark.
+        samples: samples per problem, by benchmark; ``default_samples`` of every other one.
         seed: each (problem, sample) has a seed of its own, made of this one.
         template: ``boxed`` or ``think``, where the answer is looked for; see ``repo_verl.rewards``.
-        dtype: of the weights, as vLLM takes it.
         max_model_len: longest prompt and response together; None for the model's own.
         max_num_seqs: responses generated at once. With 1 a response does not depend on what else is generated.
     """

@@ -110,7 +110,9 @@ def _compare(arguments: argparse.Namespace) -> str:
 
     groups: dict[str, list[Path]] = {}
     for text in arguments.runs:
-        name, folders = _named_folders(text)
+        name, sign, listed = text.partition("=")  # DIR is called by its last part
+        folders = [Path(folder) for folder in listed.split(",") if folder] if sign else [Path(text)]
+        name = name if sign else folders[0].resolve().name
         if name in groups:
             raise ValueError(f"two settings are called {name!r}: write NAME=DIR to call them otherwise.")
         groups[name] = folders
@@ -127,11 +129,3 @@ def _compare(arguments: argparse.Namespace) -> str:
         written = json.dumps({"baseline": baseline, "differences": content}, indent=2)
         write_atomically(arguments.output, written + "\n")
     return "\n\n".join(tables)
-
-
-def _named_folders(text: str) -> tuple[str, list[Path]]:
-    """Name and folders of a setting: ``DIR``, called by its last part, or ``NAME=DIR,DIR,...``, one per seed."""
-    name, sign, folders = text.partition("=")
-    if not sign:
-        return Path(text).resolve().name, [Path(text)]
-    return name, [Path(folder) for folder in folders.split(",") if folder]

@@ -52,11 +52,8 @@ Samples = dict[tuple[str, str], list[Completion]]
 class Store:
     """Finished problems of one evaluation, in ``FOLDER/completions/BENCHMARK.jsonl``.
 
-    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder.
-
-    Args:
-        folder: of the evaluation; made if missing.
-        settings: what completions depend on; kept in ``settings.json``.
+    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder. The settings
+    that completions depend on are kept in ``settings.json``.
 
     Raises: ValueError where the folder holds completions of other settings, naming the first that differs, or a line
         that is broken in the middle of a file, or a link.
@@ -127,10 +124,8 @@ def _read_stored(path: Path) -> Iterator[tuple[str, list[Completion]]]:
 def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
     """The completions of a jsonl or parquet file, as many for each problem of a benchmark.
 
-    Args:
-        file: with ``benchmark``, ``problem``, ``completion`` and, where known, ``sample``, ``tokens`` and ``finish``.
-        benchmarks: the problems.
-        skip_others: leave out rows of other benchmarks instead of refusing them.
+    It has ``benchmark``, ``problem``, ``completion`` and, where known, ``sample``, ``tokens`` and ``finish``. Rows of
+    other benchmarks are refused or, with ``skip_others``, left out.
 
     Raises: ValueError naming the file, and the row or problem, where it does not fit the benchmarks.
     """
@@ -142,7 +137,10 @@ def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
         if missing:
             raise ValueError(f"{file}, row {number}: field {missing[0]!r} is missing.")
         try:
-            key, given, completion = _row_parts(row)
+            finish = "" if is_missing(row.get("finish")) else row["finish"]
+            completion = Completion(of_type(row["completion"], "completion", str), row.get("tokens"), finish)
+            given = None if is_missing(row.get("sample")) else whole_number(row["sample"], "sample")
+            key = benchmark_name(row["benchmark"]), problem_id(row["problem"])
         except ValueError as error:
             raise ValueError(f"{file}, row {number}: {error}.") from error
         if skip_others and key[0] not in benchmarks.problems:
@@ -165,14 +163,6 @@ def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
                     "missing ones (an empty text counts as wrong), or name the benchmarks to grade with --only."
                 )
     return {key: [samples[number] for number in sorted(samples)] for key, samples in found.items()}
-
-
-def _row_parts(row: Mapping[str, Any]) -> tuple[tuple[str, str], int | None, Completion]:
-    """Benchmark and problem, number of the sample where it is given, and the sample."""
-    finish = "" if is_missing(row.get("finish")) else row["finish"]
-    completion = Completion(of_type(row["completion"], "completion", str), row.get("tokens"), finish)
-    sample = None if is_missing(row.get("sample")) else whole_number(row["sample"], "sample")
-    return (benchmark_name(row["benchmark"]), problem_id(row["problem"])), sample, completion
 
 
 def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:

@@ -25,12 +25,8 @@ def evaluate(
     """Evaluate a model and return the content of ``metrics.json``; what an earlier run of the same settings finished
     is not generated again.
 
-    Args:
-        model: see ``repo_verl.evaluate.model.resolve``.
-        benchmarks: the problems.
-        output: folder for ``settings.json``, ``completions/``, ``completions.parquet`` and ``metrics.json``.
-        protocol: sampling settings.
-        engine: further arguments of ``vllm.LLM``.
+    ``model`` is what `resolve` takes, ``engine`` has further arguments of ``vllm.LLM``. ``output`` gets
+    ``settings.json``, ``completions/``, ``completions.parquet`` and ``metrics.json``.
 
     Raises: ValueError for a model or folder that can't be used; what vLLM raises.
     """
@@ -62,15 +58,7 @@ def evaluate(
 def grade_file(
     file: Path, benchmarks: Benchmarks, output: Path, template: str = "boxed", skip_others: bool = False
 ) -> dict[str, Any]:
-    """Grade completions that exist already and return the content of ``metrics.json``.
-
-    Args:
-        file: see :func:`repo_verl.evaluate.completions.read_file`, which also says what is refused.
-        benchmarks: the problems; all of them must have as many completions as the others of their benchmark.
-        output: folder for ``completions.parquet`` and ``metrics.json``.
-        template: where the answer is looked for.
-        skip_others: leave out rows of other benchmarks instead of refusing them.
-    """
+    """Grade completions that exist already, see `read_file`, and return the content of ``metrics.json``."""
     found = read_file(file, benchmarks, skip_others)
     output.mkdir(parents=True, exist_ok=True)
     settings = {"completions": file.name, "benchmarks": benchmarks.sha256, "template": template}

@@ -95,7 +95,16 @@ def mark_of(group: int) -> str:
 def svg(chart: Chart, groups: Sequence[Group], palette: Palette) -> str | None:
     """A chart without its title as an ``<svg>`` element whose ids are no other chart's; None if the logs have none."""
     drawn = _picture(chart, groups, palette, False, format="svg", transparent=True, metadata={"Date": None})
-    return None if drawn is None else _inline(drawn.decode(), chart.title)
+    if drawn is None:
+        return None
+    text = drawn.decode()
+    text = text[text.index("<svg") :]  # an element of a page: no prolog, metadata, comments, style or unused ids
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    label = html.escape(chart.title, quote=True)
+    text = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text)
+    return re.sub(r"\n\s*", "\n", text).strip()
 
 
 def png(chart: Chart, groups: Sequence[Group]) -> bytes | None:
@@ -246,14 +255,3 @@ def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> Legend:
     axis.xaxis.set_major_formatter("{x:.3g}")
     axis.grid(visible=False, axis="y")
     return legend
-
-
-def _inline(text: str, title: str) -> str:
-    """Matplotlib's SVG file as an element of a page: no prolog, metadata, comments, style or unused ids."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w.-]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    label = html.escape(title, quote=True)
-    text = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text)
-    return re.sub(r"\n\s*", "\n", text).strip()

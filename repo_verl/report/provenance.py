@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # ships no types
 
-from repo_verl.report.runs import Group, Run
+from repo_verl.report.runs import Group
 from repo_verl.safe_text import printable
 from repo_verl.secrets import hidden, redact
 
@@ -85,15 +85,15 @@ def _printed(path: Path) -> dict[str, Any] | None:
     start = next((number for number, line in enumerate(lines) if PRINTED_START.match(line)), len(lines))
     lines = lines[start : start + PRINTED_LINES]
     ends = [number for number, line in enumerate(lines, start=1) if line.rstrip().endswith("}}")]
-    return next((found for end in ends[:PRINTED_TRIES] if (found := _literal("\n".join(lines[:end])))), None)
-
-
-def _literal(text: str) -> dict[str, Any] | None:
-    try:
-        value = ast.literal_eval(text) if len(text) <= MOST_READ else None
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return None
-    return value if isinstance(value, dict) else None
+    for end in ends[:PRINTED_TRIES]:
+        text = "\n".join(lines[:end])
+        try:
+            found = ast.literal_eval(text) if len(text) <= MOST_READ else None
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -106,22 +106,26 @@ def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield printable(f"{prefix}{key}"), printable(text)
 
 
-def compare_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
-    """The settings that matter or differ, each with a value per group (several where its runs differ); the runs
-    without settings; and a sentence for each group whose runs differ in more than the seed.
+def compare_settings(groups: Sequence[Group]) -> tuple[list[list[str]], list[str], list[str]]:
+    """The settings that matter or differ: key, and a value per group (several where its runs differ); the runs without
+    settings; and a sentence for each group whose runs differ in more than the seed.
     """
     found = {run.name: find_settings(run.folder) for group in groups for run in group.runs}
     missing = [name for name, settings in found.items() if settings is None]
-    known = [settings for settings in found.values() if settings is not None]
+    members = [[settings for run in group.runs if (settings := found[run.name]) is not None] for group in groups]
+    known = [settings for each in members for settings in each]
     keys = dict.fromkeys(key for settings in known for key in settings)
     shown = [key for key in keys if any(key == name or name[-1] == "." and key.startswith(name) for name in SHOWN)]
     differing = [key for key in _differing(known) if key not in shown][:MOST_DIFFERENCES]
     mixed = []
-    for group in groups:
-        members = [settings for run in group.runs if (settings := found[run.name]) is not None]
-        if odd := [key for key in _differing(members) if not key.endswith(("seed", "experiment_name"))]:
+    for group, each in zip(groups, members, strict=True):
+        if odd := [key for key in _differing(each) if not key.endswith(("seed", "experiment_name"))]:
             mixed.append(f"{group.name}: its runs differ in more than the seed, in {', '.join(odd[:3])}")
-    return [(key, [_values(group.runs, found, key) for group in groups]) for key in shown + differing], missing, mixed
+    rows = [
+        [key, *(", ".join(dict.fromkeys(settings.get(key, "-") for settings in each)) or "-" for each in members)]
+        for key in shown + differing
+    ]
+    return rows, missing, mixed
 
 
 def _differing(known: Sequence[Settings]) -> list[str]:
@@ -129,11 +133,6 @@ def _differing(known: Sequence[Settings]) -> list[str]:
     keys = dict.fromkeys(key for settings in known for key in settings)
     values = {key: {settings.get(key, "-") for settings in known} for key in keys}
     return [key for key, found in values.items() if len(found) > 1 and not any("/" in value for value in found)]
-
-
-def _values(runs: Sequence[Run], found: Mapping[str, Settings | None], key: str) -> str:
-    values = [settings.get(key, "-") for run in runs if (settings := found[run.name]) is not None]
-    return ", ".join(dict.fromkeys(values)) or "-"
 
 
 def provenance(seed: int | None) -> dict[str, Any]:

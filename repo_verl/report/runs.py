@@ -6,10 +6,9 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from repo_verl.safe_text import printable
 
@@ -101,6 +100,7 @@ def _join(steps: dict[int, dict[str, float]], part: Log) -> None:
 
 
 def _read_part(path: Path, left_out: Counter[str]) -> Log:
+    """The entries of a file, with the values that are finite numbers; keys of the others are counted."""
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
@@ -110,19 +110,16 @@ def _read_part(path: Path, left_out: Counter[str]) -> Log:
     for number, line in lines:
         try:
             entry = json.loads(line)
-            log.append((int(entry["step"]), _numbers(dict(entry["data"]), left_out)))
+            step, data = int(entry["step"]), dict(entry["data"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if number == lines[-1][0]:
                 break
             raise ValueError(f"{path}, line {number} is no log entry ({error}): delete the line.") from error
+        # verl writes NaN and infinity as null
+        finite = {key: value for key, value in data.items() if isinstance(value, int | float) and abs(value) < LARGEST}
+        left_out.update(key for key in data if key not in finite)
+        log.append((step, finite))
     return log
-
-
-def _numbers(data: Mapping[str, Any], left_out: Counter[str]) -> dict[str, float]:
-    """The values that are finite numbers (verl writes NaN and infinity as null); keys of the others are counted."""
-    found = {key: value for key, value in data.items() if isinstance(value, int | float) and abs(value) < LARGEST}
-    left_out.update(key for key in data if key not in found)
-    return found
 
 
 def read_runs(folders: Sequence[Path], wait: bool = False) -> tuple[list[Run], list[str]]:

@@ -102,14 +102,15 @@ def report_page(
     return _page(
         refresh,
         heading=f": {names}" if len(names) < HEADING_LENGTH else "",
-        size=f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}, up to step {last_step}; ",
+        size=f"{len(groups)} setting{'s' * (len(groups) > 1)}, {len(runs)} run{'s' * (len(runs) > 1)}, "
+        f"up to step {last_step}; ",
         notes=[*waiting, *(f"{run.name}: {note}" for run in runs for note in run.notes), *_uneven(groups), *mixed],
         columns=[title for _, title, _ in COLUMNS],
         summaries=[_summary_row(group, summaries) for group in groups],
         sections=itertools.groupby(drawings, key=lambda drawing: drawing["chart"].section),
         groups=groups,
         folders=[[run.name, group.name, run.log[-1][0], run.folder] for group in groups for run in group.runs],
-        settings=[[key, *values] for key, values in settings],
+        settings=settings,
         missing=missing,
         found=found,
     )
@@ -149,10 +150,6 @@ def _summary_row(group: Group, summaries: Mapping[str, Summary]) -> list[str]:
 
 def _spaced(words: str) -> str:
     return words.replace("%", NARROW + "%")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _write(path: Path, content: bytes | str) -> None:
