@@ -52,8 +52,8 @@ Samples = dict[tuple[str, str], list[Completion]]
 class Store:
     """Finished problems of one evaluation, in ``FOLDER/completions/BENCHMARK.jsonl``.
 
-    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder. The settings
-    that completions depend on are kept in ``settings.json``.
+    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder. What the
+    completions depend on, the settings, is kept in ``settings.json``.
 
     Raises: ValueError where the folder holds completions of other settings, naming the first that differs, or a line
         that is broken in the middle of a file, or a link.

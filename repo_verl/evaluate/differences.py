@@ -62,8 +62,8 @@ def macro_difference(
     The limits are quantiles of D*, see :mod:`repo_verl.evaluate.stats`. Its half problems lie at ± the benchmark's
     largest |d_i|, the difference on a problem (at ±1 where all are 0), so that the interval scales with d.
 
-    ``a`` and ``b`` are benchmark -> (S, P_b), a row per seed, a column per problem, the same problems in the same order;
-    ``level``, ``draws`` and ``seed`` as of :func:`repo_verl.evaluate.stats.macro_interval`.
+    ``a`` and ``b`` are benchmark -> (S, P_b), a row per seed, a column per problem, in the same order; ``level``,
+    ``draws`` and ``seed`` as of :func:`repo_verl.evaluate.stats.macro_interval`.
 
     Raises:
         ValueError: for benchmarks or shapes that differ, values that are not finite, or draws < 1.
