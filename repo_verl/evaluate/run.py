@@ -79,9 +79,9 @@ def _finish(
     for sample in results.grade_all(tqdm(rows, desc="grading", unit=""), template):
         graded.setdefault(sample.problem.benchmark, []).append(sample)
     results.write_completions(graded, output / "completions.parquet")
-    content = json.dumps(results.metrics(graded, settings), indent=2)
-    write_atomically(output / "metrics.json", content + "\n")
-    return dict(json.loads(content))
+    content = results.metrics(graded, settings)
+    write_atomically(output / "metrics.json", json.dumps(content, indent=2) + "\n")
+    return content
 
 
 def generate(

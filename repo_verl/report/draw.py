@@ -42,7 +42,7 @@ HATCHES = ("", "xx", "//", "++", "||", "\\\\", "..", "--", "oo", "")
 """Of the parts of a step's time, with the colours in `Palette.parts`."""
 
 Legend = list[tuple[Any, str]]
-"""What stands for a curve or a part, and its name; empty if the logs have nothing of the chart."""
+"""What stands for a curve or a part, and its name; empty if there is nothing to draw."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ DARK = Palette(
 def settings(palette: Palette) -> dict[str, object]:
     """A mode's settings for ``matplotlib.rc_context``."""
     sizes = ("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
-    soft = ("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor")
-    grid = ("axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     return {
         **dict.fromkeys(sizes, FONT_POINTS),
-        **dict.fromkeys(soft, palette.soft),
-        **dict.fromkeys(grid, palette.grid),
+        **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), palette.soft),
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), palette.grid),
         **dict.fromkeys(("axes.facecolor", "figure.facecolor"), palette.background),
         **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
         "font.family": "DejaVu Sans", "axes.titlesize": FONT_POINTS + 1.5, "text.color": palette.text,

