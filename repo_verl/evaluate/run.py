@@ -139,7 +139,7 @@ def _load(model: str, protocol: Protocol, engine: dict[str, Any]) -> Any:
 
     device: dict[str, Any] = {}
     if not torch.cuda.is_available():
-        from repo_verl.cpu.environment import set_defaults
+        from repo_verl.cpu import set_defaults
 
         set_defaults()
         # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do
