@@ -178,7 +178,7 @@ def _trainer() -> str:
 
 def _seams() -> Iterator[Line]:
     """Every name of verl, TransferQueue and Ray that RePO uses."""
-    for seam, fault in importlib.import_module("repo_verl.trainer.seam_check").look_at_seams():
+    for seam, fault in importlib.import_module("repo_verl.trainer.seams").look_at_seams():
         yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
 
 

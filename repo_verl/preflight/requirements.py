@@ -15,7 +15,7 @@ from repo_verl import versions
 from repo_verl.config import RepoConfigError, lookup
 from repo_verl.preflight.compose import Config
 from repo_verl.preflight.sizes import ACTOR, FSDP, MODEL, is_local
-from repo_verl.trainer.seam_check import require_seams
+from repo_verl.trainer.seams import require_seams
 from repo_verl.trainer.validation import check_config, is_selected
 
 PLUGIN = "repo_verl"

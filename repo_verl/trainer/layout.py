@@ -42,40 +42,14 @@ def uid_of(key: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
-    """The rows of one prompt in this batch.
-
-    Attributes:
-        fresh: row numbers of its fresh rows.
-        replayed: row numbers of its replayed rows.
-    """
-
-    fresh: tuple[int, ...]
-    replayed: tuple[int, ...]
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """Row numbers of all its rows, fresh ones first."""
-        return self.fresh + self.replayed
-
-
-@dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the rows go.
+    """Where the rows go; ``len(order) == num_mini_batches * mini_batch_rows``."""
 
-    Attributes:
-        order: row numbers in dispatch order, rank by rank and mini-batch by mini-batch; :data:`PAD` for padding.
-        num_mini_batches: optimizer steps per epoch.
-        mini_batch_rows: rows of every mini-batch over all ranks, padding included.
-        ranks: data-parallel size.
-        micro_batch_rows: rows of a forward pass; None where verl cuts micro-batches by tokens.
-    """
-
-    order: tuple[int, ...]
-    num_mini_batches: int
-    mini_batch_rows: int
-    ranks: int = 1
-    micro_batch_rows: int | None = None
+    order: tuple[int, ...]  # row numbers, rank by rank and mini-batch by mini-batch; PAD for padding
+    num_mini_batches: int  # optimizer steps per epoch
+    mini_batch_rows: int  # over all ranks, padding included
+    ranks: int = 1  # data-parallel size
+    micro_batch_rows: int | None = None  # rows of a forward pass; None where verl cuts micro-batches by tokens
 
     def mini_batch_at(self, position: int) -> int:
         """The mini-batch of a position in ``order``."""
@@ -84,12 +58,12 @@ class Layout:
 
 
 def spread_blocks(
-    blocks: Sequence[Block], workloads: Sequence[int], parts: int, partition: Partition
+    blocks: Sequence[Sequence[int]], workloads: Sequence[int], parts: int, partition: Partition
 ) -> list[tuple[int, ...]]:
     """Spread prompts over mini-batches: about the same number of prompts and the same work in each.
 
     Args:
-        blocks: the prompts, with row numbers into ``workloads``.
+        blocks: the row numbers of every prompt.
         workloads: (N,) work of every row.
         parts: optimizer steps per epoch, those that GRPO would take.
         partition: balances workloads over parts.
@@ -100,15 +74,14 @@ def spread_blocks(
     Raises:
         ValueError: if a row number appears twice or not at all.
     """
-    numbers = sorted(row for block in blocks for row in block.rows)
+    numbers = sorted(row for block in blocks for row in block)
     if numbers != list(range(len(workloads))):
         raise ValueError(f"blocks hold {len(numbers)} row numbers for {len(workloads)} rows, or hold one twice.")
-    sums = [sum(workloads[row] for row in block.rows) for block in blocks]
+    sums = [sum(workloads[row] for row in block) for block in blocks]
     sums += [0] * (-len(blocks) % parts)
     chosen = [range(len(blocks))] if parts == 1 else partition(sums, parts, True)
     return [
-        tuple(row for number in sorted(members) if number < len(blocks) for row in blocks[number].rows)
-        for members in chosen
+        tuple(row for number in sorted(members) if number < len(blocks) for row in blocks[number]) for members in chosen
     ]
 
 
@@ -132,9 +105,6 @@ def place_rows(
         padded: whether a forward pass pads its rows to the longest: a rank's rows are then ordered by falling length,
             and micro-batches chosen that need the fewest padding rows, which cost as much as others there.
         pad_workload: work of a padding row.
-
-    Returns:
-        a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``.
     """
     share = max(1, max(math.ceil(len(rows) / ranks) for rows in mini_batches))
     if micro_batch_rows is not None:

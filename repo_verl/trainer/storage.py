@@ -38,8 +38,7 @@ WIDTH, PIECE_BYTES = 8, 2**17
 OFFSETS = struct.Struct(f"<{WIDTH + 1}q")
 """The start of a piece: where its blobs begin in it, and where the last one ends, as often as fills it up."""
 
-START_S = 300.0
-LOOK_S, PING_S, CLOSE_S = 1.0, 5.0, 10.0
+START_S, LOOK_S, PING_S, CLOSE_S = 300.0, 1.0, 5.0, 10.0
 REMEDY = "resume from the last checkpoint, or set algorithm.repo.storage=host."
 
 
@@ -65,10 +64,6 @@ class DistributedStore:
     Raises:
         RepoConfigError: if ``processes`` is under 1.
         StorageProcessError: if the processes don't start.
-
-    Example:
-        >>> store.get(store.put([np.frombuffer(b"abc", np.uint8)]))[0].tobytes()  # doctest: +SKIP
-        b'abc'
     """
 
     def __init__(self, processes: int | None = None, *, patience_s: float = 60.0) -> None:
@@ -117,23 +112,13 @@ class DistributedStore:
         self._disconnect = weakref.finalize(self, disconnect, self._loop, thread, client)
 
     def put(self, blobs: Sequence[bytes | np.ndarray]) -> list[int]:
-        """Store byte strings.
-
-        Args:
-            blobs: each bytes, or (n,) uint8, n >= 0; copied.
-
-        Returns: one handle per blob, in order, never used before.
+        """Store copies of byte strings, bytes or (n,) uint8; returns one handle per blob, never used before.
 
         Raises:
-            ValueError: if a blob is no 1-D uint8 array.
             StorageProcessError: as :meth:`drop`.
         """
-        arrays = [np.frombuffer(blob, dtype=np.uint8) if isinstance(blob, bytes) else blob for blob in blobs]
-        for blob in arrays:
-            if blob.ndim != 1 or blob.dtype != np.uint8:
-                raise ValueError(f"A blob is a 1-D uint8 array; got shape {blob.shape}, dtype {blob.dtype}.")
         handles: list[int] = []
-        for batch in batches(runs(arrays)):
+        for batch in batches(runs([np.frombuffer(blob, dtype=np.uint8) for blob in blobs])):
             pieces = list(map(pack, batch))
             rows = torch.nested.nested_tensor_from_jagged(
                 torch.from_numpy(np.concatenate(pieces)),
@@ -149,12 +134,9 @@ class DistributedStore:
         return handles
 
     def get(self, handles: Sequence[int]) -> list[np.ndarray]:
-        """Fetch byte strings, in the order of the handles, each piece once.
+        """Fetch byte strings, each (n,) uint8, in the order of the handles; raises as :meth:`drop`.
 
-        Returns: each (n,) uint8. Blobs fetched together share one buffer: copy what is to outlive the others.
-
-        Raises:
-            ValueError, StorageProcessError: as :meth:`drop`.
+        Each piece is fetched once. Blobs fetched together share one buffer: copy what is to outlive the others.
         """
         self._check_held(handles)
         found: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}

@@ -100,13 +100,7 @@ def is_selected(config: Any) -> bool:
 
 
 def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
-    """Validate ``algorithm.repo`` and refuse what it can't serve.
-
-    Args:
-        config: verl's whole configuration, as a mapping of mappings (OmegaConf or dict).
-
-    Returns:
-        the validated settings.
+    """Validate ``algorithm.repo`` of verl's whole configuration (OmegaConf or dict), and refuse what it can't serve.
 
     Raises:
         RepoConfigError: one sentence naming the key, the value and the remedy.
