@@ -11,8 +11,7 @@ from omegaconf import open_dict
 
 from repo_verl.trainer.layout import uid_of
 
-_handed: tuple[list[str], torch.Tensor] | None = None
-"""What :func:`handing` holds ready. verl's own trainer hands nothing on: it would replay nothing."""
+_handed: tuple[list[str], torch.Tensor] | None = None  # by handing(); verl's own trainer hands nothing on
 
 
 @contextlib.contextmanager

@@ -12,25 +12,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-FRESH, REPLAYED, PADDING = 0, 1, 2
-"""Values of :data:`ORIGIN`."""
-
-ORIGIN = "repo_origin"
-"""(B,) int64 field of an update's rows: which kind of row this is."""
-
-WEIGHT = "repo_weight"
-"""(B,) float64 field: w_i of :mod:`repo_verl.losses`; 0 for fresh and padding rows."""
-
-FRESH_SCALE = "repo_fresh_scale"
-"""(B,) float64 field: factor of the fresh term, equal for all rows of a mini-batch."""
-
-FRESH_TOKENS = "repo_fresh_tokens"
-"""(B,) int64 field: unmasked fresh tokens in the row's mini-batch on all ranks, those of pruned rows included."""
-
+# fields of an update's rows, (B,)
+ORIGIN = "repo_origin"  # int64: FRESH, REPLAYED or PADDING
+WEIGHT = "repo_weight"  # float64: w_i of repo_verl.losses; 0 for fresh and padding rows
+FRESH_SCALE = "repo_fresh_scale"  # float64: factor of the fresh term, equal for all rows of a mini-batch
+FRESH_TOKENS = "repo_fresh_tokens"  # int64: unmasked fresh tokens in the row's mini-batch on all ranks, pruned included
 ROW_FIELDS = (ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS)
 
-PAD = -1
-"""Stands for a padding row in a layout's order."""
+FRESH, REPLAYED, PADDING = 0, 1, 2
+PAD = -1  # stands for a padding row in a layout's order
 
 Partition = Callable[[list[int], int, bool], list[list[int]]]
 """(workloads, parts, equal_size) -> the indices of each part; verl's ``get_seqlen_balanced_partitions``."""
@@ -63,16 +53,13 @@ def spread_blocks(
     """Spread prompts over mini-batches: about the same number of prompts and the same work in each.
 
     Args:
-        blocks: the row numbers of every prompt.
+        blocks: the row numbers of every prompt; ValueError if one appears twice or not at all.
         workloads: (N,) work of every row.
         parts: optimizer steps per epoch, those that GRPO would take.
         partition: balances workloads over parts.
 
     Returns:
         row numbers of every mini-batch, prompt by prompt.
-
-    Raises:
-        ValueError: if a row number appears twice or not at all.
     """
     numbers = sorted(row for block in blocks for row in block)
     if numbers != list(range(len(workloads))):
@@ -106,12 +93,19 @@ def place_rows(
             and micro-batches chosen that need the fewest padding rows, which cost as much as others there.
         pad_workload: work of a padding row.
     """
+
+    def spread(rows: Sequence[int]) -> list[list[int]]:
+        filled = [*rows, *[PAD] * (size - len(rows))]
+        work = [pad_workload if row == PAD else workloads[row] for row in filled]
+        parts = [list(range(size))] if ranks == 1 else partition(work, ranks, True)
+        return [[filled[i] for i in sorted(part, key=lambda i: (-work[i] if padded else 0, i))] for part in parts]
+
     share = max(1, max(math.ceil(len(rows) / ranks) for rows in mini_batches))
     if micro_batch_rows is not None:
         micro_batch_rows = choose_micro_batch(share, micro_batch_rows, padded)
         share = math.ceil(share / micro_batch_rows) * micro_batch_rows
     size = share * ranks
-    shares = [_spread_rows(rows, workloads, size, ranks, partition, padded, pad_workload) for rows in mini_batches]
+    shares = [spread(rows) for rows in mini_batches]
     order = tuple(row for rank in range(ranks) for parts in shares for row in parts[rank])
     return Layout(order, len(mini_batches), size, ranks, micro_batch_rows)
 
@@ -129,19 +123,3 @@ def choose_micro_batch(rows: int, most: int, padded: bool) -> int:
         return math.ceil(rows / math.ceil(rows / most))
     sizes = range(min(most, rows), max(1, math.ceil(most / 2)) - 1, -1) if rows > most else [rows]
     return min(sizes, key=lambda size: (math.ceil(rows / size) * size, -size))
-
-
-def _spread_rows(
-    rows: Sequence[int],
-    workloads: Sequence[int],
-    size: int,
-    ranks: int,
-    partition: Partition,
-    by_length: bool,
-    pad_workload: int,
-) -> list[list[int]]:
-    filled = [*rows, *[PAD] * (size - len(rows))]
-    work = [pad_workload if row == PAD else workloads[row] for row in filled]
-    shares = [list(range(size))] if ranks == 1 else partition(work, ranks, True)
-    ordered = [sorted(share, key=lambda i: (-work[i], i) if by_length else (0, i)) for share in shares]
-    return [[filled[i] for i in share] for share in ordered]

@@ -30,23 +30,19 @@ from repo_verl.trainer.layout import (
 )
 from repo_verl.trainer.retrieval import Update
 
-KEY_PREFIX = "repo"
-"""How the keys of rows that RePO adds begin; verl's begin with a hexadecimal uid."""
+KEY_PREFIX = "repo"  # of rows that RePO adds; verl's keys begin with a hexadecimal uid
 
 OPTIONAL_FIELDS = {"rollout_is_weights": 1.0, "ref_log_prob": 0.0}
 """Fields that fresh rows may have, and what replayed and padding rows hold there: nothing that acts on them."""
 
-FLOAT_FIELDS = ("old_log_probs", "advantages", *OPTIONAL_FIELDS)
-"""Fields of floats that verl puts for fresh rows and RePO for the others."""
-
+FLOAT_FIELDS = ("old_log_probs", "advantages", *OPTIONAL_FIELDS)  # verl puts them for fresh rows, RePO for the others
 UPDATE_FIELDS = (
     *("prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask"),
     *("old_log_probs", "advantages", *ROW_FIELDS),
 )
 
 Row = dict[str, torch.Tensor]
-Placed = tuple[str, dict[str, Any]]
-"""Key and tag of a row in TransferQueue."""
+Placed = tuple[str, dict[str, Any]]  # key and tag of a row in TransferQueue
 
 
 class QueuedUpdate:

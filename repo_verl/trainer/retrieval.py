@@ -18,14 +18,9 @@ from repo_verl.replay import PromptReplayBuffer, Record, Selection
 from repo_verl.trainer.minibatches import UpdatePlan, UpdateRows, UpdateShape, plan_advantages, plan_update
 from repo_verl.trainer.rollouts import FreshRows
 
-GROUP_TOKENS = 1 << 20
-"""Response tokens read and put at a time: bounds what the driver holds of them, at about 100 bytes each."""
-
-PAD_LENGTH = 2
-"""Tokens of a padding row: one of the prompt, one of the response."""
-
-REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")
-"""Statuses of ``repo_verl.rewards`` other than ok."""
+GROUP_TOKENS = 1 << 20  # response tokens read and put at a time: the driver holds about 100 bytes for each
+PAD_LENGTH = 2  # tokens of a padding row: one of the prompt, one of the response
+REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")  # those of repo_verl.rewards other than ok
 
 
 @dataclasses.dataclass(frozen=True)

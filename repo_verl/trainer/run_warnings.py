@@ -107,28 +107,23 @@ class DriftWatch:
         """Look at a step's ``ratio_max_replayed`` and ``ess_replayed``; 0 where nothing was replayed."""
         ratio, ess = metrics["ratio_max_replayed"], metrics["ess_replayed"]
         most, least = self._config.warn_ratio, self._config.warn_ess
+        found = {}
         if most is not None and ratio > most:
-            self._once(
-                "ratio", step, f"a replayed token's ratio reached {ratio:.4g}, above {PREFIX}warn_ratio={most:g}", ""
-            )
+            found["ratio"] = f"a replayed token's ratio reached {ratio:.4g}, above {PREFIX}warn_ratio={most:g}"
         if least is not None and 0 < ess < least:
-            self._once(
-                "ess",
-                step,
-                f"replayed rows have an effective sample size of {ess:.4g} of them, below {PREFIX}warn_ess={least:g}",
-                " (sequences of many tokens have a low one even when each token's ratio is near 1)",
+            found["ess"] = (
+                f"replayed rows have an effective sample size of {ess:.4g} of them, below {PREFIX}warn_ess={least:g} "
+                "(sequences of many tokens have a low one even when each token's ratio is near 1)"
             )
-
-    def _once(self, kind: str, step: int, what: str, note: str) -> None:
-        if kind in self._warned:
-            return
-        self._warned.add(kind)
         age = "" if self._config.max_age is None else f" below {self._config.max_age}"
         change = "" if self._config.strategy == "recency" else f" or {PREFIX}strategy=recency"
-        self._warn(
-            f"RePO: step {step}: {what}{note}: old rows are far from the policy, so set {PREFIX}max_age{age}{change}, "
-            f"or {PREFIX}clip_ratio_c to bound rows of negative advantage; this is said once."
-        )
+        for kind, what in found.items():
+            if kind not in self._warned:
+                self._warned.add(kind)
+                self._warn(
+                    f"RePO: step {step}: {what}: old rows are far from the policy, so set {PREFIX}max_age{age}{change}, "
+                    f"or {PREFIX}clip_ratio_c to bound rows of negative advantage; this is said once."
+                )
 
 
 def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP, own: Path = OWN) -> float:

@@ -57,12 +57,10 @@ USED: dict[str, tuple[str, ...]] = {
         for used in ("sample(*)", "poll_interval", "_sync_metadata_from_transfer_queue()")
     ),
     "verl.utils.seqlen_balancing": (
-        "calculate_workload(_, /)",
-        "get_seqlen_balanced_partitions(seqlen_list, k_partitions, equal_size, /)",
+        "calculate_workload(_, /)", "get_seqlen_balanced_partitions(seqlen_list, k_partitions, equal_size, /)",
     ),
     "verl.utils.tensordict_utils": (
-        "assign_non_tensor(_, /, batch_num_tokens)",
-        "assign_non_tensor_data(tensor_dict, key, val, /)",
+        "assign_non_tensor(_, /, batch_num_tokens)", "assign_non_tensor_data(tensor_dict, key, val, /)",
     ),
     "verl.utils.metric": (
         "AggregationType.SUM", "AggregationType.MAX", "Metric(value, aggregation)",
@@ -72,27 +70,22 @@ USED: dict[str, tuple[str, ...]] = {
     "verl.workers.utils.losses": ("ppo_loss(config, model_output, data, dp_group, /)",),
     "verl.workers.utils.padding": ("no_padding_2_padding(tensor, data, /)",),
     "verl.workers.engine_workers": (
-        "ActorRolloutRefWorker.set_loss_fn(_, /)",
-        "ActorRolloutRefWorker.update_actor(_, /)",
+        "ActorRolloutRefWorker.set_loss_fn(_, /)", "ActorRolloutRefWorker.update_actor(_, /)",
         "ActorRolloutRefWorker.save_checkpoint(_, /, max_ckpt_to_keep, *)",
     ),
     "verl.single_controller.ray": ("RayWorkerGroup._dispatch_info", "RayWorkerGroup.workers"),
     "verl.workers.rollout.llm_server": ("LLMServerManager.rollout_replicas", "LLMServerManager.global_load_balancer"),
     "verl.workers.rollout.replica": ("RolloutReplica.servers",),
-    "verl.experimental.reward_loop": (
-        "RewardLoopManager.reward_model_manager", "RewardLoopManager.reward_loop_workers",
+    "verl.experimental.reward_loop": tuple(
+        f"RewardLoopManager.{name}" for name in ("reward_model_manager", "reward_loop_workers")
     ),
     "verl.experimental.reward_loop.reward_model": ("RewardModelManager.rollout_replicas",),
     "verl.experimental.agent_loop": ("AgentLoopManager.agent_loop_workers",),
     "transfer_queue": (
-        "kv_batch_put(keys, partition_id, tags, fields)",
-        "kv_batch_get(keys, partition_id, select_fields)",
-        "kv_clear(keys, partition_id)",
-        "KVBatchMeta(partition_id, keys, tags, fields, extra_info)",
-        "KVBatchMeta.select_keys(_, /)",
-        "BatchMeta(global_indexes, partition_ids, field_schema, /)",
-        "BatchMeta.global_indexes",
-        "StorageKeyNotFoundError",
+        "kv_batch_put(keys, partition_id, tags, fields)", "kv_batch_get(keys, partition_id, select_fields)",
+        "kv_clear(keys, partition_id)", "KVBatchMeta(partition_id, keys, tags, fields, extra_info)",
+        "KVBatchMeta.select_keys(_, /)", "BatchMeta(global_indexes, partition_ids, field_schema, /)",
+        "BatchMeta.global_indexes", "StorageKeyNotFoundError",
     ),
     "transfer_queue.interface": ("_TQ_CONTROLLER", "_TQ_STORAGE"),
     "transfer_queue.client": (
@@ -114,9 +107,7 @@ USED: dict[str, tuple[str, ...]] = {
     ),
     "ray.actor": ("ActorHandle",),
     "ray.exceptions": ("RayError", "RayActorError", "ActorUnavailableError"),
-    "ray.runtime_context": (
-        "RuntimeContext.get_job_id()", "RuntimeContext.get_node_id()", "RuntimeContext.get_session_name()",
-    ),
+    "ray.runtime_context": tuple(f"RuntimeContext.get_{name}()" for name in ("job_id", "node_id", "session_name")),
     "ray.util.scheduling_strategies": ("NodeAffinitySchedulingStrategy(_, /, soft)",),
 }  # fmt: skip
 """Other names, by module."""

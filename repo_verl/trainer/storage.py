@@ -29,11 +29,8 @@ from repo_verl.config import RepoConfigError
 
 FIELD = "rows"
 PARTITION = "repo_replay"
-BATCH = 128
-"""Pieces per request: bounds the copies in flight, whatever the length of the caller's list."""
-
-WIDTH, PIECE_BYTES = 8, 2**17
-"""Most blobs and bytes of a piece; a longer blob is a piece of its own."""
+BATCH = 128  # pieces per request: bounds the copies in flight, whatever the length of the caller's list
+WIDTH, PIECE_BYTES = 8, 2**17  # most blobs and bytes of a piece; a longer blob is a piece of its own
 
 OFFSETS = struct.Struct(f"<{WIDTH + 1}q")
 """The start of a piece: where its blobs begin in it, and where the last one ends, as often as fills it up."""

@@ -45,8 +45,7 @@ TIMERS = (
     *("repo_exposed", "repo_exposed_adv", "repo_exposed_update_actor"),
 )
 
-Prepared = tuple[Update, QueuedUpdate | None]
-"""The rows of a step's update, and where they are in TransferQueue; None where verl's batch is left as it is."""
+Prepared = tuple[Update, QueuedUpdate | None]  # no second one where verl's batch is left as it is
 
 
 class ReplayTrainer(PPOTrainer):
@@ -106,9 +105,8 @@ class ReplayTrainer(PPOTrainer):
         super()._setup()
         self._warn_of_settings()
         self.actor_rollout_wg.set_loss_fn(self._worker_loss())
-        self._buffer_watch = run_warnings.BufferWatch(
-            self.repo, self.steps_per_epoch * self.config.data.train_batch_size
-        )
+        epoch = self.steps_per_epoch * self.config.data.train_batch_size
+        self._buffer_watch = run_warnings.BufferWatch(self.repo, epoch)
 
     def _warn_of_settings(self) -> None:
         if not self.repo.active:
@@ -292,5 +290,4 @@ class RepoColocateAsyncTrainer(ReplayTrainer, PPOTrainerColocateAsync):
     asynchronous = True
 
 
-TRAINERS = {"sync": RepoTrainer, "colocate_async": RepoColocateAsyncTrainer}
-"""RePO's trainer for each ``trainer.v1.trainer_mode`` that it serves."""
+TRAINERS = {"sync": RepoTrainer, "colocate_async": RepoColocateAsyncTrainer}  # by trainer.v1.trainer_mode

@@ -24,8 +24,7 @@ from repo_verl.losses import LOG_RATIO_LIMIT, clipped_surrogate, weighted_object
 from repo_verl.trainer.guards import bad_rows, stop_update
 from repo_verl.trainer.layout import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, REPLAYED, WEIGHT, Layout
 
-REPORT = "repo/"
-"""Prefix of the worker's metrics; the driver turns them into those of :mod:`repo_verl.metrics`."""
+REPORT = "repo/"  # prefix of the worker's sums; the driver turns them into the metrics of repo_verl.metrics
 
 TOKEN_MEANS = {"actor/pg_clipfrac": "all", "actor/ppo_kl": "kept", "actor/pg_clipfrac_lower": "all"}
 """verl's token means, and the fresh tokens of the mini-batch that each is a mean of."""
