@@ -17,7 +17,6 @@ ORIGIN = "repo_origin"  # int64: FRESH, REPLAYED or PADDING
 WEIGHT = "repo_weight"  # float64: w_i of repo_verl.losses; 0 for fresh and padding rows
 FRESH_SCALE = "repo_fresh_scale"  # float64: factor of the fresh term, equal for all rows of a mini-batch
 FRESH_TOKENS = "repo_fresh_tokens"  # int64: unmasked fresh tokens in the row's mini-batch on all ranks, pruned included
-ROW_FIELDS = (ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS)
 
 FRESH, REPLAYED, PADDING = 0, 1, 2
 PAD = -1  # stands for a padding row in a layout's order

@@ -17,17 +17,7 @@ from transfer_queue import KVBatchMeta
 
 from repo_verl.replay import Record
 from repo_verl.trainer.guards import NonFiniteError, not_finite
-from repo_verl.trainer.layout import (
-    FRESH,
-    FRESH_SCALE,
-    FRESH_TOKENS,
-    ORIGIN,
-    PAD,
-    PADDING,
-    REPLAYED,
-    ROW_FIELDS,
-    WEIGHT,
-)
+from repo_verl.trainer.layout import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, PAD, PADDING, REPLAYED, WEIGHT
 from repo_verl.trainer.retrieval import Update
 
 KEY_PREFIX = "repo"  # of rows that RePO adds; verl's keys begin with a hexadecimal uid
@@ -37,9 +27,9 @@ OPTIONAL_FIELDS = {"rollout_is_weights": 1.0, "ref_log_prob": 0.0}
 
 FLOAT_FIELDS = ("old_log_probs", "advantages", *OPTIONAL_FIELDS)  # verl puts them for fresh rows, RePO for the others
 UPDATE_FIELDS = (
-    *("prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask"),
-    *("old_log_probs", "advantages", *ROW_FIELDS),
-)
+    "prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask", "old_log_probs", "advantages",
+    ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS,
+)  # fmt: skip
 
 Row = dict[str, torch.Tensor]
 Placed = tuple[str, dict[str, Any]]  # key and tag of a row in TransferQueue

@@ -121,8 +121,8 @@ class DriftWatch:
             if kind not in self._warned:
                 self._warned.add(kind)
                 self._warn(
-                    f"RePO: step {step}: {what}: old rows are far from the policy, so set {PREFIX}max_age{age}{change}, "
-                    f"or {PREFIX}clip_ratio_c to bound rows of negative advantage; this is said once."
+                    f"RePO: step {step}: {what}: old rows are far from the policy, so set {PREFIX}max_age{age}{change}"
+                    f", or {PREFIX}clip_ratio_c to bound rows of negative advantage; this is said once."
                 )
 
 
