@@ -54,13 +54,9 @@ class DistributedStore:
     queue at each poll. Filled evenly; no CPU of Ray's count; they end with the process that made them. Nothing is
     replicated: with a process its rows are gone, and every later call raises. Not thread-safe: the driver owns it.
 
-    Args:
-        processes: storage processes, assigned round-robin to the alive nodes; None for one per node.
-        patience_s: seconds without an answer to one request after which a call gives up, though no process is dead.
-
-    Raises:
-        RepoConfigError: if ``processes`` is under 1.
-        StorageProcessError: if the processes don't start.
+    They are assigned round-robin to the alive nodes, one per node where ``processes`` is None. A call gives up after
+    ``patience_s`` seconds without an answer to one request, though no process is dead. RepoConfigError if ``processes``
+    is under 1, StorageProcessError if they don't start.
     """
 
     def __init__(self, processes: int | None = None, *, patience_s: float = 60.0) -> None:
