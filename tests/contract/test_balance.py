@@ -105,5 +105,5 @@ def test_mini_batches_are_spread_by_the_same_measure():
     assert halves(work) == [{0, 3}, {1, 2}]
     rows = row_workloads(list(itertools.chain(*sizes)))
     found = spread_blocks(blocks, rows, 2, get_seqlen_balanced_partitions)
-    together = [[number for number, block in enumerate(blocks) if set(block.rows) <= set(rows)] for rows in found]
+    together = [[number for number, block in enumerate(blocks) if set(block) <= set(rows)] for rows in found]
     assert sorted(together) == [[0, 3], [1, 2]]
