@@ -16,7 +16,7 @@ import math_verify.grader
 import sympy
 from sympy.core.evalf import PrecisionExhausted
 
-from repo_verl.rewards.bounds import Refused, text_refusal, tree_refusal
+from repo_verl.rewards.bounds import Refused, check_text, check_tree
 from repo_verl.rewards.quantities import same_decimal
 
 for _name in ("math_verify.parser", "math_verify.grader"):
@@ -48,19 +48,15 @@ class GoldUnparseable(ValueError):
 
 
 def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
-    """Whether two expressions have the same value; an answer without an expression in it is not equal.
+    """Whether two expressions, LaTeX without units, have the same value; an answer without an expression has not.
 
-    Args:
-        gold: LaTeX, units removed.
-        answer: as the gold answer.
-        tolerance: the largest absolute difference that is still right, where both are numbers.
+    ``tolerance`` is the largest absolute difference that is still right, where both are numbers.
 
     Raises: GoldUnparseable; Refused where judging could take without bound.
     """
-    wanted, found = parse_gold(gold), parse(answer)
-    if not found:
+    sides = parse_gold(gold), parse(answer)
+    if sides[1] is None:
         return False
-    sides = wanted[-1], found[-1]
     numbers = _number(sides[0]), _number(sides[1])
     if numbers[0] is not None and numbers[1] is not None:
         if tolerance is not None and abs(numbers[0] - numbers[1]) <= Fraction(str(tolerance)):
@@ -80,9 +76,9 @@ def _says_nothing(expression: Expression) -> bool:
 
 
 def _other_case(gold: str, answer: str) -> bool:
-    """Whether the answer has a letter that the gold answer has only in the other case; Math-Verify knows no cases.
+    """Whether the answer has a letter, save for c, that the gold answer has only in the other case.
 
-    ``c`` and ``C`` are treated alike: both are constants of integration.
+    Math-Verify knows no cases; ``c`` and ``C`` are both constants of integration.
     """
     wanted, found = (set(_COMMAND.sub("", text)) - _CASELESS for text in (gold, answer))
     return any(c.isalpha() and c not in wanted and c.swapcase() in wanted - found for c in found)
@@ -169,34 +165,27 @@ def _split_root(root: sympy.Pow) -> sympy.Expr:
     return sympy.Mul(*((b**-e) ** -root.exp if e.is_negative else (b**e) ** root.exp for b, e in factors))
 
 
-def parse_gold(gold: str) -> list[Expression]:
-    """The expressions of a gold answer, at least one.
-
-    Args:
-        gold: LaTeX, units removed.
-
-    Raises: GoldUnparseable, also where the gold answer is outside the bounds.
-    """
+def parse_gold(gold: str) -> Expression:
+    """The expression of a gold answer; GoldUnparseable where there is none, or where it is outside the bounds."""
     try:
-        expressions = parse(gold)
+        expression = parse(gold)
     except MemoryError:
         raise
     except Exception as error:
         raise GoldUnparseable(f"{type(error).__name__}: {error}") from error
-    if not expressions:
+    if expression is None:
         raise GoldUnparseable("no expression found")
-    return expressions
+    return expression
 
 
-def parse(text: str) -> list[Expression]:
-    """Math-Verify's reading of a text as SymPy expressions, empty when it finds none.
+def parse(text: str) -> Expression | None:
+    """Math-Verify's reading of a text; None where it finds no expression.
 
     Its string readings are left out: to them ``f(z)=c`` and ``f(z)=m`` can be equal.
 
     Raises: Refused if the text or its tree is outside the bounds.
     """
-    if reason := text_refusal(text):
-        raise Refused(reason)
+    check_text(text)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
     text = _NO_SYMBOL.sub(
         lambda found: rf"\mathrm{{{found[1] or 'g'}}}_{{{'' if found[1] else 'gamma'}{found[2] or ''}}}", text
@@ -205,17 +194,15 @@ def parse(text: str) -> list[Expression]:
         text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     if "'" in text:
         raise Refused("a prime behind something other than a letter")
-    match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))
-    if match:
+    if match := _SCIENTIFIC.fullmatch(text.replace(" ", "")):
         text = rf"{match[1]} \times 10^{{{match[2]}}}"
     found = math_verify.parse(
         f"\\boxed{{{text}}}", extraction_config=[_EXTRACTION], parsing_timeout=None, raise_on_error=True
     )
-    expressions = [part for part in found if not isinstance(part, str)]
-    for expression in expressions:
-        if reason := tree_refusal(expression):
-            raise Refused(reason)
-    return expressions
+    expression = next((part for part in found if not isinstance(part, str)), None)
+    if expression is not None:
+        check_tree(expression)
+    return expression
 
 
 def _number(expression: Expression) -> Fraction | None:
