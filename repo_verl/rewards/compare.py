@@ -82,23 +82,15 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
     return _Comparison(tolerance, symbolic).same(read(cleaned_gold), read(cleaned_answer))
 
 
-def judgeable_without_engine(gold: str) -> bool | None:
-    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it."""
+def engine_texts(gold: str) -> list[str] | None:
+    """What the symbolic engine must be able to parse so that a gold answer can be judged; None where none can be."""
     cleaned = clean(gold)
-    if not cleaned:
-        return False
     if choice(cleaned) is not None:
-        return True
+        return []
     found = leaves(read(cleaned))
-    if any(len(_PLAIN_WORD.findall(leaf.text)) > MAX_WORDS for leaf in found):
-        return False
-    rest = [leaf for leaf in found if isinstance(leaf, Scalar) and exact_number(split_unit(leaf.text)[0]) is None]
-    return None if rest else True
-
-
-def engine_texts(gold: str) -> list[str]:
-    """What the symbolic engine must be able to parse so that a gold answer can be judged."""
-    texts = [split_unit(leaf.text)[0] for leaf in leaves(read(clean(gold))) if isinstance(leaf, Scalar)]
+    if not cleaned or any(len(_PLAIN_WORD.findall(leaf.text)) > MAX_WORDS for leaf in found):
+        return None
+    texts = [split_unit(leaf.text)[0] for leaf in found if isinstance(leaf, Scalar)]
     return [unwrap(text).removesuffix("%") for text in texts if exact_number(text) is None]
 
 

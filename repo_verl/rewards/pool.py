@@ -119,14 +119,11 @@ class JudgePool:
         except OSError as error:
             ended_by = self._end(judge)
             return signal.SIGPROF if isinstance(error, TimeoutError) else ended_by
-        if reply["spent"]:
-            self._end(judge)
-            return reply
         with self._lock:
-            if judge.template is self._template:
+            if judge.template is self._template and not reply["spent"]:
                 self._idle.append(judge)
                 return reply
-        judge.kill()
+        self._end(judge)
         return reply
 
     def close(self) -> None:
