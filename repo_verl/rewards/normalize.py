@@ -1,6 +1,6 @@
 r"""Normalized text of answers: one form for what LaTeX offers in several ways, without what carries no meaning.
 
-Pure functions on strings, standard library only, linear in the length of their input. Every ``text`` is a cleaned one.
+Linear in the length of the text, since no limit of time holds here. Every ``text`` is a cleaned one.
 """
 
 from __future__ import annotations
@@ -57,10 +57,7 @@ _SET_OF_NUMBERS = re.compile(r"\\in\s*\\mathbb\s*\{?[A-Z]\}?\s*")
 
 
 def _without_domain(match: re.Match[str]) -> str:
-    """What is left of a quantifier and all behind it: nothing where that is only variables and their ranges.
-
-    Before a comma or a conjunction nothing but a variable and its set goes.
-    """
+    """What is left of a quantifier and all behind it: nothing where that is only variables and their ranges."""
     first, *rest = _BREAK.split(match[1].removesuffix(")"))
     closed = ")" if match[1].endswith(")") else ""
     ranged, bare = bool(_RELATION.search(first)), _VARIABLE.fullmatch(_SET_OF_NUMBERS.sub("", first))
@@ -177,9 +174,6 @@ def clean(answer: str) -> str:
     Dollar signs go, an amount of money gets a unit. ``and`` and ``or`` between answers become commas, ``or`` between
     inequalities a union.
 
-    Args:
-        answer: a gold answer, or the content of a box.
-
     Example:
         >>> clean(r"$\left( \dfrac{1}{2},\, 3 \right)$.")
         '( \\frac{1}{2}, 3 )'
@@ -219,17 +213,7 @@ def _latex(text: str) -> str:
 
 
 def _solution_set(text: str) -> str:
-    r"""A set builder of real numbers, or inequalities with ``or`` between them, as a union of intervals.
-
-    Args:
-        text: a cleaned text, ``or`` still in it.
-
-    Returns: The intervals; every other text as it is, a lone inequality too.
-
-    Example:
-        >>> _solution_set(r"\{x | x < 1\}"), _solution_set("x < 1")
-        ('(-\\infty,1)', 'x < 1')
-    """
+    r"""``\{x | x < 1\}``, or inequalities with ``or`` between them, as a union of intervals; else the text."""
     builder = _BUILDER.fullmatch(text)
     parts = _OR.split((builder[2] if builder else text).strip())
     if (not builder and len(parts) < 2) or (builder and builder[1] in "klmn" and "mathbb" not in text):
@@ -260,10 +244,9 @@ def letters(text: str) -> set[str]:
 
 
 def renamed(answer: str, gold: str) -> str:
-    r"""The answer with a letter that is free to choose named as in the gold answer.
+    r"""The answer with the one letter that only one of the two has named as in the gold answer, if it is free to choose.
 
-    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, the integer of ``k\pi``, C
-    and K as constants of integration. Both texts are cleaned.
+    That is the argument of ``f(t) = 2t``, the integer of ``k\pi``, and C and K as constants of integration.
     """
     heads = [_DEFINED.match(text) for text in (gold, answer)]
     bodies = [text[head.end() :] if head else text for text, head in zip((gold, answer), heads, strict=True)]
@@ -295,10 +278,6 @@ def word(text: str) -> str | None:
 
     Words are the content of ``\text{}`` (two letters or more) and plain letters where no product of variables would be
     written so: four letters or more, several words, and a few short ones (yes, no, odd, ...).
-
-    Example:
-        >>> word(r"\text{Evelyn}"), word("abc")
-        ('evelyn', None)
     """
     if ONLY_TEXT.fullmatch(text):
         text = " ".join(unwrap(text).split()).rstrip(".")
@@ -309,9 +288,7 @@ def word(text: str) -> str | None:
 def choice(text: str, with_content: bool = False) -> str | None:
     r"""The letter of a multiple-choice answer: ``C``, ``(C)``, ``\text{(C)}``, ``C.``; None for everything else.
 
-    Args:
-        text: a cleaned text.
-        with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and by itself.
+    ``with_content`` also reads ``\textbf{(C)} 12``, where the letter in brackets comes first and by itself.
     """
     if match := _CHOICE.fullmatch(unwrap(text).strip()):
         return match[1]
