@@ -28,12 +28,10 @@ class Limits:
     Attributes:
         cpu_seconds: CPU time of the judge process.
         clock_seconds: time by the clock, ending a late judge included; longer, so that load flips no honest verdict.
-        memory_bytes: what a judge process may allocate beyond what its imports take.
     """
 
     cpu_seconds: float = 5.0
     clock_seconds: float = 20.0
-    memory_bytes: int = 256 << 20
 
 
 class Judgement(NamedTuple):

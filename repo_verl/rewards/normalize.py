@@ -41,7 +41,6 @@ _MACROS = {
 }  # fmt: skip
 _TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
 _ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
-_ORDINAL = r"(?:st|nd|rd|th)"
 _OPENED = rf"\s*(?:{TEXT_COMMAND}\s*\{{\s*)?"
 _WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
 _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
@@ -87,10 +86,8 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"(?<!\\)(?:\\\$|\$|(?<![0-9])[€£¥₹]|[€£¥₹](?![0-9])|\\[()]|\\\[|\\\])", ""),
         (r"^\s*\*\*([^*]+)\*\*[\s.]*$", r"\1"),  # Markdown's bold
         (r"\\not\s*=", r"\\ne "),
-        (
-            r"\*\*\s*(?:(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])(?!\s*\*\*)|(?=\())",
-            lambda match: f"^{{{match[1]}}}" if match[1] else "^",
-        ),
+        (r"\*\*\s*(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])(?!\s*\*\*)", r"^{\1}"),
+        (r"\*\*\s*(?=\()", "^"),
         (rf"\\(?:textcolor|color)\s*\{{[^{{}}]*\}}|\\(?:boldsymbol|bm|pmb|underline){_END}", "¤"),
         (r"¤\s*(?:\{([^{}]*)\})?", r"\1"),
         (rf"\{{\s*\\(?:bf|rm|it|sf|tt|em|bfseries|itshape){_END}\s*([^{{}}\\]*)\}}", r"\\text{\1}"),
@@ -110,8 +107,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"(?<![A-Za-z\\])\+?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
         (rf"(?<![A-Za-z\\])(pi){_END}", r"\\\1 "),
         (rf"(?<![A-Za-z\\])(?<!name\{{)(ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z])", r"\\\1 "),
-        (rf"^(\s*[0-9]+)\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", r"\1"),
-        (rf"^(\s*[0-9]+)\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", r"\1"),
+        (rf"^(\s*[0-9]+)\s*\^?\s*(?:\{{\s*)?(?:{TEXT_COMMAND}\s*)?\{{\s*(?:st|nd|rd|th)[\s}}]*\}}{_END}", r"\1"),
         (rf"^({_OPENED}[0-9]+)(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}(?! *(?:root|power))", r"\1"),
         (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
@@ -141,9 +137,9 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
 
 _TEXT_GROUP = re.compile(TEXT_COMMAND + r"\s*\{([^{}]*)\}")
 ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
-_CONNECTIVE = re.compile(
-    rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
-)
+_SAID = rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?WORD\s*\}}|(?<![A-Za-z\\])WORD{_END})\s*"
+_CONNECTIVE = re.compile(_SAID.replace("WORD", "(?:and|or)"))
+_OR = re.compile(rf"{_SAID.replace('WORD', 'or')}|\s*,?\s*\\(?:lor|vee){_END}\s*")
 _PLAIN_WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+){0,4}|[A-Za-z]{2,}(?:[ -][A-Za-z]+){1,4}")
 TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
 _SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne", "one", "two", "six", "ten"})
@@ -161,9 +157,6 @@ _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
 
 _BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\\vert|\\middle\||\||:)(.*)\\\}")
-_OR = re.compile(
-    r"\s*,?\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z]))\s*"
-)
 _INEQUALITY = re.compile(r"\s*(<|>|\\(?:le|ge|ne)(?![A-Za-z]))\s*")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
@@ -244,7 +237,7 @@ def letters(text: str) -> set[str]:
 
 
 def renamed(answer: str, gold: str) -> str:
-    r"""The answer with the one letter that only one of the two has named as in the gold answer, if it is free to choose.
+    r"""The answer with the one letter that only one of the two has named as in the gold answer, if it is free.
 
     That is the argument of ``f(t) = 2t``, the integer of ``k\pi``, and C and K as constants of integration.
     """

@@ -73,8 +73,8 @@ class _Judge:
 class JudgePool:
     """Up to ``size`` judge processes at work at once, forked from one template; it starts at the first question."""
 
-    def __init__(self, size: int, memory_bytes: int = Limits.memory_bytes) -> None:
-        """``memory_bytes`` is as in :class:`Limits`."""
+    def __init__(self, size: int, memory_bytes: int = 256 << 20) -> None:
+        """``memory_bytes`` is what a judge may allocate beyond what its imports take."""
         self.memory_bytes = memory_bytes
         self._turns = FairSemaphore(size)
         self._lock = threading.Lock()

@@ -5,27 +5,20 @@ Importing this module imports SymPy and Math-Verify.
 
 from __future__ import annotations
 
-import logging
 import re
-from dataclasses import replace
 from fractions import Fraction
 from typing import TypeAlias
 
-import math_verify
-import math_verify.grader
 import sympy
+from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
+from math_verify import grader
+from math_verify.parser import parse_latex_cached
 from sympy.core.evalf import PrecisionExhausted
 
 from repo_verl.rewards.bounds import Refused, check_text, check_tree
 from repo_verl.rewards.quantities import same_decimal
 
-for _name in ("math_verify.parser", "math_verify.grader"):
-    # its notice that no time-out is set: the judge process has one
-    logging.getLogger(_name).addFilter(lambda record: not str(record.msg).startswith("Timeout is disabled"))
-
-# without an anchor it would take the last fraction of any text that it cannot parse
-_EXTRACTION = math_verify.LatexExtractionConfig(try_extract_without_anchor=False)
-_EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.normalization_config, units=False))
+_NORMALIZATION = NormalizationConfig(malformed_operators=True, nits=True, boxed="last")
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
 _PRIMES = re.compile(r"([A-Za-z])('+)")
 _NO_SYMBOL = re.compile(
@@ -86,8 +79,8 @@ def _other_case(gold: str, answer: str) -> bool:
 
 def _same_value(gold: Expression, answer: Expression) -> bool:
     """Math-Verify's verdict, save where it takes a tiny difference for none."""
-    settings = {"allow_set_relation_comp": True, "timeout_seconds": None, "raise_on_error": True}
-    return not _apart(gold, answer) and bool(math_verify.verify([gold], [answer], **settings))
+    six_places, digits = 6, 15  # Math-Verify's defaults
+    return not _apart(gold, answer) and bool(grader.sympy_expr_eq(gold, answer, six_places, digits, True))
 
 
 def _apart(gold: Expression, answer: Expression) -> bool:
@@ -118,12 +111,12 @@ def _apart(gold: Expression, answer: Expression) -> bool:
     return bool(abs(one - other) > _APART * max(abs(one), abs(other)))
 
 
-_NUMERIC_EQ, _SOLVE_AND_COMPARE = math_verify.grader.sympy_numeric_eq, math_verify.grader.sympy_solve_and_compare
+_NUMERIC_EQ, _SOLVE_AND_COMPARE = grader.sympy_numeric_eq, grader.sympy_solve_and_compare
 
 
 def _numeric_eq(gold: Expression, answer: Expression, *precision: int) -> bool:
     """Math-Verify's, for entries and sides of relations too, save where it takes a tiny difference for none."""
-    numbers = (math_verify.grader.is_atomic_or_pct_atomic(side, sympy.Number) for side in (gold, answer))
+    numbers = (grader.is_atomic_or_pct_atomic(side, sympy.Number) for side in (gold, answer))
     return bool(_NUMERIC_EQ(gold, answer, *precision)) and (any(numbers) or not _apart(gold, answer))
 
 
@@ -134,8 +127,8 @@ def _solve_and_compare(gold: Expression, answer: Expression, *precision: int) ->
     return bool(_SOLVE_AND_COMPARE(gold, answer, *precision))
 
 
-math_verify.grader.sympy_numeric_eq = _numeric_eq
-math_verify.grader.sympy_solve_and_compare = _solve_and_compare
+grader.sympy_numeric_eq = _numeric_eq
+grader.sympy_solve_and_compare = _solve_and_compare
 
 
 def _imaginary(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
@@ -169,21 +162,18 @@ def parse_gold(gold: str) -> Expression:
     """The expression of a gold answer; GoldUnparseable where there is none, or where it is outside the bounds."""
     try:
         expression = parse(gold)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise GoldUnparseable(f"{type(error).__name__}: {error}") from error
+    except Refused as error:
+        raise GoldUnparseable(str(error)) from error
     if expression is None:
         raise GoldUnparseable("no expression found")
     return expression
 
 
 def parse(text: str) -> Expression | None:
-    """Math-Verify's reading of a text; None where it finds no expression.
+    """Math-Verify's reading of a text; None where it finds no expression, Refused for one outside the bounds.
 
-    Its string readings are left out: to them ``f(z)=c`` and ``f(z)=m`` can be equal.
-
-    Raises: Refused if the text or its tree is outside the bounds.
+    This is what its ``parse`` and ``verify`` call for one expression. Their string readings, to which ``f(z)=c`` and
+    ``f(z)=m`` can be equal, and their time-outs, which the judge process has, are left out.
     """
     check_text(text)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
@@ -196,12 +186,13 @@ def parse(text: str) -> Expression | None:
         raise Refused("a prime behind something other than a letter")
     if match := _SCIENTIFIC.fullmatch(text.replace(" ", "")):
         text = rf"{match[1]} \times 10^{{{match[2]}}}"
-    found = math_verify.parse(
-        f"\\boxed{{{text}}}", extraction_config=[_EXTRACTION], parsing_timeout=None, raise_on_error=True
-    )
-    expression = next((part for part in found if not isinstance(part, str)), None)
-    if expression is not None:
-        check_tree(expression)
+    try:
+        expression = parse_latex_cached(normalize_latex(rf"\boxed{{{text}}}", _NORMALIZATION))
+    except MemoryError:
+        raise
+    except Exception:  # of the parser, which knows no other way to say that it finds nothing
+        return None
+    check_tree(expression)
     return expression
 
 
