@@ -142,7 +142,8 @@ class JudgePool:
             if self._idle:
                 return self._idle.pop()
             for attempt in range(2):
-                self._start()
+                if self._control is None:
+                    self._start()
                 try:
                     return self._fork()
                 except OSError as error:
@@ -182,9 +183,6 @@ class JudgePool:
                 return 0
 
     def _start(self) -> None:
-        if self._template is not None and self._template.poll() is None:
-            return
-        self._stop()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"]
         try:

@@ -10,9 +10,8 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import sympy
-from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 from math_verify import grader
-from math_verify.parser import parse_latex_cached
+from math_verify.parser import NormalizationConfig, normalize_latex, parse_latex_cached
 from sympy.core.evalf import PrecisionExhausted
 
 from repo_verl.rewards.bounds import Refused, check_text, check_tree
