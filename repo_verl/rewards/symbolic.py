@@ -46,9 +46,10 @@ def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
 
     Raises: GoldUnparseable; Refused where judging could take without bound.
     """
-    sides = parse_gold(gold), parse(answer)
-    if sides[1] is None:
+    wanted, found = parse_gold(gold), parse(answer)
+    if found is None:
         return False
+    sides = wanted, found
     numbers = _number(sides[0]), _number(sides[1])
     if numbers[0] is not None and numbers[1] is not None:
         if tolerance is not None and abs(numbers[0] - numbers[1]) <= Fraction(str(tolerance)):
