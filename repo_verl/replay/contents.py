@@ -1,14 +1,17 @@
-"""What the buffer knows of its prompts and rows without their tokens."""
+"""What the buffer knows of its prompts and rows without their tokens, and which rows of a prompt are replayed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from repo_verl.config import RepoConfig
+from repo_verl.replay.own_strategy import Picker
 from repo_verl.replay.record import ROW
 
+NOTHING = np.empty(0, dtype=np.int64)
 NO_ROWS = np.empty(0, dtype=ROW)
 
 
@@ -35,10 +38,50 @@ class Prompt:
         """(n,) :data:`ROW`, a view that can be written to."""
         return np.frombuffer(self.table, dtype=ROW)
 
+    @property
+    def next(self) -> int:
+        """Serial of the next row."""
+        return self.first + len(self.table) // ROW.itemsize
 
-def checksum(ids: np.ndarray) -> int:
-    """A 64-bit hash of token ids, (L,) int32."""
-    return hash(ids.tobytes())
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """k rows of one prompt, the oldest first; k may be 0.
+
+    Attributes:
+        key: the prompt.
+        serials: (k,) int64, which rows; good until a row is evicted or another state is loaded.
+        scores: (k,) float64.
+        steps: (k,) int64, the training steps in which they were fresh.
+        uses: (k,) int64, times they were replayed before this batch.
+        lengths: (k,) int64, response tokens.
+        counted: (k,) int64, unmasked response tokens.
+    """
+
+    key: str
+    serials: np.ndarray
+    scores: np.ndarray
+    steps: np.ndarray
+    uses: np.ndarray
+    lengths: np.ndarray
+    counted: np.ndarray
+
+    def __len__(self) -> int:
+        return self.serials.size
+
+    @classmethod
+    def of(cls, key: str, first: int, rows: np.ndarray, places: np.ndarray, uses: np.ndarray) -> Selection:
+        """Those at ``places``, (k,) int, of a prompt's rows, whose first serial and uses to report, (n,), are given."""
+        lengths = rows["length"][places]
+        return cls(
+            key=key,
+            serials=first + places,
+            scores=rows["score"][places],
+            steps=rows["step"][places],
+            uses=uses[places],
+            lengths=lengths,
+            counted=lengths - rows["masked_out"][places],
+        )
 
 
 class Contents:
@@ -99,12 +142,12 @@ class Contents:
         self.prompt_tokens -= sum(prompt.length for prompt in gone)
         rows = table(*(prompt.rows for prompt in gone))
         self.count(rows, -1)
-        self._first_serial = max([self._first_serial, *map(next_serial, gone)])  # no serial twice for a key
+        self._first_serial = max([self._first_serial, *(prompt.next for prompt in gone)])  # no serial twice for a key
         return len(gone), rows.size, handles_of(gone)
 
     def first_unused_serial(self) -> int:
         """Above every serial given out."""
-        return max([self._first_serial, *map(next_serial, self.prompts.values())])
+        return max([self._first_serial, *(prompt.next for prompt in self.prompts.values())])
 
     def order_by_newest_row(self) -> None:
         """Take the step of each prompt's newest row for its last visit, where no order of visits was saved."""
@@ -118,9 +161,55 @@ class Contents:
         self.mask_bytes += sign * int(mask_sizes(rows).sum())
 
 
-def next_serial(prompt: Prompt) -> int:
-    """Of the next row of a prompt."""
-    return prompt.first + prompt.rows.size
+def choose(
+    key: str,
+    rows: np.ndarray,
+    config: RepoConfig,
+    pick: Picker,
+    step: int,
+    rng: np.random.Generator,
+    fresh_scores: np.ndarray | None,
+) -> np.ndarray:
+    """Which of all rows of a prompt are replayed: (k,) int64 places, sorted, 0 = oldest.
+
+    See :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`.
+    """
+    if step <= config.start_step:
+        return NOTHING
+    ages = step - rows["step"]
+    allowed = ages > 0
+    if np.count_nonzero(allowed) < config.min_size:
+        return NOTHING
+    if config.max_age is not None:
+        allowed &= ages <= config.max_age
+    if config.max_uses is not None:
+        allowed &= rows["uses"] < config.max_uses
+    free = allowed.nonzero()[0]
+    if not free.size:
+        return NOTHING
+    return free[pick(key, rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
+
+
+def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:
+    """The rows of a selection, (k,) :data:`ROW`.
+
+    Raises:
+        ValueError: if one was evicted since it was selected.
+    """
+    if not len(selection):
+        return NO_ROWS
+    prompt = prompts.get(selection.key)
+    if prompt is None or selection.serials[0] < prompt.first:  # the oldest row goes first
+        raise ValueError(
+            f"row {selection.serials[0]} of prompt {selection.key!r} was evicted after it was selected: fetch before "
+            f"adding rows."
+        )
+    return prompt.rows.take(selection.serials - prompt.first)
+
+
+def checksum(ids: np.ndarray) -> int:
+    """A 64-bit hash of token ids, (L,) int32."""
+    return hash(ids.tobytes())
 
 
 def handles_of(prompts: Iterable[Prompt]) -> list[int]:

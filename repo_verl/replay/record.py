@@ -27,12 +27,9 @@ ROW = np.dtype(
 
 
 def prompt_key(prompt_ids: Sequence[int] | np.ndarray) -> str:
-    """A stable 128-bit id of a prompt: BLAKE2b of its token ids as little-endian int32, in hexadecimal.
+    """A stable 128-bit id of a prompt: BLAKE2b of its token ids, (L,) without padding, as little-endian int32, in hex.
 
     verl's ``uid`` is new in every step and can't serve.
-
-    Args:
-        prompt_ids: (L,) int token ids, without padding.
     """
     return hashlib.blake2b(np.asarray(prompt_ids, dtype="<i4").tobytes(), digest_size=16).hexdigest()
 
@@ -101,21 +98,11 @@ class Record:
             return np.ones(self.response_ids.shape, dtype=bool)
         return np.unpackbits(self.mask_bits, count=self.response_ids.size).astype(bool)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the token arrays."""
-        packed = 0 if self.mask_bits is None else self.mask_bits.nbytes
-        return self.response_ids.nbytes + self.log_probs.nbytes + packed
-
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Round float32 to bfloat16, to nearest with ties to even.
+    """Round float32 of any shape to bfloat16, to nearest with ties to even; returns the upper halves as uint16.
 
-    Args:
-        values: float32, of any shape; infinities and NaN stay what they are.
-
-    Returns:
-        uint16 of that shape, the upper halves.
+    Infinities and NaN stay what they are.
     """
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     upper = bits >> 16
@@ -132,13 +119,7 @@ def split_row(size: int, length: int, masked: bool, narrow: bool) -> tuple[int, 
     """Where token ids, log-probs and mask bits begin in the bytes of a row.
 
     The bytes of a row in a store are, one after the other: parts (K,) float32, NaN for absent · token ids (T,) int32 ·
-    log-probs (T,) float32, or bfloat16 as uint16 · mask bits, unless the mask is all ones.
-
-    Args:
-        size: bytes of the row.
-        length: T, its tokens.
-        masked: whether it has mask bits.
-        narrow: whether log-probs are bfloat16.
+    log-probs (T,) float32, or bfloat16 as uint16 where ``narrow`` · mask bits, unless the mask is all ones.
     """
     bits = size - ((length + 7) // 8 if masked else 0)
     log_probs = bits - (2 if narrow else 4) * length
@@ -146,13 +127,7 @@ def split_row(size: int, length: int, masked: bool, narrow: bool) -> tuple[int, 
 
 
 def encode_records(rows: Sequence[Record], names: Sequence[str], narrow: bool) -> list[bytes]:
-    """The bytes of rows in a store; parts beyond float32 become infinities.
-
-    Args:
-        rows: the rows.
-        names: of the parts of scores.
-        narrow: whether log-probs are kept in bfloat16.
-    """
+    """The bytes of rows in a store, with these parts of scores; those beyond float32 become infinities."""
     if not rows:
         return []
     log_probs = [row.log_probs for row in rows]
@@ -180,14 +155,7 @@ def table_of(rows: Sequence[Record], handles: Sequence[int]) -> np.ndarray:
 
 
 def read_records(rows: np.ndarray, store: BlobStore, names: Sequence[str], narrow: bool) -> list[Record]:
-    """Rows with their tokens, in order; the store is asked once.
-
-    Args:
-        rows: (n,) :data:`ROW`.
-        store: their tokens.
-        names: of the parts of scores.
-        narrow: whether log-probs are kept in bfloat16.
-    """
+    """Rows, (n,) :data:`ROW`, with their tokens, in order; the store is asked once."""
     if not rows.size:
         return []
     handles = list(dict.fromkeys(rows["handle"].tolist()))

@@ -15,6 +15,8 @@ had ``step`` and ``uses`` in int64, ``parts`` in float64 and float32 log-probs o
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -31,8 +33,20 @@ HEX = frozenset("0123456789abcdef")
 Arrays = Mapping[str, np.ndarray]
 
 
-def prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
-    """Bytes that a prompt and its rows take in the columns; ``narrow`` if log-probs are bfloat16."""
+@dataclasses.dataclass(frozen=True)
+class RowLimits:
+    """The most tokens that a run takes of a prompt, of a response, and of both together; None for no limit."""
+
+    prompt: int | None = None
+    response: int | None = None
+    row: int | None = None
+
+
+NO_LIMITS = RowLimits()
+
+
+def _prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
+    """Bytes that a prompt and its rows take in the columns."""
     a_row = ROW_BYTES + 4 * len(contents.part_names)
     tokens, masks = int(prompt.rows["length"].sum()), int(mask_sizes(prompt.rows).sum())
     return PROMPT_BYTES + 4 * prompt.length + a_row * prompt.rows.size + (6 if narrow else 8) * tokens + masks
@@ -41,32 +55,24 @@ def prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
 def shards(
     contents: Contents, store: BlobStore, narrow: bool, most_bytes: int
 ) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
-    """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more."""
-    sizes = {key: prompt_bytes(contents, prompt, narrow) for key, prompt in contents.prompts.items()}
+    """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more.
 
-    def ranges() -> Iterator[dict[str, np.ndarray]]:
-        keys: list[str] = []
-        size = 0
-        for key, more in sizes.items():
-            if keys and size + more > most_bytes:
-                yield columns(contents, store, narrow, keys)
-                keys, size = [], 0
-            keys.append(key)
-            size += more
-        if keys:
-            yield columns(contents, store, narrow, keys)
-
-    return sum(sizes.values()), ranges()
+    Log-probs are bfloat16 where ``narrow``.
+    """
+    sizes = {key: _prompt_bytes(contents, prompt, narrow) for key, prompt in contents.prompts.items()}
+    groups: list[list[str]] = []
+    room = 0
+    for key, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = most_bytes
+        groups[-1].append(key)
+        room -= size
+    return sum(sizes.values()), (columns(contents, store, narrow, keys) for keys in groups)
 
 
 def columns(contents: Contents, store: BlobStore, narrow: bool, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns, copied.
-
-    Args:
-        contents: prompts and rows.
-        store: their tokens.
-        narrow: whether log-probs are bfloat16.
-        keys: prompts.
+    """Columns of these prompts, copied.
 
     Raises:
         ValueError: for a prompt key that is not 32 hexadecimal digits.
@@ -116,15 +122,30 @@ def _parts(found: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
     return np.ascontiguousarray(parts.reshape(len(found), len(names))[:, order])
 
 
-def unpack(arrays: Arrays, contents: Contents, put: Callable[[Sequence[bytes]], list[int]], narrow: bool) -> None:
+def unpack(
+    arrays: Arrays,
+    contents: Contents,
+    put: Callable[[Sequence[bytes]], list[int]],
+    narrow: bool,
+    limits: RowLimits = NO_LIMITS,
+) -> np.ndarray:
     """The inverse of :func:`columns`, after its check: add new prompts to contents and put their tokens into a store.
 
-    Rows beyond the capacity, the oldest, are left out. ``contents.part_names`` are those of the state.
+    Rows over the limits are left out, then the oldest beyond the capacity. ``contents.part_names`` are those of the
+    state.
+
+    Returns:
+        (3,) int64, how many rows are too long: for their prompt, their response, and both together.
     """
-    counts = np.minimum(arrays["prompt_rows"], contents.capacity)
-    kept = spans(np.cumsum(arrays["prompt_rows"]) - counts, counts)
+    too_long = _too_long(arrays, limits)
+    of = np.repeat(np.arange(arrays["prompt_rows"].size), arrays["prompt_rows"])
+    fitting = (too_long == 3).nonzero()[0]
+    fits = np.bincount(of[fitting], minlength=arrays["prompt_rows"].size)
+    counts = np.minimum(fits, contents.capacity)
+    kept = fitting[spans(np.cumsum(fits) - counts, counts)]
     offsets = arrays["prompt_offsets"].tolist()
-    prompt_ids = [arrays["prompt_ids"][start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    prompts = (np.diff(offsets) <= _bound(limits.prompt)).nonzero()[0]
+    prompt_ids = [arrays["prompt_ids"][offsets[prompt] : offsets[prompt + 1]] for prompt in prompts.tolist()]
     handles = put([*(ids.tobytes() for ids in prompt_ids), *_row_blobs(arrays, kept.tolist(), narrow)])
     rows = np.empty(kept.size, dtype=ROW)
     rows["handle"] = handles[len(prompt_ids) :]
@@ -134,11 +155,28 @@ def unpack(arrays: Arrays, contents: Contents, put: Callable[[Sequence[bytes]], 
     rows["masked_out"] = masked_out(arrays)[kept]
     contents.count(rows, 1)
     stop = 0
-    for digits, ids, handle, count in zip(arrays["prompt_key"], prompt_ids, handles, counts.tolist(), strict=False):
-        start, stop = stop, stop + count
-        key = digits.tobytes().hex()
+    for prompt, ids, handle in zip(prompts.tolist(), prompt_ids, handles, strict=False):
+        start, stop = stop, stop + int(counts[prompt])
+        key = arrays["prompt_key"][prompt].tobytes().hex()
         contents.add_prompt(key, ids, handle)
         contents.append(key, rows[start:stop])
+    return np.bincount(too_long, minlength=4)[:3]
+
+
+def _too_long(arrays: Arrays, limits: RowLimits) -> np.ndarray:
+    """(N,) the first limit that each row is over: 0 the prompt's, 1 the response's, 2 the row's, 3 none."""
+    prompt = np.repeat(np.diff(arrays["prompt_offsets"]), arrays["prompt_rows"])
+    response = np.diff(arrays["row_offsets"])
+    over = [
+        prompt > _bound(limits.prompt),
+        response > _bound(limits.response),
+        prompt + response > _bound(limits.row),
+    ]
+    return np.argmax([*over, np.ones(response.size, dtype=bool)], axis=0)
+
+
+def _bound(limit: int | None) -> float:
+    return math.inf if limit is None else limit
 
 
 def _row_blobs(arrays: Arrays, kept: Sequence[int], narrow: bool) -> Iterator[bytes]:

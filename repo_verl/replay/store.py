@@ -13,7 +13,10 @@ import numpy as np
 
 
 class BlobStore(Protocol):
-    """Holds blobs under integer handles that it gives out; a handle may be given out again once it is dropped."""
+    """Holds blobs under integer handles that it gives out; a handle may be given out again once it is dropped.
+
+    ``get`` and ``drop`` raise ValueError for a handle that is not held.
+    """
 
     def put(self, blobs: Sequence[bytes]) -> list[int]:
         """Keep blobs; returns a handle for each, in order."""
@@ -27,9 +30,6 @@ class BlobStore(Protocol):
     def drop(self, handles: Sequence[int]) -> None:
         """Forget blobs; their handles are not used again by the caller."""
 
-    def close(self) -> None:
-        """Let go of everything."""
-
 
 class HostStore:
     """Blobs in this process: 33 bytes each beside the payload and what malloc adds."""
@@ -42,7 +42,6 @@ class HostStore:
         return len(self._blobs) - len(self._free)
 
     def put(self, blobs: Sequence[bytes]) -> list[int]:
-        """Keep blobs; see :class:`BlobStore`."""
         again = [self._free.pop() for _ in range(min(len(blobs), len(self._free)))]
         for handle, blob in zip(again, blobs, strict=False):
             self._blobs[handle] = blob
@@ -51,27 +50,13 @@ class HostStore:
         return [*again, *new]
 
     def get(self, handles: Sequence[int]) -> list[bytes]:
-        """The blobs themselves.
-
-        Raises:
-            ValueError: for a handle that is not held.
-        """
         return [self._held(handle) for handle in handles]
 
     def drop(self, handles: Sequence[int]) -> None:
-        """Forget blobs.
-
-        Raises:
-            ValueError: for a handle that is not held.
-        """
         for handle in handles:
             self._held(handle)
             self._blobs[handle] = None
             self._free.append(handle)
-
-    def close(self) -> None:
-        """Let go of everything."""
-        self._blobs, self._free = [], []
 
     def _held(self, handle: int) -> bytes:
         blob = self._blobs[handle] if 0 <= handle < len(self._blobs) else None

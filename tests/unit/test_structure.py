@@ -25,9 +25,7 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
-    "repo_verl.cli": {
-        "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
-    },
+    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
     "repo_verl.preflight.compose": {"hydra", "omegaconf"},
@@ -39,7 +37,6 @@ ALLOWED = {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
         "repo_verl.step_folders",
     },
-    "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
         "repo_verl.rewards",
@@ -50,7 +47,9 @@ ALLOWED = {
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.checkpoint": {"numpy", "safetensors", "repo_verl.replay"},
-    "repo_verl.replay.inspect": {"numpy", "safetensors", "repo_verl.replay", "repo_verl.step_folders"},
+    "repo_verl.replay.inspect": {
+        "numpy", "safetensors", "transformers", "repo_verl.replay", "repo_verl.step_folders",
+    },
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.import_hooks": set(),
     "repo_verl.plugin": {
