@@ -14,13 +14,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """Write a file so that a kill at any instant leaves the old or the new one, never a part.
 
     It is on the disk, with its name, when this returns. ``.NAME.PID.tmp`` in the same folder is the file until then.
-
-    Args:
-        path: the file; one that is there is replaced. Its folder must exist.
-        content: all of it; text is written as UTF-8, line ends as they are.
-
-    Raises:
-        OSError: if it can't be written; what was there before is still there.
+    Text is written as UTF-8, line ends as they are. OSError leaves what was there before.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -53,10 +47,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
 
     It is ``.FOLDER.tmp`` until then, and a folder that is replaced is ``.FOLDER.old`` between two renames and until it
     is removed: :func:`find_folder` looks there too, so a kill at any instant leaves the old or the new one. What a kill
-    has left behind is put right or removed first.
-
-    Raises:
-        OSError: if it can't be written; what was there before is still there.
+    has left behind is put right or removed first. OSError leaves what was there before.
     """
     for above in reversed(folder.parents):
         if not above.is_dir():

@@ -10,7 +10,7 @@ import numpy as np
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import state, state_checks
-from repo_verl.replay.contents import NO_ROWS, Contents, Selection, checksum, choose, handles_of, rows_of, table
+from repo_verl.replay.contents import NO_ROWS, Contents, Selection, choose, handles_of, rows_of, table
 from repo_verl.replay.own_strategy import picker
 from repo_verl.replay.record import ROW, Record, encode_records, read_records, table_of
 from repo_verl.replay.store import BlobStore, HostStore
@@ -57,11 +57,7 @@ class PromptReplayBuffer:
 
     @classmethod
     def from_config(cls, config: RepoConfig, store: BlobStore | None = None) -> PromptReplayBuffer:
-        """The buffer that the settings describe.
-
-        Raises:
-            RepoConfigError: if ``config.storage`` is ``distributed`` and no store is given.
-        """
+        """The buffer that the settings describe; RepoConfigError for distributed storage without a store."""
         if config.storage == "distributed" and store is None:
             raise RepoConfigError("algorithm.repo.storage='distributed' needs a store: pass one, or set it to host.")
         return cls(**{name: getattr(config, name) for name in SETTINGS}, store=store)
@@ -137,7 +133,7 @@ class PromptReplayBuffer:
             visit.extend(rows)
             del visit[: -self._config.capacity]
             held = self._contents.prompts.get(key)
-            if held and (held.length, held.checksum) != (ids.size, checksum(ids)):
+            if held and (held.length, held.checksum) != (ids.size, hash(ids.tobytes())):
                 raise ValueError(
                     f"prompt key {key!r} is held with other token ids: keys come from prompt_key(prompt_ids)."
                 )
@@ -168,8 +164,18 @@ class PromptReplayBuffer:
             prompt = self._contents.prompts.get(key)
             first, rows = (0, NO_ROWS) if prompt is None else (prompt.first, prompt.rows)
             places = choose(key, rows, self._config, self._pick, step, self._rng, fresh)
-            before = uses_before.setdefault(key, rows["uses"].copy())
-            chosen.append(Selection.of(key, first, rows, places, before))
+            picked, before = rows[places], uses_before.setdefault(key, rows["uses"].copy())
+            chosen.append(
+                Selection(
+                    key=key,
+                    serials=first + places,
+                    scores=picked["score"],
+                    steps=picked["step"],
+                    uses=before[places],
+                    lengths=picked["length"],
+                    counted=picked["length"] - picked["masked_out"],
+                )
+            )
             rows["uses"][places] += 1
         return chosen
 
@@ -249,13 +255,10 @@ class PromptReplayBuffer:
         limits: state.RowLimits = state.NO_LIMITS,
         in_order: bool = True,
     ) -> tuple[list[int], int, int]:
-        """Replace all rows and the generator by shards of columns; nothing changes if that fails.
+        """Replace all rows and the generator by checked shards and meta of a state; nothing changes if that fails.
 
-        Args:
-            shards: columns that :func:`repo_verl.replay.state_checks.check_columns` has accepted.
-            meta: what :func:`repo_verl.replay.state_checks.check_meta` has accepted.
-            limits: longer rows are left out.
-            in_order: whether prompts are as they were visited; otherwise the step of their newest row decides.
+        Rows over the limits are left out. Unless prompts are ``in_order`` of their visits, the step of their newest row
+        decides.
 
         Returns:
             rows left out for their prompt, their response, and both together; prompts and rows left out for

@@ -36,13 +36,10 @@ DTYPES = {"U8": "u1", "BOOL": "?", "U16": "<u2", "I32": "<i4", "I64": "<i8", "F3
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBuffer:
-    """What :func:`load_buffer` found.
+    """What :func:`load_buffer` found: what was saved, the rows that the buffer now holds, and what is left out.
 
-    Attributes:
-        meta: of the folder: ``extra``, ``settings``, ``rows`` saved.
-        rows: rows that the buffer now holds.
-        too_long: rows left out by the limits: for their prompt, their response, and both together.
-        evicted_prompts, evicted_rows: left out for ``max_tokens``.
+    ``too_long`` are rows over the limits: for their prompt, their response, and both together; ``evicted`` is for
+    ``max_tokens``.
     """
 
     meta: BufferMeta
@@ -66,16 +63,13 @@ def save_buffer(
 ) -> BufferMeta:
     """Write a buffer into a folder of its own; a kill at any instant leaves the former or the new one complete.
 
-    Memory: five to eight shards beside the buffer.
+    Memory: five to eight shards beside the buffer. No one else may change it meanwhile.
 
     Args:
         folder: ``global_step_N/prompt_replay``; made if missing, replaced if there.
-        buffer: unchanged; no one else may change it meanwhile.
+        buffer: unchanged.
         extra: JSON-ready values kept with it.
         shard_bytes: what prompts are put into a file of; one prompt may take more.
-
-    Returns:
-        what was written.
 
     Raises:
         BufferFilesError: if there is too little room or the folder can't be written; what was there is left whole.
@@ -188,11 +182,7 @@ def load_buffer(
 
 
 def read_shards(folder: Path, meta: BufferMeta) -> Iterator[dict[str, np.ndarray]]:
-    """The columns of one shard after the other, each checked whole before it is given.
-
-    Raises:
-        BufferFilesError: for the first shard that is missing or damaged.
-    """
+    """The columns of one shard after the other, each checked whole before it is given; BufferFilesError if damaged."""
     most = -1
     for shard in meta.shards:
         with opened_file(folder, shard.file, shard.bytes) as file:

@@ -23,7 +23,6 @@ READ = (3, VERSION)
 """Versions that are read. In version 3 prompts lie as they were first inserted and ``max_tokens`` was no setting."""
 
 MOST_META_BYTES = 16 << 20
-MOST_COUNT = 1 << 63
 
 
 class BufferFilesError(RuntimeError):
@@ -90,12 +89,7 @@ def shard_name(number: int) -> str:
 
 
 def encode(meta: BufferMeta) -> bytes:
-    """The content of ``meta.json``.
-
-    Raises:
-        TypeError, ValueError: if ``extra`` is not JSON-ready: it holds other types or numbers that are not finite.
-        BufferFilesError: if it would be longer than :func:`read` takes.
-    """
+    """The content of ``meta.json``; TypeError or ValueError if ``extra`` holds what JSON has not."""
     fields = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(meta)}
     content = json.dumps({**fields, "sha256": _digest(fields)}, indent=1, allow_nan=False).encode()
     if len(content) > MOST_META_BYTES:
@@ -115,16 +109,24 @@ def read(folder: Path) -> BufferMeta:
     with opened_file(folder, META) as file:
         content = file.read()
     try:
-        fields = json.loads(content, parse_constant=_refuse_constant)
+        fields = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise refusal(folder, f"{META} is no JSON") from error
     if not isinstance(fields, dict):
         raise refusal(folder, f"{META} is no JSON object")
-    _check_version(folder, fields)
+    if fields.get("format") != FORMAT:
+        raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
+    version = fields.get("version")
+    if isinstance(version, bool | float) or version not in READ:
+        raise BufferFilesError(
+            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads versions "
+            f"{READ[0]} and {READ[1]}: resume with the package that wrote it, or delete that folder to start with an "
+            "empty buffer."
+        )
     saved = fields.pop("sha256", None)
     try:
         wanted = _digest(fields)
-    except (ValueError, RecursionError) as error:  # a number such as 1e999, which JSON reads as infinity
+    except (ValueError, RecursionError) as error:  # NaN, or a number such as 1e999, which is read as infinity
         raise refusal(folder, f"{META} holds what this package does not write") from error
     if saved != wanted:
         raise refusal(folder, f"{META} does not have the checksum that it names")
@@ -132,26 +134,6 @@ def read(folder: Path) -> BufferMeta:
         return _checked(fields)
     except (DamagedStateError, RepoConfigError) as error:
         raise refusal(folder, f"{META} is damaged ({str(error).rstrip('.')})") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
-    state = fields.get("state")
-    if "format" not in fields and isinstance(state, dict):
-        version = state.get("version")  # of the layout with one arrays.safetensors
-    elif fields.get("format") == FORMAT:
-        version = fields.get("version")
-    else:
-        raise refusal(folder, f"{META} has format {fields.get('format')!r}, not {FORMAT!r}")
-    if isinstance(version, bool | float) or version not in READ:
-        raise BufferFilesError(
-            f"the replay buffer in {folder} has version {printable(repr(version), 100)}, this package reads versions "
-            f"{READ[0]} and {READ[1]}: resume with the package that wrote it, or delete that folder to start with an "
-            "empty buffer."
-        )
 
 
 def _checked(fields: dict[str, Any]) -> BufferMeta:
@@ -183,7 +165,7 @@ def _shard(number: int, entry: Any) -> Shard:
 
 
 def _is_int(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < MOST_COUNT
+    return type(value) is int and least <= value < 1 << 63
 
 
 @contextlib.contextmanager

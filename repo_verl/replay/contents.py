@@ -22,7 +22,7 @@ class Prompt:
     Attributes:
         handle: of its token ids in the store.
         length: its tokens.
-        checksum: of its token ids, good in this process.
+        checksum: ``hash`` of the bytes of its token ids, (L,) int32.
         first: serial of the oldest row; the serials of a prompt count up and are never given twice.
         table: its rows, the bytes of :attr:`rows`: an array for each prompt would take 400 bytes more.
     """
@@ -69,32 +69,11 @@ class Selection:
     def __len__(self) -> int:
         return self.serials.size
 
-    @classmethod
-    def of(cls, key: str, first: int, rows: np.ndarray, places: np.ndarray, uses: np.ndarray) -> Selection:
-        """Those at ``places``, (k,) int, of a prompt's rows, whose first serial and uses to report, (n,), are given."""
-        lengths = rows["length"][places]
-        return cls(
-            key=key,
-            serials=first + places,
-            scores=rows["score"][places],
-            steps=rows["step"][places],
-            uses=uses[places],
-            lengths=lengths,
-            counted=lengths - rows["masked_out"][places],
-        )
-
 
 class Contents:
-    """Prompts by key, the one visited longest ago first, and totals over their rows.
+    """Prompts by key, the one visited longest ago first, and totals over their rows; tokens are those of responses.
 
-    Args:
-        capacity: rows kept per prompt.
-        first_serial: of the first row of every prompt.
-
-    Attributes:
-        prompts: by key.
-        part_names: names of the parts of scores, in the order of their first row.
-        rows, tokens, mask_bytes, prompt_tokens: totals; tokens are those of responses.
+    ``part_names`` are those of the parts of scores, in the order of their first row.
     """
 
     def __init__(self, capacity: int, first_serial: int = 0) -> None:
@@ -106,7 +85,7 @@ class Contents:
 
     def add_prompt(self, key: str, ids: np.ndarray, handle: int) -> None:
         """Hold a new prompt with its token ids, (L,) int32, without rows."""
-        self.prompts[key] = Prompt(handle, ids.size, checksum(ids), self._first_serial)
+        self.prompts[key] = Prompt(handle, ids.size, hash(ids.tobytes()), self._first_serial)
         self.prompt_tokens += ids.size
 
     def append(self, key: str, rows: np.ndarray) -> np.ndarray:
@@ -129,8 +108,7 @@ class Contents:
     def evict(self, most_tokens: int | None) -> tuple[int, int, list[int]]:
         """Remove the prompts visited longest ago until at most so many response tokens are held; None for no limit.
 
-        Returns:
-            prompts and rows removed, and the handles of their bytes.
+        Returns prompts and rows removed, and the handles of their bytes.
         """
         keys, tokens = [], self.tokens
         for key, prompt in self.prompts.items():
@@ -170,10 +148,7 @@ def choose(
     rng: np.random.Generator,
     fresh_scores: np.ndarray | None,
 ) -> np.ndarray:
-    """Which of all rows of a prompt are replayed: (k,) int64 places, sorted, 0 = oldest.
-
-    See :meth:`repo_verl.replay.PromptReplayBuffer.select_batch`.
-    """
+    """Which of all rows of a prompt are replayed (``select_batch``): (k,) int64 places, sorted, 0 = oldest."""
     if step <= config.start_step:
         return NOTHING
     ages = step - rows["step"]
@@ -191,11 +166,7 @@ def choose(
 
 
 def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:
-    """The rows of a selection, (k,) :data:`ROW`.
-
-    Raises:
-        ValueError: if one was evicted since it was selected.
-    """
+    """The rows of a selection, (k,) :data:`ROW`; ValueError if one was evicted since it was selected."""
     if not len(selection):
         return NO_ROWS
     prompt = prompts.get(selection.key)
@@ -205,11 +176,6 @@ def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:
             f"adding rows."
         )
     return prompt.rows.take(selection.serials - prompt.first)
-
-
-def checksum(ids: np.ndarray) -> int:
-    """A 64-bit hash of token ids, (L,) int32."""
-    return hash(ids.tobytes())
 
 
 def handles_of(prompts: Iterable[Prompt]) -> list[int]:

@@ -29,14 +29,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Print what a saved buffer holds; 1 and one sentence on stderr if it can't be read."""
     try:
         lines = inspect(arguments.folder, arguments.rows, arguments.tokenizer, arguments.verify)
-    except BufferFilesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"error: {arguments.folder} can't be read ({error.strerror or error}): fix that disk or folder.",
-            file=sys.stderr,
-        )
+    except (BufferFilesError, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"{arguments.folder} can't be read ({error.strerror or error}): fix that disk or folder."
+        print(f"error: {said}", file=sys.stderr)
         return 1
     encoding = sys.stdout.encoding or "utf-8"
     print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
@@ -141,17 +138,14 @@ def describe(folder: Path, meta: BufferMeta, columns: Columns, verified: bool) -
         f"per row     {columns['length'].min()} to {columns['length'].max()} tokens, {columns['length'].mean():.1f} on "
         f"average; {columns['masked'].mean():.1%} of rows have a mask",
         f"score       {_values(columns['score'])}",
-        *(f"  {printable(name, 40):<10}{_values(_given(columns['parts'][:, number]))}"
+        *(f"  {printable(name, 40):<10}{_values(columns['parts'][:, number])}"
           for number, name in enumerate(meta.part_names)),
     ]  # fmt: skip
 
 
-def _given(values: np.ndarray) -> np.ndarray:
-    return values[~np.isnan(values)]
-
-
 def _values(values: np.ndarray) -> str:
-    """Mean, standard deviation and the commonest values of (n,) numbers."""
+    """Mean, standard deviation and the commonest values of (n,) numbers, NaN where there is none."""
+    values = values[~np.isnan(values)]
     if not values.size:
         return "in no row"
     found, counts = np.unique(values, return_counts=True)

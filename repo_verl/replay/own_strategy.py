@@ -61,7 +61,17 @@ def load_function(strategy: str) -> Callable[..., Any]:
         hint = f"did you mean {near[0]}?" if near else f"define {function}{SIGNATURE} there."
         place = printable(str(getattr(module, "__file__", None) or name), MOST_REASON)
         raise RepoConfigError(f"{_setting(strategy)} names what {place} does not have: {hint}")
-    _check_signature(strategy, found)
+    if not callable(found):
+        raise RepoConfigError(f"{_setting(strategy)} is of type {type(found).__name__}: name a function {SIGNATURE}.")
+    signature = _signature(found)
+    try:
+        if signature is not None:
+            signature.bind(None, None, None, None, **dict.fromkeys({FRESH} & set(signature.parameters)))
+    except TypeError as error:
+        raise RepoConfigError(
+            f"{_setting(strategy)} takes {printable(str(signature), MOST_REASON)}: it is called with four positional "
+            f"values, and with {FRESH} by name if it has that parameter, so give it the parameters {SIGNATURE}."
+        ) from error
     return found
 
 
@@ -77,21 +87,6 @@ def _remedy(module: str, error: BaseException) -> str:
             "+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH=FOLDER, a folder that every node has"
         )
     return f"fix what `python -c 'import {printable(module, MOST_REASON)}'` shows"
-
-
-def _check_signature(strategy: str, found: Any) -> None:
-    if not callable(found):
-        raise RepoConfigError(f"{_setting(strategy)} is of type {type(found).__name__}: name a function {SIGNATURE}.")
-    signature = _signature(found)
-    if signature is None:
-        return
-    try:
-        signature.bind(None, None, None, None, **dict.fromkeys({FRESH} & set(signature.parameters)))
-    except TypeError as error:
-        raise RepoConfigError(
-            f"{_setting(strategy)} takes {printable(str(signature), MOST_REASON)}: it is called with four positional "
-            f"values, and with {FRESH} by name if it has that parameter, so give it the parameters {SIGNATURE}."
-        ) from error
 
 
 def _signature(function: Any) -> inspect.Signature | None:

@@ -100,10 +100,7 @@ class Record:
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Round float32 of any shape to bfloat16, to nearest with ties to even; returns the upper halves as uint16.
-
-    Infinities and NaN stay what they are.
-    """
+    """float32 rounded to bfloat16 as uint16, to nearest with ties to even; infinities and NaN stay what they are."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     upper = bits >> 16
     rounded = (bits + np.uint32(0x7FFF) + (upper & 1)) >> 16

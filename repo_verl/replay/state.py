@@ -55,10 +55,7 @@ def _prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
 def shards(
     contents: Contents, store: BlobStore, narrow: bool, most_bytes: int
 ) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
-    """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more.
-
-    Log-probs are bfloat16 where ``narrow``.
-    """
+    """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more."""
     sizes = {key: _prompt_bytes(contents, prompt, narrow) for key, prompt in contents.prompts.items()}
     groups: list[list[str]] = []
     room = 0
@@ -72,17 +69,16 @@ def shards(
 
 
 def columns(contents: Contents, store: BlobStore, narrow: bool, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of these prompts, copied.
-
-    Raises:
-        ValueError: for a prompt key that is not 32 hexadecimal digits.
-    """
+    """Columns of these prompts, copied; ValueError for a prompt key that is not 32 hexadecimal digits."""
+    for key in keys:
+        if len(key) != 32 or not HEX.issuperset(key):
+            raise ValueError(f"prompt key {key!r} is not 32 hexadecimal digits: keys come from prompt_key(prompt_ids).")
     prompts = [contents.prompts[key] for key in keys]
     rows = table(*(prompt.rows for prompt in prompts))
     prompt_ids = b"".join(map(bytes, store.get([prompt.handle for prompt in prompts])))
     parts, ids, log_probs, bits = _pieces([bytes(blob) for blob in store.get(rows["handle"].tolist())], rows, narrow)
     return {
-        "prompt_key": _key_bytes(keys),
+        "prompt_key": np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16),
         "prompt_offsets": offsets_of([prompt.length for prompt in prompts]),
         "prompt_ids": np.frombuffer(prompt_ids, dtype=np.int32),
         "prompt_rows": np.array([prompt.rows.size for prompt in prompts], dtype=np.int64),
@@ -107,13 +103,6 @@ def _pieces(blobs: list[bytes], rows: np.ndarray, narrow: bool) -> list[list[byt
     return pieces
 
 
-def _key_bytes(keys: Sequence[str]) -> np.ndarray:
-    for key in keys:
-        if len(key) != 32 or not HEX.issuperset(key):
-            raise ValueError(f"prompt key {key!r} is not 32 hexadecimal digits: keys come from prompt_key(prompt_ids).")
-    return np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16)
-
-
 def _parts(found: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
     """(N, K) float32, by sorted name; rows from before a name was known have fewer parts."""
     absent = np.full(len(names), np.nan, dtype=np.float32).tobytes()
@@ -132,10 +121,7 @@ def unpack(
     """The inverse of :func:`columns`, after its check: add new prompts to contents and put their tokens into a store.
 
     Rows over the limits are left out, then the oldest beyond the capacity. ``contents.part_names`` are those of the
-    state.
-
-    Returns:
-        (3,) int64, how many rows are too long: for their prompt, their response, and both together.
+    state. Returns how many rows are too long, (3,) int64: for their prompt, their response, and both together.
     """
     too_long = _too_long(arrays, limits)
     of = np.repeat(np.arange(arrays["prompt_rows"].size), arrays["prompt_rows"])
@@ -144,8 +130,8 @@ def unpack(
     counts = np.minimum(fits, contents.capacity)
     kept = fitting[spans(np.cumsum(fits) - counts, counts)]
     offsets = arrays["prompt_offsets"].tolist()
-    prompts = (np.diff(offsets) <= _bound(limits.prompt)).nonzero()[0]
-    prompt_ids = [arrays["prompt_ids"][offsets[prompt] : offsets[prompt + 1]] for prompt in prompts.tolist()]
+    prompts = [p for p, size in enumerate(np.diff(offsets).tolist()) if limits.prompt is None or size <= limits.prompt]
+    prompt_ids = [arrays["prompt_ids"][offsets[prompt] : offsets[prompt + 1]] for prompt in prompts]
     handles = put([*(ids.tobytes() for ids in prompt_ids), *_row_blobs(arrays, kept.tolist(), narrow)])
     rows = np.empty(kept.size, dtype=ROW)
     rows["handle"] = handles[len(prompt_ids) :]
@@ -155,7 +141,7 @@ def unpack(
     rows["masked_out"] = masked_out(arrays)[kept]
     contents.count(rows, 1)
     stop = 0
-    for prompt, ids, handle in zip(prompts.tolist(), prompt_ids, handles, strict=False):
+    for prompt, ids, handle in zip(prompts, prompt_ids, handles, strict=False):
         start, stop = stop, stop + int(counts[prompt])
         key = arrays["prompt_key"][prompt].tobytes().hex()
         contents.add_prompt(key, ids, handle)
@@ -167,16 +153,9 @@ def _too_long(arrays: Arrays, limits: RowLimits) -> np.ndarray:
     """(N,) the first limit that each row is over: 0 the prompt's, 1 the response's, 2 the row's, 3 none."""
     prompt = np.repeat(np.diff(arrays["prompt_offsets"]), arrays["prompt_rows"])
     response = np.diff(arrays["row_offsets"])
-    over = [
-        prompt > _bound(limits.prompt),
-        response > _bound(limits.response),
-        prompt + response > _bound(limits.row),
-    ]
+    limited = ((prompt, limits.prompt), (response, limits.response), (prompt + response, limits.row))
+    over = [lengths > (math.inf if most is None else most) for lengths, most in limited]
     return np.argmax([*over, np.ones(response.size, dtype=bool)], axis=0)
-
-
-def _bound(limit: int | None) -> float:
-    return math.inf if limit is None else limit
 
 
 def _row_blobs(arrays: Arrays, kept: Sequence[int], narrow: bool) -> Iterator[bytes]:

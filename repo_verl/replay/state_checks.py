@@ -67,15 +67,11 @@ def generator(rng_state: Any) -> np.random.Generator:
     inner = held.get("state")
     numbers = {**held, **inner} if isinstance(inner, Mapping) else {}
     good = numbers.pop("bit_generator", None) == "PCG64" and set(numbers) == set(RNG_BITS)
-    good = good and all(_fits(numbers[name], bits) for name, bits in RNG_BITS.items()) and numbers["inc"] % 2 == 1
-    need(good, "rng is no state of numpy's PCG64 generator.")
+    good = good and all(type(n) is int and 0 <= n < 1 << RNG_BITS[name] for name, n in numbers.items())
+    need(good and numbers["inc"] % 2 == 1, "rng is no state of numpy's PCG64 generator.")
     made = np.random.default_rng(0)
     made.bit_generator.state = held
     return made
-
-
-def _fits(value: Any, bits: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << bits
 
 
 def check_columns(arrays: Arrays, parts: int, log_prob_dtype: str) -> None:

@@ -384,12 +384,12 @@ def test_other_versions_are_refused(folder):
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps({"state": {"version": 2, "part_names": []}, "extra": {}}))
     save_file({"score": np.zeros(1)}, folder / "arrays.safetensors")
-    refused(folder, "has version 2, this package reads versions 3 and 4: resume with the package that wrote it")
+    refused(folder, "meta.json has format None, not 'repo-verl buffer'")
     shutil.rmtree(folder)
     save_buffer(folder, filled(), {})
     for version in (1, 2, 5, 4.0, 3.0, True, "4", None, [4]):
         sign(folder, lambda fields, version=version: fields.update(version=version))
-        refused(folder, "has version .* this package reads versions 3 and 4")
+        refused(folder, "has version .* this package reads versions 3 and 4: resume with the package that wrote it")
     sign(folder, lambda fields: fields.update(version=4, format="other"))
     refused(folder, "meta.json has format 'other'")
 
