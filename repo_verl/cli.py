@@ -90,14 +90,7 @@ def _seconds(text: str) -> float:
 
 
 def make_report(runs: Sequence[Path], output: Path, seed: int | None, watch: float | None = None) -> int:
-    """Write the report and print its table, once or every ``watch`` seconds; 1 and one sentence if it can't be written.
-
-    Args:
-        runs: folders, each with a ``metrics.jsonl``.
-        output: folder to write to.
-        seed: noted in the summary.
-        watch: seconds between two reports, until Ctrl-C.
-    """
+    """Write the report and print its table, once or every ``watch`` seconds; 1 and a sentence if it can't be written."""
     from repo_verl.report import write_report
 
     shown = None

@@ -2,7 +2,6 @@
 
 from repo_verl.replay.buffer import PromptReplayBuffer
 from repo_verl.replay.contents import Selection
-from repo_verl.replay.record import Record, prompt_key
-from repo_verl.replay.store import BlobStore, HostStore
+from repo_verl.replay.record import BlobStore, HostStore, Record, prompt_key
 
 __all__ = ["BlobStore", "HostStore", "PromptReplayBuffer", "Record", "Selection", "prompt_key"]

@@ -12,8 +12,7 @@ from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import state, state_checks
 from repo_verl.replay.contents import NO_ROWS, Contents, Selection, choose, handles_of, rows_of, table
 from repo_verl.replay.own_strategy import picker
-from repo_verl.replay.record import ROW, Record, encode_records, read_records, table_of
-from repo_verl.replay.store import BlobStore, HostStore
+from repo_verl.replay.record import ROW, BlobStore, HostStore, Record, encode_records, read_records, table_of
 
 Visits = dict[str, tuple[np.ndarray, list[Record]]]
 

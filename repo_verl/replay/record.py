@@ -1,4 +1,4 @@
-"""What the buffer keeps of a response, its bytes in a store, and the stable id of a prompt."""
+"""What the buffer keeps of a response, its bytes and the stores that hold them, and the stable id of a prompt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-
-from repo_verl.replay.store import BlobStore
 
 ROW = np.dtype(
     [
@@ -61,15 +59,7 @@ class Record:
     def create(
         cls, response_ids: Any, log_probs: Any, score: float, step: int, mask: Any = None, parts: Any = None
     ) -> Record:
-        """Check and copy the parts of a response.
-
-        Args:
-            response_ids: (T,) int.
-            log_probs: (T,) float, finite wherever the mask is set.
-            score: finite.
-            step: the current training step.
-            mask: (T,) bool or int, 1 for tokens that the model sampled; None for all ones.
-            parts: mapping of names to numbers, or None.
+        """Check and copy the parts of a response; ``mask`` is (T,), 1 for tokens that the model sampled, or None.
 
         Raises:
             ValueError: if shapes differ, a step or a token id is negative, or a score or the log-prob of an unmasked
@@ -97,6 +87,60 @@ class Record:
         if self.mask_bits is None:
             return np.ones(self.response_ids.shape, dtype=bool)
         return np.unpackbits(self.mask_bits, count=self.response_ids.size).astype(bool)
+
+
+class BlobStore(Protocol):
+    """Holds blobs under integer handles that it gives out; a handle may be given out again once it is dropped.
+
+    A blob is a run of bytes that the buffer writes once: the ids of a prompt, or a row (:func:`split_row`). ``get`` and
+    ``drop`` raise ValueError for a handle that is not held.
+    """
+
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        """Keep blobs; returns a handle for each, in order."""
+
+    def get(self, handles: Sequence[int]) -> Sequence[bytes | np.ndarray]:
+        """The bytes of each handle, ``bytes`` or (n,) uint8, in order; they stay valid when the handle is dropped.
+
+        Arrays may share a buffer and begin anywhere in it.
+        """
+
+    def drop(self, handles: Sequence[int]) -> None:
+        """Forget blobs; their handles are not used again by the caller."""
+
+
+class HostStore:
+    """Blobs in this process: 33 bytes each beside the payload and what malloc adds."""
+
+    def __init__(self) -> None:
+        self._blobs: list[bytes | None] = []
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._blobs) - len(self._free)
+
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        again = [self._free.pop() for _ in range(min(len(blobs), len(self._free)))]
+        for handle, blob in zip(again, blobs, strict=False):
+            self._blobs[handle] = blob
+        new = range(len(self._blobs), len(self._blobs) + len(blobs) - len(again))
+        self._blobs += blobs[len(again) :]
+        return [*again, *new]
+
+    def get(self, handles: Sequence[int]) -> list[bytes]:
+        return [self._held(handle) for handle in handles]
+
+    def drop(self, handles: Sequence[int]) -> None:
+        for handle in handles:
+            self._held(handle)
+            self._blobs[handle] = None
+            self._free.append(handle)
+
+    def _held(self, handle: int) -> bytes:
+        blob = self._blobs[handle] if 0 <= handle < len(self._blobs) else None
+        if blob is None:
+            raise ValueError(f"blob {handle} is not held: it was dropped, or comes from another store.")
+        return blob
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:

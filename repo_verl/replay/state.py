@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from repo_verl.replay.contents import Contents, Prompt, mask_sizes, table
-from repo_verl.replay.record import ROW, from_bfloat16, split_row, to_bfloat16
-from repo_verl.replay.store import BlobStore
+from repo_verl.replay.record import ROW, BlobStore, from_bfloat16, split_row, to_bfloat16
 
 VERSION = 2
 ROW_BYTES, PROMPT_BYTES = 25, 32
