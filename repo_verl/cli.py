@@ -90,7 +90,7 @@ def _seconds(text: str) -> float:
 
 
 def make_report(runs: Sequence[Path], output: Path, seed: int | None, watch: float | None = None) -> int:
-    """Write the report and print its table, once or every ``watch`` seconds; 1 and a sentence if it can't be written."""
+    """Write the report and print its table, once or every ``watch`` seconds; 1 if it can't be written."""
     from repo_verl.report import write_report
 
     shown = None
