@@ -1,9 +1,8 @@
 """Secrets in settings: what looks like one is replaced before it is shown or written. No secret store; best effort.
 
-Recognised are names (``api_key``, ``HF_TOKEN``, ``password``, all below ``credentials``), well-known spellings
-(``hf_...``, ``sk-...``, ``AKIA...``, private keys, JSON web tokens), ``https://user:password@host`` and ``NAME=value``
-in a text, where the name is that of a secret. A secret under an innocent name and of no known spelling is not
-recognised.
+Recognised are names (``api_key``, ``HF_TOKEN``, all below ``credentials``), well-known spellings (``hf_...``, private
+keys, ...), ``https://user:password@host`` and ``NAME=value`` in a text. A secret under an innocent name and of no known
+spelling is not recognised.
 """
 
 from __future__ import annotations

@@ -17,21 +17,13 @@ NO_ROWS = np.empty(0, dtype=ROW)
 
 @dataclasses.dataclass(slots=True)
 class Prompt:
-    """The rows held of a prompt, the oldest first.
+    """The rows held of a prompt, the oldest first."""
 
-    Attributes:
-        handle: of its token ids in the store.
-        length: its tokens.
-        checksum: ``hash`` of the bytes of its token ids, (L,) int32.
-        first: serial of the oldest row; the serials of a prompt count up and are never given twice.
-        table: its rows, the bytes of :attr:`rows`: an array for each prompt would take 400 bytes more.
-    """
-
-    handle: int
-    length: int
-    checksum: int
-    first: int
-    table: bytearray = dataclasses.field(default_factory=bytearray)
+    handle: int  # of its token ids in the store
+    length: int  # its tokens
+    checksum: int  # hash of the bytes of its token ids, (L,) int32
+    first: int  # serial of the oldest row; the serials of a prompt count up and are never given twice
+    table: bytearray = dataclasses.field(default_factory=bytearray)  # an array for each would take 400 bytes more
 
     @property
     def rows(self) -> np.ndarray:
@@ -46,25 +38,15 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Selection:
-    """k rows of one prompt, the oldest first; k may be 0.
-
-    Attributes:
-        key: the prompt.
-        serials: (k,) int64, which rows; good until a row is evicted or another state is loaded.
-        scores: (k,) float64.
-        steps: (k,) int64, the training steps in which they were fresh.
-        uses: (k,) int64, times they were replayed before this batch.
-        lengths: (k,) int64, response tokens.
-        counted: (k,) int64, unmasked response tokens.
-    """
+    """k rows of one prompt, the oldest first, in (k,) arrays, scores in float64 and the others in int64; k may be 0."""
 
     key: str
-    serials: np.ndarray
+    serials: np.ndarray  # which rows; good until a row is evicted or another state is loaded
     scores: np.ndarray
-    steps: np.ndarray
-    uses: np.ndarray
-    lengths: np.ndarray
-    counted: np.ndarray
+    steps: np.ndarray  # in which they were fresh
+    uses: np.ndarray  # before this batch
+    lengths: np.ndarray  # response tokens
+    counted: np.ndarray  # unmasked response tokens
 
     def __len__(self) -> int:
         return self.serials.size

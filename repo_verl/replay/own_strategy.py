@@ -107,17 +107,9 @@ def pick(
     rng: np.random.Generator,
     fresh_scores: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Ask a user's function for the rows of one prompt to replay: (up to k,) intp, sorted.
+    """Ask a user's function, which gets copies, for the rows of one prompt to replay: (up to k,) intp, sorted.
 
-    Args:
-        function: see above; it gets copies of the arrays.
-        name: of it, for messages.
-        key: of the prompt, for messages.
-        scores: (n,) float, the oldest first.
-        ages: (n,) int.
-        k: rows wanted.
-        rng: the buffer's generator.
-        fresh_scores: (G_on,) float; None if not known.
+    ``name`` and the prompt's ``key`` are for messages.
 
     Raises:
         StrategyError: if the function raises, or returns something else than up to k different indices.
