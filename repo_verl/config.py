@@ -19,11 +19,9 @@ CHOICES = {
     "log_prob_dtype": ("float32", "bfloat16"),
     "on_nonfinite": ("stop", "skip"),
 }
-AGGREGATION_MODES = (
+AGGREGATION_MODES = (  # verl's loss_agg_mode
     "token-mean", "token-sum", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm",
 )  # fmt: skip
-"""verl's ``loss_agg_mode``."""
-
 PREFIX = "algorithm.repo."
 MOST_SHOWN = 200
 

@@ -17,12 +17,8 @@ ROW_DTYPES = {
 }  # fmt: skip
 TOKEN_DTYPES = {"prompt_ids": np.int32, "response_ids": np.int32, "mask_bits": np.uint8}
 LOG_PROB_DTYPES = {"float32": np.float32, "bfloat16": np.uint16}
-MOST_TOKENS = 1 << 31
-"""Tokens that a prompt or a row has fewer of: lengths are int32."""
-
-MOST_STEPS = (1 << 31) - (1 << 20)
-"""Steps and uses are under it, so that those that a run adds fit into int32 too."""
-
+MOST_TOKENS = 1 << 31  # a prompt or a row has fewer: lengths are int32
+MOST_STEPS = (1 << 31) - (1 << 20)  # steps and uses are under it, so that those that a run adds fit into int32 too
 RNG_BITS = {"state": 128, "inc": 128, "has_uint32": 1, "uinteger": 32}
 
 
