@@ -138,7 +138,8 @@ def findings() -> Iterator[Line]:
     yield _attempt("plugin", _plugin)
     yield _attempt("estimator", _estimator)
     yield _attempt("trainer", _trainer)
-    yield from _seams()
+    for seam, fault in importlib.import_module("repo_verl.trainer.seam_check").look_at_seams():
+        yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
     yield _attempt("weight sockets", _weight_sockets)
     yield _devices(has_cpu_extra)
 
@@ -173,12 +174,6 @@ def _trainer() -> str:
     importlib.import_module("repo_verl.trainer.trainer")
     sys.modules["repo_verl.plugin"].raise_failures()
     return "trainer_mode=sync dispatches to RePO"
-
-
-def _seams() -> Iterator[Line]:
-    """Every name of verl, TransferQueue and Ray that RePO uses."""
-    for seam, fault in importlib.import_module("repo_verl.trainer.seam_check").look_at_seams():
-        yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
 
 
 def _weight_sockets() -> str:

