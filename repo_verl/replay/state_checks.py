@@ -52,8 +52,8 @@ def check_meta(meta: Mapping[str, Any]) -> None:
     dtype, names = meta.get("log_prob_dtype"), meta.get("part_names")
     known = isinstance(dtype, str) and dtype in LOG_PROB_DTYPES
     need(known, f"log_prob_dtype={dtype!r} is none of {', '.join(LOG_PROB_DTYPES)}.")
-    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    need(texts and len({*names}) == len(names), f"part_names={names!r} is no list of different names.")
+    different = isinstance(names, list) and all(isinstance(name, str) for name in names) and len({*names}) == len(names)
+    need(different, f"part_names={names!r} is no list of different names.")
     generator(meta.get("rng"))
 
 
