@@ -27,11 +27,11 @@ ALLOWED = {
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
     "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.versions": {"packaging"},
-    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight", "omegaconf"},
-    "repo_verl.preflight.compose": {"hydra", "omegaconf"},
+    "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
+    "repo_verl.preflight.__main__": {"hydra", "omegaconf", "repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.requirements": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
-        "repo_verl.trainer.seam_check", "repo_verl.versions",
+        "repo_verl.trainer.seam_check", "repo_verl.versions", "repo_verl.replay.own_strategy",
     },
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
@@ -40,7 +40,7 @@ ALLOWED = {
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
         "repo_verl.rewards",
-        "repo_verl.cpu.environment", "repo_verl.secrets", "repo_verl.step_folders",
+        "repo_verl.cpu.set_defaults", "repo_verl.secrets", "repo_verl.step_folders",
     },
     "repo_verl.evaluate.stats": {"numpy"},
     "repo_verl.evaluate.differences": {"numpy", "repo_verl.evaluate.stats"},
