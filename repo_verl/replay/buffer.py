@@ -163,16 +163,16 @@ class PromptReplayBuffer:
             prompt = self._contents.prompts.get(key)
             first, rows = (0, NO_ROWS) if prompt is None else (prompt.first, prompt.rows)
             places = choose(key, rows, self._config, self._pick, step, self._rng, fresh)
-            picked, before = rows[places], uses_before.setdefault(key, rows["uses"].copy())
+            before, lengths = uses_before.setdefault(key, rows["uses"].copy()), rows["length"][places]
             chosen.append(
                 Selection(
                     key=key,
                     serials=first + places,
-                    scores=picked["score"],
-                    steps=picked["step"],
+                    scores=rows["score"][places],
+                    steps=rows["step"][places],
                     uses=before[places],
-                    lengths=picked["length"],
-                    counted=picked["length"] - picked["masked_out"],
+                    lengths=lengths,
+                    counted=lengths - rows["masked_out"][places],
                 )
             )
             rows["uses"][places] += 1
