@@ -17,9 +17,8 @@ from typing import Any
 
 from repo_verl.config import PREFIX, RepoConfig, lookup
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.replay import checkpoint as files
-from repo_verl.replay.checkpoint import NO_LIMITS, LoadedBuffer
-from repo_verl.replay.fitting import RowLimits
+from repo_verl.replay.checkpoint import LoadedBuffer, has_buffer, load_buffer, read_meta, remove_buffer, save_buffer
+from repo_verl.replay.state import NO_LIMITS, RowLimits
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
 from repo_verl.trainer.identity import refuse_other_settings
 from repo_verl.verl_workarounds import tracker
@@ -71,9 +70,9 @@ class CheckpointKeeper:
             marker = Marker(effective_steps, None, tracker.next_number(self._root), self._last, self._sampling)
             tracker.write_marker(folder, marker)
             if self._keeps_buffer:
-                files.save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
+                save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
             else:
-                files.remove_buffer(os.path.join(folder, BUFFER))
+                remove_buffer(os.path.join(folder, BUFFER))
             with tracker.two_kept(actor) if self._limit == 1 else contextlib.nullcontext():
                 yield
             _mark_complete(folder, marker)
@@ -100,7 +99,7 @@ class CheckpointKeeper:
             folder = folder_of(self._root, other)
             if other != step and not os.path.exists(os.path.join(folder, "actor")):
                 try:
-                    files.remove_buffer(os.path.join(folder, BUFFER))
+                    remove_buffer(os.path.join(folder, BUFFER))
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(os.path.join(folder, tracker.MARKER))
                 except OSError as error:
@@ -121,11 +120,11 @@ class CheckpointKeeper:
         if folder is None:
             return None
         path = os.path.join(folder, BUFFER)
-        reads_buffer = self._keeps_buffer and files.has_buffer(path)
+        reads_buffer = self._keeps_buffer and has_buffer(path)
         tracker.refuse_broken(folder, None if reads_buffer else BUFFER)
         self._refuse_other_queue(folder)
         if reads_buffer:
-            refuse_other_settings(files.read_meta(path).extra.get("fixed", {}), self._fixed, path)
+            refuse_other_settings(read_meta(path).extra.get("fixed", {}), self._fixed, path)
         return folder
 
     def _refuse_other_queue(self, folder: str) -> None:
@@ -148,10 +147,10 @@ class CheckpointKeeper:
         path = os.path.join(folder, BUFFER)
         if self._repo.active and not self._keeps_buffer:
             logger.warning("RePO: %spersist=false, so the replay buffer starts empty", PREFIX)
-        elif self._keeps_buffer and not files.has_buffer(path):
+        elif self._keeps_buffer and not has_buffer(path):
             logger.warning("RePO: %s has no replay buffer, so it starts empty", folder)
         elif self._keeps_buffer:
-            loaded = files.load_buffer(path, buffer, self._limits)
+            loaded = load_buffer(path, buffer, self._limits)
             if any(loaded.too_long):
                 logger.warning("RePO: %s", describe_left_out(self._limits, loaded.too_long))
             for line in _restored(loaded, self._repo, folder):
