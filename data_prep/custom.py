@@ -1,9 +1,8 @@
 r"""Any data set: ``custom --name NAME`` finds the problem and the gold answer by the names of their fields.
 
 A field of short answers comes before ``solution``, which counts by its last box, and a field of text before
-``messages``; two fields of the same kind are asked about, in verl's layout if their values
-differ. The assistant's message at the end of a chat is no part of
-the problem: it holds the answer where no field does.
+``messages``; two fields of the same kind are asked about, in verl's layout if their values differ. The assistant's
+message at the end of a chat is no part of the problem: it holds the answer where no field does.
 """
 
 import argparse
@@ -33,10 +32,7 @@ _TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
-    """The set that the flags of ``custom`` describe, if its name is not taken.
-
-    Raises: ValueError naming flag, value and remedy.
-    """
+    """The set that the flags of ``custom`` describe; ValueError naming a flag that cannot be, or a name taken."""
     name, hub = arguments.name, arguments.hub or ""
     if not _NAME.fullmatch(name):
         raise ValueError(f"--name {name}: want up to 64 letters, digits, - and _, as it names the files too")
@@ -65,12 +61,7 @@ def split_of(arguments: argparse.Namespace) -> str | None:
 
 
 def read(record: Mapping[str, Any], problem_field: str | None = None, answer_field: str | None = None) -> Item:
-    """What a record says; one in verl's layout is read as such if no field is named.
-
-    Args:
-        record: a record of the source.
-        problem_field: the problem's field, of a nested one the path with dots; None to find it.
-        answer_field: the answer's, likewise.
+    """What a record says, its fields given (of a nested one the path with dots) or found; verl's layout is read as such.
 
     Raises: RowError if the problem or the answer is missing, empty or of another type; ValueError if two fields of
         the record could be one of them; in verl's layout only if their values differ.

@@ -26,17 +26,13 @@ from data_prep.sources import Source
 from repo_verl import rewards
 from repo_verl.rewards.extract import truth_word
 
-MIN_LOOSE = 8
-"""Shorter loose forms say too little ("find" is all that is left of some problems)."""
-
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 class Filters:
-    """Which rows are kept: what the flags of the command line say."""
+    """Which rows are kept: the command line's flags, the tokenizer and the benchmarks that they name."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        """Loads the tokenizer and reads the benchmarks that the flags name."""
         self.flags = flags
         self.count_tokens = prompt_counter(flags.tokenizer) if flags.tokenizer else None
         self.benchmarks = read_benchmarks(flags.decontaminate) if flags.decontaminate else None
@@ -106,7 +102,7 @@ def exact_form(problem: str) -> str:
 
 def loose_form(problem: str) -> str:
     r"""Letters and digits of any script only, their case and width aside, after deleting TeX commands; the exact form
-    if that leaves fewer than 8.
+    if that leaves fewer than 8, which say too little ("find" is all that is left of some problems).
 
     Example:
         >>> loose_form(r"What is $\frac{1}{2}$ of 10?"), loose_form(r"Find $\sec 120^\circ.$")
@@ -114,16 +110,13 @@ def loose_form(problem: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", _COMMAND.sub("", problem)).casefold()
     loose = "".join(filter(str.isalnum, folded))
-    return loose if len(loose) >= MIN_LOOSE else exact_form(problem)
+    return loose if len(loose) >= 8 else exact_form(problem)
 
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """The problems of a folder of verl parquet files.
-
-    Attributes:
-        problems: loose form to the rows that have it, each by ``data_source`` and ``index``.
-        files: by file name its SHA-256, and how many rows count and how many do not.
+    """The problems of a folder of verl parquet files: loose form to the rows that have it, each by ``data_source`` and
+    ``index``; and by file name its SHA-256, how many rows count and how many do not.
     """
 
     problems: dict[str, list[dict[str, Any]]]
