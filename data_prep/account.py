@@ -1,24 +1,19 @@
-"""The account of a run: what came in and went out, why the rest was dropped, sources, flags and versions."""
+"""The account of a file's records, and of earlier runs: what came in and went out, and why the rest was dropped."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import repo_verl
 from data_prep.reading import sha256
 
 _FILE = re.compile(r"[\w-]{1,100}\.parquet")
-_LEFT_OUT = ("output", "input", "quiet", "decontaminate")
 _OF_A_RUN = ("flags", "decontaminate", "versions")
 
 
@@ -102,29 +97,6 @@ def as_ranges(numbers: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-def make_content(
-    arguments: argparse.Namespace,
-    accounts: Mapping[str, Account],
-    sources: Mapping[str, dict[str, Any]],
-    benchmarks: dict[str, Any] | None,
-    hashes: Mapping[str, str],
-) -> dict[str, Any]:
-    """What the JSON file beside the data says of one run.
-
-    Accounts, sources and hashes (SHA-256) are by file name; ``benchmarks`` are the files that rows were compared with.
-    """
-    first = next(iter(sources.values()))
-    return {
-        "set": arguments.set,
-        "files": {name: account.as_json() for name, account in accounts.items()},
-        "source": first if all(source == first for source in sources.values()) else dict(sources),
-        "flags": {key: value for key, value in vars(arguments).items() if key not in _LEFT_OUT},
-        "decontaminate": benchmarks,
-        "versions": _versions(arguments),
-        "sha256": dict(hashes),
-    }
-
-
 def merged(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The content of a run with the entries of earlier runs whose files are still there as they were written.
 
@@ -165,11 +137,3 @@ def _unchanged(old: dict[str, Any], name: str, path: Path) -> bool:
     if _FILE.fullmatch(name) is None or not file.is_file() or file.is_symlink():
         return False
     return sha256(file) == old["sha256"].get(name)
-
-
-def _versions(arguments: argparse.Namespace) -> dict[str, str]:
-    used = ["pyarrow", "datasets"]
-    used += ["math-verify"] if arguments.filter_unverifiable else []
-    used += ["transformers"] if arguments.tokenizer else []
-    versions = {name: metadata.version(name) for name in used}
-    return {"repo_verl": repo_verl.__version__, **versions, "python": platform.python_version()}

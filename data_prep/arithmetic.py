@@ -21,8 +21,6 @@ FORMS = ("a+b", "a-b", "a+b-c", "a*b", "a*b+c", *MIXTURES)
 MAX_DIGITS = 1000
 """Products of more could have more digits than Python turns into text."""
 
-_TERMS = re.compile(r"(\d+)((?:[+\-*]\d+)+)=\?")
-
 
 def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
     """Distinct problems in a random order that the seed decides; the first n of a larger drawing are the drawing of n.
@@ -50,14 +48,12 @@ def problems(form: str, digits: int, count: int, seed: int) -> list[str]:
 
 
 def solve(problem: str) -> int:
-    """The value of a problem, products first; ValueError if it is not of the form ``17+26-8=?``.
+    """The value of a problem of the form ``17+26-8=?``, products first.
 
     Example:
         >>> solve("17+26-8=?"), solve("9-2*3=?")
         (35, 3)
     """
-    if not _TERMS.fullmatch(problem):
-        raise ValueError(f"problem={problem!r} is not of the form 17+26-8=?")
     total = 0
     for sign, term in re.findall(r"([+-]?)([\d*]+)", problem.removesuffix("=?")):
         product = 1

@@ -20,8 +20,8 @@ class Terminated(SystemExit):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; its exit status is 0 if all went well, 2 if the input or a setting is wrong, and 130 or 143
-    after Ctrl-C or SIGTERM, each with one line on stderr.
+    """The exit status of a command: 0, or with one line on stderr 2 if the input or a setting is wrong, 130 or 143 after
+    Ctrl-C or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -61,8 +61,9 @@ def table(account: dict[str, Any]) -> str:
 
 
 def warning(account: dict[str, Any]) -> str:
-    r"""A line on prompts that do not ask for the ``\boxed{}`` that the reward reads, "" if all do or ``arithmetic`` made
-    them, which is for models that are taught the box. Bare prompts are the paper's, so they are no error.
+    r"""A line on prompts that do not ask for the ``\boxed{}`` that the reward reads, "" if all do.
+
+    Bare prompts are the paper's, so they are no error; problems made for models that are taught the box are left out.
     """
     rows, without = (sum(c[key] for c in account["files"].values()) for key in ("rows_out", "without_box"))
     if not without or account["set"] == "arithmetic":
@@ -136,4 +137,5 @@ def _common(parser: argparse.ArgumentParser, sampling: bool = True) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at the first record that cannot be a row")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     if sampling:
-        parser.add_argument("--sample-size", type=int, help="rows drawn at random of what the filters leave; default all")
+        parser.add_argument("--sample-size", type=int,
+                            help="rows drawn at random of what the filters leave; default all")  # fmt: skip

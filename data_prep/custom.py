@@ -61,10 +61,10 @@ def split_of(arguments: argparse.Namespace) -> str | None:
 
 
 def read(record: Mapping[str, Any], problem_field: str | None = None, answer_field: str | None = None) -> Item:
-    """What a record says, its fields given (of a nested one the path with dots) or found; verl's layout is read as such.
+    """What a record says, in the fields that are named (a nested one by its path with dots) or found by their names.
 
     Raises: RowError if the problem or the answer is missing, empty or of another type; ValueError if two fields of
-        the record could be one of them; in verl's layout only if their values differ.
+        the record could be one of them; in verl's layout, which is read as such, only if their values differ.
     """
     if problem_field is None and answer_field is None and is_verl(record):
         item = read_item(record)

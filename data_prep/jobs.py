@@ -2,20 +2,25 @@
 
 import argparse
 import os
+import platform
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+import repo_verl
 from data_prep import arithmetic, custom, files
-from data_prep.account import Account, make_content, merged
+from data_prep.account import Account, merged
 from data_prep.filters import Filters, convert
 from data_prep.hub import hub_records
 from data_prep.reading import read_records, sha256
 from data_prep.records import DataSet
 from data_prep.sets import BENCHMARKS, DEEPMATH_R1, SETS
 from data_prep.sources import Source, benchmark_files, check_names, checked, source_files, split_in_name
+
+_NO_FLAGS = ("output", "input", "quiet", "decontaminate")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -32,11 +37,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     filters = Filters(arguments)
     with files.Staging(arguments.output) as staging:
         accounts = {source.file: _prepare(source, arguments, filters, staging) for source in sources}
-        hashes = {name: sha256(staging.scratch(name)) for name in accounts}
-        compared = filters.benchmarks.files if filters.benchmarks else None
-        content = make_content(arguments, accounts, {source.file: source.facts for source in sources}, compared, hashes)
+        facts = {source.file: source.facts for source in sources}
+        content = {
+            "set": arguments.set,
+            "files": {name: account.as_json() for name, account in accounts.items()},
+            "source": sources[0].facts if all(source.facts == sources[0].facts for source in sources) else facts,
+            "flags": {key: value for key, value in vars(arguments).items() if key not in _NO_FLAGS},
+            "decontaminate": filters.benchmarks.files if filters.benchmarks else None,
+            "versions": _versions(arguments),
+            "sha256": {name: sha256(staging.scratch(name)) for name in accounts},
+        }
         staging.write_json(merged(content, arguments.output / account_name), account_name)
     return content
+
+
+def _versions(arguments: argparse.Namespace) -> dict[str, str]:
+    used = ["pyarrow", "datasets"]
+    used += ["math-verify"] if arguments.filter_unverifiable else []
+    used += ["transformers"] if arguments.tokenizer else []
+    versions = {name: metadata.version(name) for name in used}
+    return {"repo_verl": repo_verl.__version__, **versions, "python": platform.python_version()}
 
 
 def _prepare(source: Source, arguments: argparse.Namespace, filters: Filters, staging: files.Staging) -> Account:

@@ -242,7 +242,7 @@ def _csv(path: Path) -> Iterator[dict[str, str]]:
 
 def _table(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        for batch in _parquet_batches(path) if path.suffix == ".parquet" else _arrow_batches(path):
+        for batch in _batches(path):
             singles = [field for field in batch.schema if "float" in str(field.type)]  # Arrow's half and single
             for record in batch.to_pylist():
                 yield record | {field.name: shortened(record[field.name], field.type) for field in singles}
@@ -253,14 +253,13 @@ def _table(path: Path) -> Iterator[dict[str, Any]]:
         raise _BrokenError(f"no readable {path.suffix[1:]}: {reason}", "row {number} or after: ") from error
 
 
-def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        _require_unique(file.schema_arrow.names)
-        yield from file.iter_batches(batch_size=_BATCH)
-
-
-def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Of a stream, as ``datasets`` writes it, or of Arrow's file format."""
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Of a parquet file, of a stream, as ``datasets`` writes it, or of Arrow's file format."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            _require_unique(file.schema_arrow.names)
+            yield from file.iter_batches(batch_size=_BATCH)
+        return
     with pa.memory_map(str(path)) as source:
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)

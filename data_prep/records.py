@@ -5,18 +5,22 @@ number, a list of one, such a list as JSON text, or the last ``\boxed{}`` of a w
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.prompts import bare, json_list, parsed_chat, user_message
-from data_prep.schema import Row, RowError, is_blank, make_row, says_none
+from data_prep.schema import Row, RowError, is_blank, make_row
 from repo_verl.rewards.extract import extract_boxed
 from repo_verl.safe_text import shown
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")
 ID_FIELDS = ("unique_id", "id", "idx", "url")
+
+_NO_ANSWERS = ("n/a", "n.a", "nan", "no answer", "not found", "notfound", "null", "proof", "unknown")
+_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,10 @@ def read_item(
     answer_fields: Sequence[str] = ANSWER_FIELDS,
     solution_field: str | None = None,
 ) -> Item:
-    r"""What a record says, whichever of the known shapes it has.
+    r"""What a record says, whichever of the known shapes it has; one with ``prompt`` and ``reward_model`` is verl's.
 
-    Args:
-        record: a record of the source; one with ``prompt`` and ``reward_model`` is read as verl's.
-        problem_fields: names of the problem's field; the first that is there counts.
-        answer_fields: names of the answer's field; the first that is there counts, even if it is empty.
-        solution_field: a worked solution whose last ``\boxed{}`` is the answer if there is no answer field.
+    Of the names of a field the first that is there counts, even if its value is empty. Where there is no answer field,
+    the answer is the last ``\boxed{}`` of the solution field.
 
     Raises: RowError if the problem or the answer is missing, empty or of another type.
     """
@@ -108,11 +109,6 @@ def extra_info(record: Mapping[str, Any]) -> Mapping[str, Any]:
     if extra is not None and not isinstance(extra, Mapping):
         raise RowError("extra_info no mapping", f"field 'extra_info' is {shown(extra)}, want a mapping or null")
     return extra or {}
-
-
-def answer_field(record: Mapping[str, Any]) -> str:
-    """The name of the field that :func:`read_item` takes the answer from, for messages."""
-    return "reward_model.ground_truth" if is_verl(record) else present(record, ANSWER_FIELDS)
 
 
 def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -150,14 +146,18 @@ def answer_text(value: Any, field: str) -> str:
 
 
 def some_answer(text: str, field: str) -> str:
-    """An answer, unchanged; RowError if it says that there is none, as ``N/A`` does."""
-    if says_none(text):
+    r"""An answer, unchanged; RowError if it says that there is none, as ``N/A`` and ``\text{Proof}.`` do.
+
+    ``Na`` is sodium, and ``none`` the answer to some questions.
+    """
+    words = " ".join(_WORDS.sub(r"\1", text.replace("$", "")).split()).rstrip(" .")
+    if words in ("na", "NA") or words.casefold() in _NO_ANSWERS:
         raise RowError(f"{field} says that there is none", f"field {field!r} is {shown(text)}, want an answer")
     return text
 
 
 def boxed(value: Any, field: str) -> str:
-    r"""The last ``\boxed{}`` of a worked solution; RowError if it is missing, open, empty or says that there is none."""
+    r"""The last ``\boxed{}`` of a solution; RowError if it is missing, open, empty or says that there is none."""
     solution = answer_text(value, field)
     answer = extract_boxed(solution, max_chars=len(solution))
     if not answer or is_blank(answer):
@@ -181,8 +181,7 @@ def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
 
 def unit_of(record: Mapping[str, Any]) -> str:
     """The field ``unit`` as text, "" if it is missing or null."""
-    value = record.get("unit")
-    return "" if value is None else str(value).strip()
+    return "" if record.get("unit") is None else str(record["unit"]).strip()
 
 
 def _is_empty(value: Any) -> bool:

@@ -2,7 +2,6 @@
 the gold answer.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
@@ -23,11 +22,6 @@ TEMPLATES = {
 
 _BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
-
-NO_ANSWERS = frozenset(("n/a", "n.a", "nan", "no answer", "not found", "notfound", "null", "proof", "unknown"))
-"""What sets write, in capitals or not, where a problem has no final answer: OpenR1-Math, NuminaMath and others."""
-
-_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
 
 _EXTRA = {"split": pa.string(), "index": pa.int64(), "id": pa.string(), "tolerance": pa.float64(), "unit": pa.string()}
 
@@ -79,19 +73,6 @@ class RowError(ValueError):
 def is_blank(text: str) -> bool:
     """Whether there is nothing to see: blanks, control and zero-width characters, invisible letters, or nothing."""
     return all(unicodedata.category(c) in _BLANK or c in _BLANK_LETTERS for c in text)
-
-
-def says_none(text: str) -> bool:
-    r"""Whether an answer is one of :data:`NO_ANSWERS`, ``na`` or ``NA``, without ``\text{}``, ``$`` and a full stop.
-
-    ``Na`` is sodium, and ``none`` the answer to some questions.
-
-    Example:
-        >>> says_none(r"$\text{Proof}.$"), says_none("Na"), says_none("None")
-        (True, False, False)
-    """
-    words = " ".join(_WORDS.sub(r"\1", text.replace("$", "")).split()).rstrip(" .")
-    return words in ("na", "NA") or words.casefold() in NO_ANSWERS
 
 
 def make_row(

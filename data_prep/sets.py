@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from data_prep.records import DataSet, Item, answer_field, boxed, present, read_item, tolerance_of, unit_of
+from data_prep.records import ANSWER_FIELDS, DataSet, Item, boxed, is_verl, present, read_item, tolerance_of, unit_of
 from data_prep.schema import RowError
 
 _NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
@@ -18,12 +18,13 @@ _FORMULA = re.compile(r"\$([^$]+)\$")
 
 _DEEPMATH_PROBLEMS = ("question", "prompt")
 _R1_FIELD = "r1_solution_1"
+_TRAIN = {"train": "train"}
 _TEST = {"test": "test"}
-_BOTH = {"train": "train", "test": "test"}
+_BOTH = _TRAIN | _TEST
 
 
 def read_deepmath(record: Mapping[str, Any]) -> Item:
-    """A problem of the hub's set (``question``, ``final_answer``) or of ROLL's sample (``prompt``, ``ground_truth``)."""
+    """A problem of the hub's set (``question``, ``final_answer``) or ROLL's sample (``prompt``, ``ground_truth``)."""
     return read_item(record, _DEEPMATH_PROBLEMS, ("final_answer", "ground_truth"))
 
 
@@ -38,9 +39,10 @@ def read_gsm8k(record: Mapping[str, Any]) -> Item:
     item = read_item(record)
     answer = item.answer.rpartition("####")[2].strip()
     if not _NUMBER.fullmatch(answer):
+        field = "reward_model.ground_truth" if is_verl(record) else present(record, ANSWER_FIELDS)
         raise RowError(
             "no number after ####",
-            f"field {answer_field(record)!r} ends in {answer[-80:]!r}, want '#### ' and only a number",
+            f"field {field!r} ends in {answer[-80:]!r}, want '#### ' and only a number",
         )
     return replace(item, answer=answer)
 
@@ -74,15 +76,15 @@ def read_olympiad(record: Mapping[str, Any]) -> Item:
 SETS = {
     data_set.name: data_set
     for data_set in (
-        DataSet("deepmath", read_deepmath, "train", "zwhe99/DeepMath-103K", hub_splits={"train": "train"}),
+        DataSet("deepmath", read_deepmath, "train", "zwhe99/DeepMath-103K", None, _TRAIN),
         DataSet("gsm8k", read_gsm8k, "test", "openai/gsm8k", "main", _BOTH, both_splits=True, test_rows=1319),
-        DataSet("math", read_math, "train", "DigitalLearningGmbH/MATH-lighteval", hub_splits=_BOTH),
-        DataSet("math500", read_item, "test", "HuggingFaceH4/MATH-500", hub_splits=_TEST, test_rows=500),
-        DataSet("amc23", read_amc, "test", "math-ai/amc23", hub_splits=_TEST, test_rows=40),
-        DataSet("olympiadbench", read_olympiad, "test", "zwhe99/simplerl-OlympiadBench", hub_splits=_TEST, test_rows=675),
-        DataSet("minerva", read_math, "test", "zwhe99/simplerl-minerva-math", hub_splits=_TEST, test_rows=272),
-        DataSet("aime24", read_item, "test", "HuggingFaceH4/aime_2024", hub_splits={"test": "train"}, test_rows=30),
-        DataSet("aime25", read_item, "test", "math-ai/aime25", hub_splits=_TEST, test_rows=30),
+        DataSet("math", read_math, "train", "DigitalLearningGmbH/MATH-lighteval", None, _BOTH),
+        DataSet("math500", read_item, "test", "HuggingFaceH4/MATH-500", None, _TEST, test_rows=500),
+        DataSet("amc23", read_amc, "test", "math-ai/amc23", None, _TEST, test_rows=40),
+        DataSet("olympiadbench", read_olympiad, "test", "zwhe99/simplerl-OlympiadBench", None, _TEST, test_rows=675),
+        DataSet("minerva", read_math, "test", "zwhe99/simplerl-minerva-math", None, _TEST, test_rows=272),
+        DataSet("aime24", read_item, "test", "HuggingFaceH4/aime_2024", None, {"test": "train"}, test_rows=30),
+        DataSet("aime25", read_item, "test", "math-ai/aime25", None, _TEST, test_rows=30),
     )
 }
 """By the name on the command line."""

@@ -54,7 +54,7 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
     for folder in _places(path, data_set):
         every = data_files(folder)
         found = [file for file in every if _shard_of(file) in (None, "data", shards)]
-        named = [file for file in found if _stem(file) == f"{data_set.name}_{split}"]
+        named = [file for file in found if unzipped(file).stem == f"{data_set.name}_{split}"]
         if found and all(_shard_of(file) for file in found):
             return _complete(found, folder)
         if len(named or found) == 1:
@@ -134,13 +134,14 @@ def checked(records: Iterable[Mapping[str, Any]], split: str, label: str, remedy
 def _find(data_set: DataSet, name: str, folders: Sequence[Path]) -> Path:
     left_out: list[Path] = []
     for folder in folders:
-        found = [file for file in data_files(folder) if _stem(file) in (name, f"{name}_test")]
+        found = [file for file in data_files(folder) if unzipped(file).stem in (name, f"{name}_test")]
         for place in _places(folder / name, data_set):
             found = found or data_files(place)
-        left_out += [file for file in found if _is_training(file, data_set)]
+        if data_set.hub_splits.get("test") != "train":  # as AIME 2024's is
+            left_out += [file for file in found if split_in_name(file) == "train"]
         found = [file for file in found if file not in left_out]
         if len(found) > 1:
-            found = [file for file in found if _stem(file).endswith("test")] or found
+            found = [file for file in found if unzipped(file).stem.endswith("test")] or found
         if len(found) > 1:
             raise ValueError(f"{folder}: several files could be {name} ({_names(found)}); pass --input {name}=FILE")
         if found:
@@ -171,17 +172,9 @@ def _names(files: Sequence[Path], most: int = 12) -> str:
     return ", ".join(names) + (", ..." if len(files) > most else "")
 
 
-def _stem(file: Path) -> str:
-    return unzipped(file).stem
-
-
 def _shard_of(file: Path) -> str | None:
     match = _SHARD.fullmatch(file.name)
     return match.group(1) if match else None
-
-
-def _is_training(file: Path, data_set: DataSet) -> bool:
-    return split_in_name(file) == "train" and data_set.hub_splits.get("test") != "train"
 
 
 def _is_note(file: Path) -> bool:

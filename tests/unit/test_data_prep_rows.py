@@ -6,6 +6,7 @@ from preparing import row_of
 from data_prep import arithmetic, sets
 from data_prep.schema import RowError, make_row, validate_row
 
+DEEPMATH, OLYMPIADBENCH = sets.SETS["deepmath"], sets.SETS["olympiadbench"]
 EXTRA = {"split": "train", "index": 0, "id": "", "tolerance": None, "unit": ""}
 ROLL = {"prompt": "Is 2 even?", "ground_truth": " Yes ", "id": "1"}
 
@@ -16,7 +17,7 @@ def row(**changes):
 
 
 def test_deepmath_row_of_rolls_sample():
-    assert row_of(sets.SETS["deepmath"], ROLL, 3, "train", "none") == {
+    assert row_of(DEEPMATH, ROLL, 3, "train", "none") == {
         "data_source": "deepmath",
         "prompt": [{"role": "user", "content": "Is 2 even?"}],
         "ability": "math",
@@ -27,7 +28,7 @@ def test_deepmath_row_of_rolls_sample():
 
 def test_deepmath_row_of_the_hubs_shape_is_the_same():
     hub = {"question": "Is 2 even?", "final_answer": "Yes", "r1_solution_1": "hm", "difficulty": 1.0, "id": 1}
-    assert row_of(sets.SETS["deepmath"], hub, 3, "train", "none") == row_of(sets.SETS["deepmath"], ROLL, 3, "train", "none")
+    assert row_of(DEEPMATH, hub, 3, "train", "none") == row_of(DEEPMATH, ROLL, 3, "train", "none")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_deepmath_row_of_the_hubs_shape_is_the_same():
 )
 def test_records_that_cannot_be_rows_say_which_field(record, reason):
     with pytest.raises(RowError) as caught:
-        row_of(sets.SETS["deepmath"], record, 0, "train", "none")
+        row_of(DEEPMATH, record, 0, "train", "none")
     assert caught.value.reason == reason
 
 
@@ -61,7 +62,7 @@ R1 = {
 
 
 def test_deepmath_gold_of_the_first_r1_solution():
-    assert row_of(sets.SETS["deepmath"], R1, 0, "train", "none")["reward_model"]["ground_truth"] == "1"
+    assert row_of(DEEPMATH, R1, 0, "train", "none")["reward_model"]["ground_truth"] == "1"
     assert row_of(sets.DEEPMATH_R1, R1, 0, "train", "none")["reward_model"]["ground_truth"] == "\\frac{1}{2}"
 
 
@@ -142,10 +143,10 @@ def test_olympiadbench_gold_loses_the_dollars_around_the_whole(answer, gold):
 
 
 def test_olympiadbench_row_has_the_question_the_tolerance_and_the_unit():
-    made = row_of(sets.SETS["olympiadbench"], {**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
+    made = row_of(OLYMPIADBENCH, {**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
     assert made["prompt"] == [{"role": "user", "content": "How much?"}]
     assert made["extra_info"] == {"split": "test", "index": 5, "id": "2592", "tolerance": 0.1, "unit": "%"}
-    none = row_of(sets.SETS["olympiadbench"], {**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
+    none = row_of(OLYMPIADBENCH, {**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
     assert (none["tolerance"], none["unit"]) == (None, "")
 
 
@@ -199,12 +200,6 @@ def test_a_good_row_passes():
 )
 def test_problems_are_solved_products_first(problem, value):
     assert arithmetic.solve(problem) == value
-
-
-@pytest.mark.parametrize("problem", ["17+26", "=?", "1+=?", "(1+2)*3=?", "1/2=?"])
-def test_other_texts_are_no_problems(problem):
-    with pytest.raises(ValueError, match="is not of the form"):
-        arithmetic.solve(problem)
 
 
 def test_problems_are_distinct_seeded_and_of_the_form():
