@@ -20,8 +20,8 @@ class Terminated(SystemExit):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status of a command: 0, or with one line on stderr 2 if the input or a setting is wrong, 130 or 143 after
-    Ctrl-C or SIGTERM.
+    """Runs a command; its exit status: 0, or with one line on stderr 2 if the input or a setting is wrong, 130 or 143
+    after Ctrl-C or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     try:

@@ -56,9 +56,8 @@ def draw(
             writer.write_table(part)
     rows = datasets.Dataset.from_file(str(scratch))
     if size > len(rows):
-        raise ValueError(
-            f"{name}: sample_size={size} must be from 1 to the {len(rows)} rows left; change --sample-size"
-        )
+        most = f"the {len(rows)} rows left"
+        raise ValueError(f"{name}: sample_size={size} must be from 1 to {most}; change --sample-size")
     drawn = rows.shuffle(seed=seed, keep_in_memory=True, load_from_cache_file=False).select(range(size))
     account.keep_only(info["index"] for info in drawn["extra_info"])
     yield from drawn.with_format("arrow").iter(ROW_GROUP)

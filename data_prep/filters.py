@@ -1,9 +1,8 @@
 r"""From records to the rows that are kept: conversion, filters, repeats and benchmark problems.
 
-Repeats inside a set are compared with their blanks made equal and nothing else: the loose form takes
-"Compute $\sin 225^\circ$." and "Compute $\tan 225^\circ$." for one problem (of the 19 loose repeats in DeepMath's
-sample, 4 are exact). Against benchmarks the loose form is right, where dropping one problem too many costs less than
-training on a test problem.
+Repeats inside a set are compared with only their blanks made equal: the loose form takes "Compute $\sin 225^\circ$." and
+"Compute $\tan 225^\circ$." for one problem. It is right against benchmarks, where dropping one problem too many costs
+less than training on a test problem.
 """
 
 from __future__ import annotations
@@ -55,8 +54,7 @@ class Filters:
 def convert(records: Iterable[Mapping[str, Any]], source: Source, filters: Filters, account: Account) -> Iterator[Row]:
     """The rows of all records that convert and pass the filters, in order; ``account`` is complete after the last.
 
-    Raises: ValueError naming source, record and field if no row is left, or at the first bad record if the filters
-        are strict.
+    Raises: ValueError naming source and record if no row is left, or at the first bad record with ``--strict``.
     """
     seen: set[bytes] = set()
     for index, record in enumerate(records):
@@ -66,9 +64,8 @@ def convert(records: Iterable[Mapping[str, Any]], source: Source, filters: Filte
             row = item.to_row(source.data_set.name, index, source.split, filters.flags.template)
         except RowError as error:
             if filters.flags.strict:
-                raise ValueError(
-                    f"{source.label}: row {index}: {error} (--strict stops at the first such row)"
-                ) from error
+                place = f"{source.label}: row {index}"
+                raise ValueError(f"{place}: {error} (--strict stops at the first such row)") from error
             account.drop(error.reason, index, str(error))
             continue
         account.instruction_removed += item.instruction_removed
@@ -128,8 +125,7 @@ class Benchmarks:
 
 
 def read_benchmarks(folder: Path) -> Benchmarks:
-    """The problems of a folder that ``python -m data_prep benchmarks`` wrote; rows of the split train or warmup do not
-    count.
+    """The problems of a folder that ``python -m data_prep benchmarks`` wrote, those of train and warmup rows left out.
 
     Raises: ValueError naming the folder if it has no parquet file, a file without a row that counts, or file and row
         of one that is not verl's.

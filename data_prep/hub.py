@@ -52,11 +52,11 @@ def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
     from transformers import AutoTokenizer
 
     local = True
-    if not Path(tokenizer).exists():
-        with contextlib.suppress(OSError):
-            reach(datasets.config.HF_ENDPOINT)
-            local = False
     try:
+        if not Path(tokenizer).exists():
+            with contextlib.suppress(OSError):
+                reach(datasets.config.HF_ENDPOINT)
+                local = False
         loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=local)
         loaded.apply_chat_template([{"role": "user", "content": "1"}], add_generation_prompt=True, tokenize=False)
     except Exception as error:

@@ -72,9 +72,8 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
 def benchmark_files(inputs: Sequence[str], sets: Mapping[str, DataSet]) -> dict[str, Path]:
     """A file for every benchmark, from folders and ``SET=FILE``; the latter rule.
 
-    In a folder, the file of a set is ``SET.jsonl`` or ``SET_test.jsonl`` (or json, parquet), the only data file in the
-    sub-folder SET (or its ``data``), or the only one there whose name ends in ``test.jsonl`` (or json, parquet); files
-    named as training data are left out.
+    In a folder, the file of a set is ``SET.jsonl`` or ``SET_test.jsonl`` (or another suffix), or in the sub-folder SET
+    (or its ``data``) the only data file, or the only one there that ends in ``test``; training files are left out.
 
     Raises: ValueError naming the set for which there is no file or more than one, and what to pass.
     """
@@ -160,9 +159,8 @@ def _complete(shards: list[Path], folder: Path) -> list[Path]:
     parts = [match.groups()[1:] for match in (_SHARD.fullmatch(file.name) for file in shards) if match]
     totals = {int(total) for _, total in parts}
     if len(totals) != 1 or sorted(int(number) for number, _ in parts) != list(range(totals.pop())):
-        raise ValueError(
-            f"{folder}: the shards ({_names(shards)}) are not each of one set once; download what is missing"
-        )
+        named = _names(shards)
+        raise ValueError(f"{folder}: the shards ({named}) are not each of one set once; download what is missing")
     return shards
 
 
