@@ -1,7 +1,5 @@
 """The account of a file's records, and of earlier runs: what came in and went out, and why the rest was dropped."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

@@ -6,6 +6,7 @@ message at the end of a chat is no part of the problem: it holds the answer wher
 """
 
 import argparse
+import contextlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -40,14 +41,9 @@ def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
         raise ValueError(f"--name {name}: is a known set; run `python -m data_prep {name}`, or pass another name")
     if hub and not _HUB.fullmatch(hub):
         raise ValueError(f"--hub {hub}: want OWNER/SET, as the hub names it; pass a file or a folder with --input")
-    return DataSet(
-        name,
-        partial(read, problem_field=arguments.problem_field, answer_field=arguments.answer_field),
-        default_split="train",
-        hub_name=hub,
-        hub_splits={split_of(arguments) or "train": arguments.split or "train"},
-        both_splits=True,
-    )
+    named = partial(read, problem_field=arguments.problem_field, answer_field=arguments.answer_field)
+    hub_splits = {split_of(arguments) or "train": arguments.split or "train"}
+    return DataSet(name, named, "train", hub, None, hub_splits, both_splits=True)
 
 
 def split_of(arguments: argparse.Namespace) -> str | None:
@@ -86,18 +82,12 @@ def _require_no_other(record: Mapping[str, Any], item: Item) -> None:
     """ValueError if a record in verl's layout has another problem or answer beside verl's, with another value."""
     for kinds, what in ((PROBLEMS, "problem"), (ANSWERS, "answer")):
         found = _candidates(record, kinds)
-        if len(found) > 1 and any(_differs(record, path, what, item) for path in found):
-            raise ValueError(_ask(found, what))
-
-
-def _differs(record: Mapping[str, Any], path: str, what: str, item: Item) -> bool:
-    """Whether a field has a problem or an answer, and another than the item; one that cannot be read has none."""
-    fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
-    try:
-        other = read(record, **fields)
-    except RowError:
-        return False
-    return (other.problem, other.answer) != (item.problem, item.answer)
+        for path in found if len(found) > 1 else ():
+            fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
+            with contextlib.suppress(RowError):  # a field that cannot be read has no other value
+                other = read(record, **fields)
+                if (other.problem, other.answer) != (item.problem, item.answer):
+                    raise ValueError(_ask(found, what))
 
 
 def _candidates(record: Mapping[str, Any], kinds: Sequence[Sequence[str]]) -> list[str]:

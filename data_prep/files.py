@@ -1,7 +1,5 @@
 """Writing verl parquet files and their account, whole or not at all, and drawing a sample of rows."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,7 +88,7 @@ class Staging:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         self.path(name).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair as JSON spells it
 
-    def __enter__(self) -> Staging:
+    def __enter__(self) -> Self:
         for path in self._folder.glob(".data_prep.*.tmp"):
             match = _TEMPORARY.fullmatch(path.name)
             if match and not _is_alive(int(match.group(1))):

@@ -1,11 +1,9 @@
 r"""From records to the rows that are kept: conversion, filters, repeats and benchmark problems.
 
-Repeats inside a set are compared with only their blanks made equal: the loose form takes "Compute $\sin 225^\circ$." and
-"Compute $\tan 225^\circ$." for one problem. It is right against benchmarks, where dropping one problem too many costs
-less than training on a test problem.
+Repeats inside a set are compared with only their blanks made equal: the loose form takes "Compute $\sin 225^\circ$."
+and "Compute $\tan 225^\circ$." for one problem. It is right against benchmarks, where dropping one problem too many
+costs less than training on a test problem.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
