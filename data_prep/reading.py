@@ -221,7 +221,7 @@ def _no_list(text: str, at: int) -> str:
 
 
 def _csv(path: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(1 << 26)
+    csv.field_size_limit(1 << 26)  # characters of a cell
     with _opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
         rows = csv.reader(lines, strict=True)
         try:
