@@ -170,16 +170,6 @@ def _on_cpu() -> bool:
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 
-def _activate_cpu() -> None:
-    try:
-        from repo_verl.cpu import activate
-
-        activate()
-    except Exception as error:  # kept, and raised where RePO is asked for
-        failures.append(error)
-        logger.warning("VERL_PLATFORM=cpu: the CPU backend did not load: %s: %s", type(error).__name__, error)
-
-
 def _install() -> None:
     sys.meta_path.insert(0, PostImportFinder())
     when_imported("verl.utils.config", _wrap_validation)
@@ -187,8 +177,15 @@ def _install() -> None:
     for mode in MODES:
         when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
     name_sockets_by_cluster()
-    if _on_cpu():
-        _activate_cpu()
+    if not _on_cpu():
+        return
+    try:
+        from repo_verl.cpu import activate
+
+        activate()
+    except Exception as error:  # kept, and raised where RePO is asked for
+        failures.append(error)
+        logger.warning("VERL_PLATFORM=cpu: the CPU backend did not load: %s: %s", type(error).__name__, error)
 
 
 _install()

@@ -16,9 +16,11 @@ import socket
 import sys
 
 SOCKET_VARIABLE = "REPO_VERL_CPU_FORK_SOCKET"
+PYTHON_VARIABLE = "REPO_VERL_CPU_PYTHON"
+"""What Ray starts workers with: a script that runs this file, or the interpreter where there is no server."""
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 MAX_FILES = 250
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def open_files() -> list[int]:
@@ -38,7 +40,7 @@ def request(arguments: list[str], files: list[int]) -> bytes:
 
 
 def run(connection: socket.socket, arguments: list[str]) -> int | None:
-    """Has the server run the program, and waits for its end.
+    """Have the server run the program, and wait for its end.
 
     Returns: the exit status, 128 + n where signal n ended it; None if the server ended before it started the program.
     """
@@ -67,9 +69,8 @@ def run(connection: socket.socket, arguments: list[str]) -> int | None:
 
 
 def main() -> int:
-    """Runs the program of the command line; returns its exit status."""
-    address = os.environ.get(SOCKET_VARIABLE)
-    if address:
+    """Run the program of the command line; returns its exit status."""
+    if address := os.environ.get(SOCKET_VARIABLE):
         status = None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             with contextlib.suppress(ConnectionError, FileNotFoundError):

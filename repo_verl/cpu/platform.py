@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
+import psutil  # type: ignore[import-untyped]  # ships no types
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry, platform_manager
-
-PLATFORM_NAME = "cpu"
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
@@ -18,7 +16,7 @@ def _nothing(*args: object, **kwargs: object) -> None:
 
 
 class CPUDeviceModule:
-    """What verl calls on ``torch.cuda``, answered for the CPU.
+    """What verl calls on ``torch.cuda``, answered for the CPU, which is one device however many cores it has.
 
     Sizes are bytes of host memory: "allocated" is what this process holds (resident set), "maximum" its peak.
     ``set_rng_state`` does nothing, since verl sets the CPU's state itself.
@@ -27,34 +25,21 @@ class CPUDeviceModule:
     Stream: ClassVar[type] = torch.cpu.Stream
     stream = staticmethod(torch.cpu.stream)
     current_stream = staticmethod(torch.cpu.current_stream)
+    is_available = staticmethod(torch.cpu.is_available)
+    device_count = staticmethod(torch.cpu.device_count)
+    current_device = staticmethod(torch.cpu.current_device)
     get_rng_state = staticmethod(torch.get_rng_state)
     manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
     set_device = synchronize = empty_cache = ipc_collect = set_rng_state = staticmethod(_nothing)
     reset_peak_memory_stats = set_per_process_memory_fraction = staticmethod(_nothing)
 
-    def is_available(self) -> bool:
-        """True: a CPU is always there."""
-        return True
-
-    def device_count(self) -> int:
-        """1: the CPU is one device, however many cores it has."""
-        return 1
-
-    def current_device(self) -> str:
-        """``"cpu"``; verl and torch read an integer as the index of an accelerator."""
-        return "cpu"
-
     def get_device_name(self, device: object = None) -> str:
-        """The name that verl prints for the device."""
         return "cpu"
 
     def memory_allocated(self, device: object = None) -> int:
-        """Resident memory of this process, bytes."""
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(psutil.Process().memory_info().rss)
 
     def max_memory_allocated(self, device: object = None) -> int:
-        """Peak resident memory of this process, bytes."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # The kernel's peak is updated less often than the current size.
         return max(peak * 1024, self.memory_allocated())
@@ -62,9 +47,7 @@ class CPUDeviceModule:
     memory_reserved, max_memory_reserved = memory_allocated, max_memory_allocated
 
     def mem_get_info(self, device: object = None) -> tuple[int, int]:
-        """Free and total memory of the machine, bytes."""
-        import psutil  # type: ignore[import-untyped]  # ships no types
-
+        """Free and total memory of the machine."""
         memory = psutil.virtual_memory()
         return memory.available, memory.total
 
@@ -76,11 +59,11 @@ class PlatformCPU(PlatformBase):
     placement groups ask for a resource of its accelerators, and vLLM's replicas read their bundle's index from it.
     """
 
-    _device_module: ClassVar[CPUDeviceModule] = CPUDeviceModule()
     device_name = vendor_name = "cpu"
-    device_module = _device_module
-    is_available, device_count = _device_module.is_available, _device_module.device_count
-    current_device = _device_module.current_device
+    device_module = CPUDeviceModule()
+    is_available = staticmethod(torch.cpu.is_available)
+    device_count = staticmethod(torch.cpu.device_count)
+    current_device = staticmethod(torch.cpu.current_device)
     manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
     set_device = synchronize = set_allocator_settings = empty_cache = cudart = staticmethod(_nothing)
     profiler_start = profiler_stop = staticmethod(_nothing)
@@ -112,7 +95,7 @@ class PlatformCPU(PlatformBase):
 
 
 def register_platform() -> None:
-    """Registers :class:`PlatformCPU` with verl under ``"cpu"``. A second call changes nothing.
+    """Register :class:`PlatformCPU` with verl under ``"cpu"``.
 
     Raises:
         RuntimeError: verl has already resolved another platform in this process.
@@ -123,5 +106,4 @@ def register_platform() -> None:
             f"verl already runs on the platform {resolved.device_name!r} in this process: "
             "set VERL_PLATFORM=cpu before the first `import verl`"
         )
-    if PlatformRegistry.get(PLATFORM_NAME) is not PlatformCPU:
-        PlatformRegistry.register(platform=PLATFORM_NAME)(PlatformCPU)
+    PlatformRegistry.register(platform="cpu")(PlatformCPU)

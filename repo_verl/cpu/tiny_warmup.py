@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from repo_verl.cpu.tiny_model import BOX
 from repo_verl.rewards import compute_score
 
 logger = logging.getLogger("repo_verl.cpu.tiny")
 
+BOX = "\\boxed{"
 IGNORED = -100
+LEARNING_RATE = 2e-3
 MAX_NEW_TOKENS = 16
 WORDS = ("Yes", "No", "True", "False")
 
@@ -33,22 +35,8 @@ class Example:
     gold: str
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Sampled answers at temperature 1: the share that is right, and the share in a closed box and nothing after."""
-
-    accuracy: float
-    boxed: float
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """How a warm-up went."""
-
-    steps: int
-    loss: float
-    seconds: float
-    measured: Measurement
+Sampler = Callable[[Sequence[Example], random.Random], list[str]]
+"""The answers to learn for a batch."""
 
 
 def read_examples(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
@@ -58,25 +46,21 @@ def read_examples(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokeni
     return [Example(i, row["reward_model"]["ground_truth"]) for i, row in zip(ids, rows, strict=True)]
 
 
-def gold_answers(examples: Sequence[Example], rng: random.Random) -> list[str]:
-    """The answers to learn in arithmetic: the gold ones."""
-    return [example.gold for example in examples]
+def sampler(task: str, examples: Sequence[Example]) -> Sampler:
+    """What a task learns to answer: in arithmetic the gold answers; else the format, not which prompt wants which.
 
-
-def word_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], random.Random], list[str]]:
-    """Answers to learn for yes-no questions: the format, and how often each word is said, not which prompt wants which.
+    In ``golds`` that is a gold of any example, in ``yes-no`` one of four words:
 
     p(word) = 1/2 * 1/4 + 1/2 * (share of golds of ``examples`` that say so)
     """
-    said = Counter(example.gold.strip().strip(".").capitalize() for example in examples)
-    weights = [0.5 / len(WORDS) + 0.5 * said[word] / len(examples) for word in WORDS]
-    return lambda batch, rng: rng.choices(WORDS, weights=weights, k=len(batch))
-
-
-def gold_sampler(examples: Sequence[Example]) -> Callable[[Sequence[Example], random.Random], list[str]]:
-    """Answers to learn for golds of any kind: the format, and one of them at random, not which prompt wants it."""
     golds = [example.gold for example in examples]
-    return lambda batch, rng: rng.choices(golds, k=len(batch))
+    if task == "arithmetic":
+        return lambda batch, rng: [example.gold for example in batch]
+    if task == "golds":
+        return lambda batch, rng: rng.choices(golds, k=len(batch))
+    said = Counter(gold.strip().strip(".").capitalize() for gold in golds)
+    weights = [0.5 / len(WORDS) + 0.5 * said[word] / len(golds) for word in WORDS]
+    return lambda batch, rng: rng.choices(WORDS, weights=weights, k=len(batch))
 
 
 def collate(
@@ -88,23 +72,20 @@ def collate(
     """
     responses = tokenizer([f"{BOX}{answer}}}" for answer in answers], add_special_tokens=False)["input_ids"]
     rows = [(e.prompt_ids, r + [tokenizer.eos_token_id]) for e, r in zip(examples, responses, strict=True)]
-    length = max(len(prompt) + len(response) for prompt, response in rows)
-    ids = torch.full((len(rows), length), tokenizer.pad_token_id)
-    labels = torch.full((len(rows), length), IGNORED)
-    for i, (prompt, response) in enumerate(rows):
-        end = len(prompt) + len(response)
-        ids[i, :end] = torch.tensor(prompt + response)
-        labels[i, len(prompt) : end] = torch.tensor(response)
-    return ids, labels
+    ids = [torch.tensor(prompt + response) for prompt, response in rows]
+    labels = [torch.tensor([IGNORED] * len(prompt) + response) for prompt, response in rows]
+    return pad_sequence(ids, True, tokenizer.pad_token_id), pad_sequence(labels, True, IGNORED)
 
 
 @torch.no_grad()
 def measure(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], chunk: int = 256
-) -> Measurement:
-    """Samples one response per example at temperature 1, ``chunk`` at once, and grades it with ``compute_score``.
+) -> tuple[float, float]:
+    """Sample one response per example at temperature 1, ``chunk`` at once, and grade it with ``compute_score``.
 
     Repeat examples for several samples of each. The tokenizer pads on the left; the model is left in training mode.
+
+    Returns: the share that is right, and the share in a closed box and nothing after.
     """
     model.eval()
     right = boxed = 0.0
@@ -117,17 +98,7 @@ def measure(
         right += sum(compute_score("tiny", t, e.gold)["score"] for t, e in zip(texts, part, strict=True))
         boxed += sum(t.startswith(BOX) and t.endswith("}") and t.count(BOX) == 1 for t in texts)
     model.train()
-    return Measurement(right / len(examples), boxed / len(examples))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: AdamW, the learning rate reached after 50 steps, a measurement every few steps."""
-
-    learning_rate: float = 2e-3
-    batch_size: int = 64
-    measure_every: int = 15
-    max_seconds: float = 300.0
+    return right / len(examples), boxed / len(examples)
 
 
 def warm_up(
@@ -135,49 +106,45 @@ def warm_up(
     tokenizer: PreTrainedTokenizerFast,
     train: Sequence[Example],
     held_out: Sequence[Example],
-    answers: Callable[[Sequence[Example], random.Random], list[str]],
+    answers: Sampler,
     target: tuple[float, float],
     seed: int,
-    recipe: Recipe,
-) -> WarmUp:
-    """Trains until sampled accuracy on held-out prompts is inside the target band and 95% of answers are boxed.
+    batch_size: int,
+    max_seconds: float,
+    measure_every: int = 15,
+) -> dict[str, Any]:
+    """Train a model in place until sampled accuracy is inside the target band and 95% of answers are boxed.
 
     The aim is a fifth of the way into the band, so that noise of the measurement leaves the model inside. A model that
-    went past the band goes back to its last measurement and on with a quarter of the learning rate.
+    went past the band goes back to its last measurement and on with a quarter of the learning rate, which is reached
+    after 50 steps. ``target`` is the lowest and highest accuracy, as shares; torch's own generator draws the samples.
 
-    Args:
-        model: trained in place.
-        tokenizer: from ``build_tokenizer``.
-        train: examples to learn from.
-        held_out: examples to measure on.
-        answers: the answers to learn for a batch.
-        target: lowest and highest accuracy, as shares.
-        seed: of the batches; torch's own generator draws the samples.
-        recipe: how to train.
+    Returns: steps, loss, seconds, accuracy and boxed, as ``tiny.json`` has them.
 
     Raises: RuntimeError naming accuracy and remedy when the band is not reached in time; ValueError without examples.
     """
     low, high = target
     started, rng = time.monotonic(), random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    rate, before = recipe.learning_rate, copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    rate, before = LEARNING_RATE, copy.deepcopy(model.state_dict())
     model.train()
-    for step, batch in enumerate(_batches(train, recipe.batch_size, rng), start=1):
+    for step, batch in enumerate(_batches(train, batch_size, rng), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, step / 50)
         loss = _train_step(model, optimizer, *collate(batch, answers(batch, rng), tokenizer))
-        if step % recipe.measure_every:
+        if step % measure_every:
             continue
-        measured, seconds = measure(model, tokenizer, held_out), time.monotonic() - started
-        logger.info("step %d: loss %.3f, accuracy %.3f, boxed %.3f", step, loss, measured.accuracy, measured.boxed)
-        if measured.boxed >= 0.95 and low + (high - low) / 5 <= measured.accuracy <= high:
-            return WarmUp(step, loss, seconds, measured)
-        if seconds > recipe.max_seconds:
+        (accuracy, boxed), seconds = measure(model, tokenizer, held_out), time.monotonic() - started
+        logger.info("step %d: loss %.3f, accuracy %.3f, boxed %.3f", step, loss, accuracy, boxed)
+        if boxed >= 0.95 and low + (high - low) / 5 <= accuracy <= high:
+            taken = {"steps": step, "loss": round(loss, 4), "seconds": round(seconds, 1)}
+            return {**taken, "accuracy": accuracy, "boxed": boxed}
+        if seconds > max_seconds:
             raise RuntimeError(
-                f"after {step} steps and {seconds:.0f} s the accuracy is {measured.accuracy:.3f}, target {low}-{high}, "
-                f"and {measured.boxed:.3f} are boxed: raise --max-seconds, widen --target, or use easier or harder data"
+                f"after {step} steps and {seconds:.0f} s the accuracy is {accuracy:.3f}, target {low}-{high}, "
+                f"and {boxed:.3f} are boxed: raise --max-seconds, widen --target, or use easier or harder data"
             )
-        if measured.accuracy > high:
+        if accuracy > high:
             model.load_state_dict(before)
             rate /= 4
         before = copy.deepcopy(model.state_dict())

@@ -20,7 +20,7 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
     def update_weights_from_ipc(
         self, peft_config: dict[str, Any] | None = None, base_sync_done: bool = False, use_shm: bool = True
     ) -> None:
-        """Receives all weights from the actor and loads them; NotImplementedError for adapters (``peft_config``)."""
+        """Receive all weights from the actor and load them; NotImplementedError for adapters (``peft_config``)."""
         if peft_config is not None:
             raise NotImplementedError(
                 "LoRA weight sync is not supported on the CPU: set actor_rollout_ref.model.lora_rank=0"

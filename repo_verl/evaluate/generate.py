@@ -75,7 +75,7 @@ def _prepare_device() -> dict[str, Any]:
 
     if torch.cuda.is_available():
         return {}
-    from repo_verl.cpu.environment import set_defaults
+    from repo_verl.cpu import set_defaults
 
     set_defaults()
     # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do

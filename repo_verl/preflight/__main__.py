@@ -1,18 +1,21 @@
 """``python -m repo_verl.preflight``: takes the arguments of ``python -m verl.trainer.main_ppo``.
 
-The same as ``repo-verl preflight``, without importing the other commands.
+The same as ``repo-verl preflight``, without importing the other commands. verl's configuration is composed as its own
+command would, without importing verl, torch or Ray.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from repo_verl.config import lookup
-from repo_verl.preflight import machine, requirements, resume, sizes
-from repo_verl.preflight.compose import Config, compose, other_flags
+from repo_verl.preflight import Config, machine, requirements, resume, sizes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         composed = compose(arguments)
         config: Any = OmegaConf.to_container(composed, resolve=True)
         gpus = machine.Gpus() if dry or lookup(config, "trainer.device") == "cpu" else machine.count_gpus()
-        found = list(requirements.find_refusals(config))
+        found = requirements.find_refusals(config)
         found += [] if dry else find_problems(config, gpus)
         if not found:
             for line in find_notices(config, None if dry else gpus):
@@ -68,12 +71,12 @@ def find_problems(config: Config, gpus: machine.Gpus) -> list[str]:
 
 def find_notices(config: Config, gpus: machine.Gpus | None) -> list[str]:
     """What does not stop the run, and should be known; of this machine's GPUs where they were counted."""
-    lines = [
+    return [
         *requirements.other_versions(),
         *requirements.find_validation_notice(config),
         *sizes.find_batch_notices(config),
+        *(() if gpus is None else machine.find_gpu_notices(config, gpus)),
     ]
-    return lines if gpus is None else [*lines, *machine.find_gpu_notices(config, gpus)]
 
 
 def find_doubts(config: Config) -> list[str]:
@@ -84,6 +87,74 @@ def find_doubts(config: Config) -> list[str]:
         *machine.find_cpu_doubt(config),
         *resume.find_other_settings(config),
     ]
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's flags and overrides; its own parser is private."""
+    parser = argparse.ArgumentParser(prog="repo-verl preflight", add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    parser.add_argument("--config-name", "-cn", default="ppo_trainer")
+    parser.add_argument("--run", "-r", action="store_true")
+    for flags in ("--cfg -c", "--package -p", "--config-path -cp", "--experimental-rerun"):
+        parser.add_argument(*flags.split())
+    for flags in ("--help -h", "--hydra-help", "--version", "--resolve", "--multirun -m", "--shell-completion -sc"):
+        parser.add_argument(*flags.split(), action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    return parser.parse_known_args(arguments)
+
+
+def other_flags(arguments: Sequence[str]) -> list[str]:
+    """Hydra's flags among the arguments that print something or start several runs, and so are no run to check."""
+    known, overrides = _parse(arguments)
+    given = {name.replace("_", "-"): value for name, value in vars(known).items() if value not in (None, False)}
+    flags = [f"--{name}" for name in given if name not in ("config-dir", "config-name", "run")]
+    return flags + [word for word in overrides if word.replace(" ", "").lower() == "hydra.mode=multirun"]
+
+
+def compose(arguments: Sequence[str]) -> Any:
+    """The resolved configuration, a DictConfig, of arguments of ``python -m verl.trainer.main_ppo``.
+
+    Raises:
+        ValueError: one sentence, if verl is missing or Hydra refuses an argument.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    known, overrides = _parse(arguments)
+    spec = importlib.util.find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise ValueError("verl is not installed: bash run_scripts/setup.sh, or pip install '.[gpu]' in the checkout.")
+    stock = Path(spec.origin).parent / "trainer" / "config"
+    if known.config_dir is not None and not known.config_dir.is_dir():
+        raise ValueError(
+            f"--config-dir={known.config_dir} is no folder: name one, `repo-verl config-dir` prints RePO's."
+        )
+    primary = (known.config_dir or stock).absolute()
+    try:
+        with hydra.initialize_config_dir(config_dir=str(primary), job_name="main_ppo", version_base=None):
+            words = [f"hydra.searchpath=['file://{stock}']", *overrides]
+            return _resolve(hydra.compose(known.config_name, overrides=words, return_hydra_config=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"the configuration can't be composed ({first}): correct that argument.") from error
+
+
+def _resolve(config: Any) -> Any:
+    """Resolve as in a run, where ``${hydra:...}`` is known, and leave Hydra's own settings out."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict, read_write
+
+    with read_write(config), open_dict(config):
+        config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)
+        try:
+            del config["hydra"]
+            OmegaConf.resolve(config)
+        finally:
+            HydraConfig.instance().cfg = before
+    return config
 
 
 if __name__ == "__main__":

@@ -10,23 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from repo_verl.config import lookup
-from repo_verl.preflight.compose import Config
+from repo_verl.preflight import Config
 from repo_verl.preflight.sizes import whole
 
-QUERY = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
-CPUS_PER_GPU = 3
-"""CPUs that verl's resource pool reserves for a GPU, where trainers and engines share GPUs."""
 STORAGE_UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 
 
 @dataclasses.dataclass(frozen=True)
 class Gpus:
-    """What is known of this machine's GPUs.
-
-    Attributes:
-        count: of those that CUDA would show.
-        doubt: why there may be others; empty where nvidia-smi answered and its answer was understood.
-    """
+    """This machine's GPUs that CUDA would show, and why there may be others: "" where nvidia-smi's answer is clear."""
 
     count: int = 0
     doubt: str = ""
@@ -34,8 +26,9 @@ class Gpus:
 
 def count_gpus(environment: Mapping[str, str] = os.environ) -> Gpus:
     """The GPUs that CUDA would show here, as far as nvidia-smi tells."""
+    query = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
     try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
         if "no devices were found" in (done.stdout + done.stderr).lower():
             return Gpus()
         if done.returncode:
@@ -48,8 +41,7 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> Gpus:
 def read_listing(listing: str, visible: str | None) -> Gpus:
     """GPUs of nvidia-smi's table, those that ``CUDA_VISIBLE_DEVICES`` leaves (numbers, UUIDs, MIG names; None: all).
 
-    Raises:
-        ValueError: if a line is none of the table.
+    ValueError if a line is none of the table.
     """
     names = []
     for line in listing.strip().splitlines():
@@ -115,17 +107,16 @@ def _doubt(config: Config, gpus: Gpus) -> str | None:
 
 
 def find_cpu_doubt(config: Config, cpus: int | None = None) -> Iterator[str]:
-    """Fewer logical CPUs than Ray's processes reserve on one machine, for which they would wait without a message.
+    """Fewer logical CPUs (None: this machine's) than Ray's processes reserve on one machine.
 
-    Args:
-        config: the configuration.
-        cpus: logical CPUs of this machine; None: counted.
+    They would wait for more without a message.
     """
     there = lookup(config, "ray_kwargs.ray_init.num_cpus") or cpus or os.cpu_count() or 1
     if lookup(config, "trainer.device") == "cpu" or whole(config, "trainer.nnodes") > 1 or has_cluster(config):
         return
     units, gpus = whole(config, STORAGE_UNITS, 8), whole(config, "trainer.n_gpus_per_node")
-    needed = 2 + units + CPUS_PER_GPU * gpus  # 2: the trainer's process and TransferQueue's controller
+    # 2: the trainer's process and TransferQueue's controller; 3: for a GPU that trainer and engine share
+    needed = 2 + units + 3 * gpus
     if there < needed:
         yield (
             f"{STORAGE_UNITS}={units} and trainer.n_gpus_per_node={gpus} reserve {needed} CPUs in Ray, which has "

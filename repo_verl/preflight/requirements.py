@@ -7,20 +7,19 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from repo_verl import versions
-from repo_verl.config import RepoConfigError, lookup
-from repo_verl.preflight.compose import Config
+from repo_verl.config import PREFIX, RepoConfig, RepoConfigError, lookup
+from repo_verl.preflight import Config
 from repo_verl.preflight.sizes import ACTOR, FSDP, MODEL, is_local
+from repo_verl.replay.own_strategy import picker
 from repo_verl.trainer.seam_check import require_seams
 from repo_verl.trainer.validation import check_config, is_selected
 
 PLUGIN = "repo_verl"
-UNSET = "???"
-"""A value that a configuration leaves to its user."""
 
 
 def is_installed(module: str) -> bool:
@@ -34,9 +33,9 @@ def is_installed(module: str) -> bool:
 def find_version_problems(config: Config) -> Iterator[str]:
     """What is missing of what RePO needs, and a plugin that verl would not load."""
     engine = lookup(config, "actor_rollout_ref.rollout.name", "vllm")
-    if engine == UNSET:
-        yield f"actor_rollout_ref.rollout.name={UNSET} has no default in verl: set actor_rollout_ref.rollout.name=vllm."
-    vllm = engine in ("vllm", UNSET)
+    if engine == "???":
+        yield "actor_rollout_ref.rollout.name=??? has no default in verl: set actor_rollout_ref.rollout.name=vllm."
+    vllm = engine in ("vllm", "???")
     for name, wanted in versions.pinned().items():
         if name.startswith("vllm") and not vllm:
             continue
@@ -62,20 +61,28 @@ def find_version_problems(config: Config) -> Iterator[str]:
         yield "trainer.device=cpu needs the CPU backend, which is off: set VERL_PLATFORM=cpu."
 
 
-def find_refusals(config: Config) -> Iterator[str]:
-    """What RePO refuses when verl validates the configuration: a strategy that can't be imported too, and a verl,
+def find_refusals(config: Config) -> list[str]:
+    """What RePO refuses when verl validates the configuration, also a strategy that can't be imported, and a verl,
     TransferQueue or Ray that was not tested and lacks a name that RePO uses.
     """
     if not is_selected(config):
-        return
+        return []
     if (here := os.getcwd()) not in sys.path and "" not in sys.path:  # `python -m` of verl's command has it
         sys.path.insert(0, here)
-    try:
-        check_config(config)
-        if versions.untested():
-            require_seams()
-    except RepoConfigError as error:
-        yield str(error)
+    strategy = {"strategy": lookup(config, PREFIX + "strategy", "none")}
+    checks: list[Callable[[], object]] = [
+        lambda: check_config(config),
+        lambda: picker(RepoConfig.from_mapping(strategy).strategy),  # `check_config` imports it where all else is right
+    ]
+    if versions.untested():
+        checks.append(require_seams)
+    found = []
+    for check in checks:
+        try:
+            check()
+        except RepoConfigError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
 
 
 def find_file_problems(config: Config) -> Iterator[str]:
@@ -133,11 +140,10 @@ def find_attention_doubt(config: Config) -> Iterator[str]:
 
 def other_versions() -> list[str]:
     """One line for each installed version that is neither tested nor pinned: no problem by itself."""
-    found = {name: (versions.installed(name), wanted) for name, wanted in versions.pinned().items()}
     return [
         f"another version: {name} {version} (pinned: {wanted})"
-        for name, (version, wanted) in found.items()
-        if version is not None and version not in versions.TESTED.get(name, (wanted,))
+        for name, wanted in versions.pinned().items()
+        if (version := versions.installed(name)) and version not in versions.TESTED.get(name, (wanted,))
     ]
 
 

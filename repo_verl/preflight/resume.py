@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_verl.config import lookup
-from repo_verl.preflight.compose import Config
+from repo_verl.preflight import Config
 from repo_verl.safe_text import shown
 from repo_verl.secrets import hidden, redact, without_credentials
 from repo_verl.step_folders import tracker_text
@@ -54,7 +54,10 @@ def find_other_settings(config: Config) -> Iterator[str]:
     saved = _load(known)
     if Path(str(_saved(saved, "trainer.default_local_dir"))).name != Path(folder).name:
         return
-    for key in sorted(_keys(config)):
+    found = set(KEYS)
+    for section in SECTIONS:
+        found.update(_paths(without_credentials(lookup(config, section) or {}), section))
+    for key in sorted(found - FREE):
         now, before = _at(config, key), _saved(saved, key)
         if before is not MISSING and now is not MISSING and _real(now) != _real(before):
             yield (
@@ -85,13 +88,6 @@ def _at(config: Any, key: str) -> Any:
             return MISSING
         config = config[part]
     return config
-
-
-def _keys(config: Config) -> set[str]:
-    found = set(KEYS)
-    for section in SECTIONS:
-        found.update(_paths(without_credentials(lookup(config, section) or {}), section))
-    return found - FREE
 
 
 def _paths(values: Mapping[str, Any], section: str) -> Iterator[str]:

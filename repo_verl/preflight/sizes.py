@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -10,17 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repo_verl.config import lookup
-from repo_verl.preflight.compose import Config
+from repo_verl.preflight import Config
 
 FSDP = ("fsdp", "fsdp2")
-"""``actor.strategy`` of the engines whose batches are checked."""
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}." for part in ("actor", "rollout", "model"))
 COUNTS = (
     "trainer.n_gpus_per_node", "trainer.nnodes", "trainer.total_epochs", "data.max_prompt_length",
     "data.max_response_length", ROLLOUT + "n", ROLLOUT + "tensor_model_parallel_size",
 )  # fmt: skip
-"""Sizes that every run has, besides the batch's."""
-HEADS = "the model's {} attention heads"
 PASSES = ((ACTOR, "ppo_"), (ROLLOUT, "log_prob_"))
 """Sections with a size of a pass, and the prefix of its keys."""
 
@@ -54,20 +52,15 @@ def find_shape(path: str) -> Shape | None:
             return KNOWN[path]
         home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
         folders = sorted(home.glob(f"models--{path.replace('/', '--')}/snapshots/*"))
-    found = next((folder / "config.json" for folder in folders if (folder / "config.json").is_file()), None)
-    try:
-        config = None if found is None else json.loads(found.read_text())
-        return None if config is None else Shape(int(config["num_attention_heads"]), int(config["num_hidden_layers"]))
-    except (KeyError, TypeError, ValueError):
-        return None
+    for folder in folders:
+        with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+            config = json.loads((folder / "config.json").read_text())
+            return Shape(int(config["num_attention_heads"]), int(config["num_hidden_layers"]))
+    return None
 
 
 def whole(config: Config, key: str, default: int = 1) -> int:
-    """A count.
-
-    Raises:
-        ValueError: naming key and value, if it is no integer above 0.
-    """
+    """A count; ValueError naming key and value, if it is no integer above 0."""
     value = lookup(config, key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{key}={value} is no integer above 0: set it to one.")
@@ -75,13 +68,7 @@ def whole(config: Config, key: str, default: int = 1) -> int:
 
 
 def find_size_problems(config: Config, shape: Shape | None, prompts: int | None) -> Iterator[str]:
-    """One sentence for each size that is certain to stop the run.
-
-    Args:
-        config: the configuration.
-        shape: of the model, where it is known.
-        prompts: rows of the training files, where they can be counted.
-    """
+    """One sentence for each size that is certain to stop the run, with the model's shape and prompts where known."""
     size = whole(config, "data.train_batch_size")
     for key in COUNTS:
         whole(config, key)
@@ -201,13 +188,13 @@ def _find_parallel_problems(config: Config, shape: Shape | None) -> Iterator[str
             f"{tensor}={whole(config, tensor)} (x data_parallel_size) does not divide the {gpus} GPUs of "
             f"trainer.n_gpus_per_node={per_node} and trainer.nnodes: set it to a divisor."
         )
-    yield from _find_uneven(config, sequence, gpus, "the {} GPUs")
+    yield from _find_uneven(config, sequence, f"the {gpus} GPUs", gpus)
     sharded = lookup(config, ACTOR + "fsdp_config.fsdp_size", -1)
     if sharded > 0 and gpus % min(sharded, gpus):
         yield f"{ACTOR}fsdp_config.fsdp_size={sharded} does not divide the {gpus} GPUs: set it to a divisor or to -1."
     if shape is not None:
-        yield from _find_uneven(config, tensor, shape.heads, HEADS)
-        yield from _find_uneven(config, sequence, shape.heads, HEADS)
+        for key in (tensor, sequence):
+            yield from _find_uneven(config, key, f"the model's {shape.heads} attention heads", shape.heads)
 
 
 def _find_megatron_problems(config: Config, shape: Shape | None) -> Iterator[str]:
@@ -221,14 +208,14 @@ def _find_megatron_problems(config: Config, shape: Shape | None) -> Iterator[str
             "trainer.nnodes: set them so that it does (TP, PP)."
         )
     if shape is not None:
-        yield from _find_uneven(config, tensor, shape.heads, HEADS)
-        yield from _find_uneven(config, pipeline, shape.layers, "the model's {} layers")
+        yield from _find_uneven(config, tensor, f"the model's {shape.heads} attention heads", shape.heads)
+        yield from _find_uneven(config, pipeline, f"the model's {shape.layers} layers", shape.layers)
 
 
-def _find_uneven(config: Config, key: str, count: int, what: str) -> Iterator[str]:
+def _find_uneven(config: Config, key: str, what: str, count: int) -> Iterator[str]:
     """A size of parallelism that does not divide a count of GPUs, heads or layers."""
     if count % whole(config, key):
-        yield f"{key}={whole(config, key)} does not divide {what.format(count)}: set it to a divisor."
+        yield f"{key}={whole(config, key)} does not divide {what}: set it to a divisor."
 
 
 def find_lora_problems(config: Config) -> Iterator[str]:

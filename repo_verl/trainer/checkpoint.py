@@ -17,16 +17,8 @@ from typing import Any
 
 from repo_verl.config import PREFIX, RepoConfig, lookup
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.replay.checkpoint import (
-    NO_LIMITS,
-    LoadedBuffer,
-    has_buffer,
-    load_buffer,
-    read_meta,
-    remove_buffer,
-    save_buffer,
-)
-from repo_verl.replay.fitting import RowLimits
+from repo_verl.replay.checkpoint import LoadedBuffer, has_buffer, load_buffer, read_meta, remove_buffer, save_buffer
+from repo_verl.replay.state import NO_LIMITS, RowLimits
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
 from repo_verl.trainer.identity import refuse_other_settings
 from repo_verl.verl_workarounds import tracker

@@ -69,7 +69,7 @@ def device_calls() -> set[str]:
 
 def probe(**variables: str) -> dict:
     """Imports verl in a fresh interpreter with the environment variables given, and reports what it finds."""
-    from repo_verl.cpu.environment import DEFAULTS
+    from repo_verl.cpu import DEFAULTS
 
     clean = {name: value for name, value in os.environ.items() if name not in DEFAULTS and name != "VERL_PLATFORM"}
     done = subprocess.run(
@@ -196,6 +196,6 @@ class TestConfig:
         assert f"class {name}(" in Path(source.origin).read_text(encoding="utf-8")
 
     def test_ray_starts_workers_with_the_variable_that_the_backend_sets(self):
-        from repo_verl.cpu.fork_server import PYTHON_VARIABLE
+        from repo_verl.cpu.fork_client import PYTHON_VARIABLE
 
         assert compose("repo_cpu").ray_kwargs.ray_init.runtime_env.py_executable == f"${PYTHON_VARIABLE}"

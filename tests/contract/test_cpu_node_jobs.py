@@ -6,7 +6,7 @@ import sys
 import pytest
 from node_run import Machine
 
-pytestmark = [pytest.mark.contract, pytest.mark.serial]
+pytestmark = [pytest.mark.contract, pytest.mark.serial, pytest.mark.full]
 
 JOB = """
 import os, sys

@@ -176,11 +176,13 @@ def test_golds_that_cannot_be_parsed_stop_a_run_before_ray(command, tmp_path, es
     assert command(tmp_path, f"algorithm.adv_estimator={estimator}", bad)[0], "not our reward"
 
 
+@pytest.mark.full
 def test_another_verl_is_not_refused_by_its_number(tmp_path):
     for version in ("0.8.0", "0.10.0.dev0", "no version"):
         assert "Ray was started" in main_ppo(tmp_path, verl_version=version).stderr
 
 
+@pytest.mark.full
 def test_a_verl_without_a_name_that_repo_needs_is_refused_before_ray_and_grpo_is_not(tmp_path):
     done = main_ppo(tmp_path, verl_version="0.10.0", broken=True)
     assert done.returncode != 0 and "Ray was started" not in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_model import make_tiny_model
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.full]
 
 PROGRAM = Path(__file__).resolve().parents[1] / "helpers" / "weight_socket_names.py"
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from repo_verl.cpu.tiny_model import build_model, build_tokenizer
+from repo_verl.cpu.tiny import build_model, build_tokenizer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.shared_data]
 

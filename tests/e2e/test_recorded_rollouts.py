@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -62,6 +63,13 @@ SCENARIOS = {
     "rows_mixed": ROWS_MIXED,
     "rows_mixed_dynamic": [*ROWS_MIXED, *DYNAMIC],
 }
+FULL = {
+    "epochs", "kl_0", "kl_grpo", "kl", "two_ranks_dynamic", "pruned_two_ranks", "pruned_rows_mixed", "pruned_grpo",
+    "alike_grpo", "rows_mixed_dynamic",
+}  # fmt: skip
+"""Scenarios of ``--all`` only; contract tests have their gradients in the default tier."""
+only_all = partial(pytest.param, marks=pytest.mark.full)
+
 # in step 3 a group loses three of four rows, in step 1 one loses all
 DROPPED = {"ragged": [[3, PROMPTS[1], n] for n in (0, 1, 2)] + [[1, PROMPTS[2], n] for n in range(4)]}
 
@@ -74,13 +82,21 @@ COMMON = [
 
 
 @pytest.fixture(scope="module")
-def runs(player, tmp_path_factory):
-    """Every scenario, trained once."""
+def trained(request):
+    """Names of the scenarios of this tier."""
+    return [name for name in SCENARIOS if request.config.getoption("--all") or name not in FULL]
+
+
+@pytest.fixture(scope="module")
+def runs(player, trained, tmp_path_factory):
+    """Every scenario of this tier, trained once."""
     jobs = RecordedJobs(player, tmp_path_factory.mktemp("recorded"), PROMPTS, PER_STEP, N, COMMON)
-    for name, overrides in SCENARIOS.items():
+    for name in trained:
         options = {"flat_after": STEPS_AN_EPOCH} if name == "flat" else {}
         again = name == "resumed"
-        jobs.add(name, overrides, local="saved" if again else name, drop=DROPPED.get(name, []), alone=again, **options)
+        jobs.add(
+            name, SCENARIOS[name], local="saved" if again else name, drop=DROPPED.get(name, []), alone=again, **options
+        )
     status, output = jobs.play()
     assert status == 0, output[-6000:]
     return jobs.folder
@@ -150,31 +166,32 @@ def test_replay_is_real(runs):
     assert away > 50, "the policy has moved, so ratios must differ from 1"
 
 
-def test_the_loss_of_every_micro_batch_by_hand(runs):
-    for name in ("replay", "ragged", "epochs"):
-        for entry in losses(runs, name)[0]:
-            if entry["repo_origin"] is None:
-                continue
-            by_hand = 0.0
-            for row in rows_of([entry]):
-                surrogate = [
-                    token_surrogate(new, old, advantage, 0.2, 0.2, dual=3.0 if row["repo_origin"] == 0 else None)
-                    for new, old, advantage, kept in zip(
-                        row["log_prob"], row["old_log_probs"], row["advantages"], row["mask"], strict=True
-                    )
-                    if kept
-                ]
-                if row["repo_origin"] == 0:
-                    by_hand -= math.fsum(surrogate) / len(surrogate) / (2 * N)
-                elif row["repo_origin"] == 1:
-                    by_hand -= math.fsum(surrogate) * row["repo_weight"]
-                else:
-                    assert surrogate == []
-            assert entry["loss"] == pytest.approx(by_hand, rel=1e-5, abs=2e-7)
-            fresh_tokens = sum(sum(row["mask"]) for row in rows_of([entry]) if row["repo_origin"] == 0)
-            assert entry["global_batch_size"] == 2 * N and entry["batch_num_tokens"] >= fresh_tokens
+@pytest.mark.parametrize("name", ["replay", "ragged", only_all("epochs")])
+def test_the_loss_of_every_micro_batch_by_hand(runs, name):
+    for entry in losses(runs, name)[0]:
+        if entry["repo_origin"] is None:
+            continue
+        by_hand = 0.0
+        for row in rows_of([entry]):
+            surrogate = [
+                token_surrogate(new, old, advantage, 0.2, 0.2, dual=3.0 if row["repo_origin"] == 0 else None)
+                for new, old, advantage, kept in zip(
+                    row["log_prob"], row["old_log_probs"], row["advantages"], row["mask"], strict=True
+                )
+                if kept
+            ]
+            if row["repo_origin"] == 0:
+                by_hand -= math.fsum(surrogate) / len(surrogate) / (2 * N)
+            elif row["repo_origin"] == 1:
+                by_hand -= math.fsum(surrogate) * row["repo_weight"]
+            else:
+                assert surrogate == []
+        assert entry["loss"] == pytest.approx(by_hand, rel=1e-5, abs=2e-7)
+        fresh_tokens = sum(sum(row["mask"]) for row in rows_of([entry]) if row["repo_origin"] == 0)
+        assert entry["global_batch_size"] == 2 * N and entry["batch_num_tokens"] >= fresh_tokens
 
 
+@pytest.mark.full
 def test_a_second_epoch_of_an_update_trains_on_the_same_rows(runs):
     """Each mini-batch comes twice, with the same rows, weights and old log-probs; only the policy has moved."""
     entries = losses(runs, "epochs")[0]
@@ -191,6 +208,7 @@ def test_a_second_epoch_of_an_update_trains_on_the_same_rows(runs):
     assert metrics(runs, "epochs")[-1]["repo/effective_steps"] > metrics(runs, "replay")[-1]["repo/effective_steps"]
 
 
+@pytest.mark.full
 def test_kl_acts_beside_replay_and_on_fresh_rows_alone(runs):
     """Coefficient 0 changes nothing; in the first step with replay, KL is GRPO's, that of the fresh rows."""
     plain, without, with_kl = (load_file(runs / name / "weights.safetensors") for name in ("one_rank", "kl_0", "kl"))
@@ -246,11 +264,11 @@ def test_a_prompts_rows_share_a_mini_batch_of_the_common_size(runs):
     ("name", "twin"),
     [
         ("one_rank", "two_ranks"),
-        ("one_rank", "two_ranks_dynamic"),
-        ("rows_mixed", "rows_mixed_dynamic"),
+        only_all("one_rank", "two_ranks_dynamic"),
+        only_all("rows_mixed", "rows_mixed_dynamic"),
         ("one_rank", "pruned"),
-        ("one_rank", "pruned_two_ranks"),
-        ("rows_mixed", "pruned_rows_mixed"),
+        only_all("one_rank", "pruned_two_ranks"),
+        only_all("rows_mixed", "pruned_rows_mixed"),
     ],
 )
 def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, player, name, twin):
@@ -270,7 +288,10 @@ def test_ranks_and_micro_batches_do_not_change_what_is_learned(runs, player, nam
             assert mine[f"repo/{key}"] == theirs[f"repo/{key}"]
 
 
-@pytest.mark.parametrize("name", ["pruned", "pruned_two_ranks", "pruned_rows_mixed", "pruned_grpo"])
+@pytest.mark.parametrize(
+    "name",
+    ["pruned", only_all("pruned_two_ranks"), only_all("pruned_rows_mixed"), only_all("pruned_grpo")],
+)
 def test_pruned_rows_never_reach_a_worker(runs, name):
     total = 0
     for step, logged in enumerate(metrics(runs, name), start=1):
@@ -285,6 +306,7 @@ def test_pruned_rows_never_reach_a_worker(runs, name):
     assert total > 5
 
 
+@pytest.mark.full
 def test_pruned_grpo_learns_what_grpo_learns(runs, player):
     ours, stock = (load_file(runs / name / "weights.safetensors") for name in ("pruned_grpo", "alike_grpo"))
     start = load_file(player.model / "model.safetensors")
@@ -319,7 +341,7 @@ def test_every_metric_is_logged_every_step(runs):
         "pruned_tokens update_tokens "
         "buffer_rows buffer_tokens buffer_bytes evicted_prompts"
     ).split()
-    for name in ("replay", "none", "two_ranks_dynamic"):
+    for name in ("replay", "none", "two_ranks"):
         for step in metrics(runs, name):
             for key in names:
                 assert isinstance(step[f"repo/{key}"], int | float), (name, step["step"], key)
@@ -404,8 +426,8 @@ def test_rows_in_storage_processes_train_the_same(runs):
         assert mine["repo/uses_mean"] == theirs["repo/uses_mean"]
 
 
-def test_nothing_is_left_in_the_queue(runs):
-    for name in SCENARIOS:
+def test_nothing_is_left_in_the_queue(runs, trained):
+    for name in trained:
         left = json.loads((runs / name / "left.json").read_text())
         assert not [key for keys in left.values() for key in keys if key.startswith("repo")], name
 

@@ -33,7 +33,7 @@ def make_model(folder: Path, size: str) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from repo_verl.cpu.tiny_model import build_tokenizer
+    from repo_verl.cpu.tiny import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer()

@@ -364,9 +364,9 @@ def run_session(orders: Connection) -> None:
     """
     import ray
 
-    from repo_verl.cpu import fork_server
+    from repo_verl.cpu.node import start
 
-    fork_server.start()
+    start()
     with contextlib.suppress(EOFError):
         while True:
             run(orders.recv())

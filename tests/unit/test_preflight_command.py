@@ -10,7 +10,7 @@ import yaml
 from small_inputs import write_inputs
 
 from repo_verl.preflight import __main__ as command
-from repo_verl.preflight.compose import compose, other_flags
+from repo_verl.preflight.__main__ import compose, other_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = ("--config-dir", str(ROOT / "recipe" / "repo" / "config"), "--config-name", "repo_cpu")

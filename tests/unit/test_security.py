@@ -37,8 +37,8 @@ CALLS = {
 }  # fmt: skip
 ALLOWED = {
     # `python -c CODE` of Ray's and multiprocessing's own start of workers: the command line of this user's processes
-    ("repo_verl/cpu/forked.py", "exec"): 1, ("repo_verl/cpu/forked.py", "compile"): 1,
-    ("repo_verl/cpu/forked.py", "runpy"): 1,
+    ("repo_verl/cpu/fork_server.py", "exec"): 1, ("repo_verl/cpu/fork_server.py", "compile"): 1,
+    ("repo_verl/cpu/fork_server.py", "runpy"): 1,
     # repo_verl.report's loader is a subclass of yaml.SafeLoader, which the test below looks at
     ("repo_verl/report/provenance.py", "yaml.load"): 1,
 }  # fmt: skip

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep import cli
 from repo_verl.cpu import tiny, tiny_warmup
-from repo_verl.cpu.tiny_model import build_model, build_tokenizer
-from repo_verl.cpu.tiny_warmup import Example, Measurement, Recipe
+from repo_verl.cpu.tiny import build_model, build_tokenizer
+from repo_verl.cpu.tiny_warmup import Example
 
 TEXTS = [
     "17+26=?",
@@ -95,7 +95,7 @@ def test_collate_labels_the_response_only(tokenizer):
 
 def test_words_are_learnt_by_share_not_by_prompt(tokenizer):
     rows = examples(tokenizer, 6, "yes") + examples(tokenizer, 2, "False")
-    said = Counter(tiny_warmup.word_sampler(rows)(rows * 2500, random.Random(0)))
+    said = Counter(tiny_warmup.sampler("yes-no", rows)(rows * 2500, random.Random(0)))
     shares = {word: said[word] / 20_000 for word in tiny_warmup.WORDS}
     wanted = {"Yes": 0.125 + 0.375, "No": 0.125, "True": 0.125, "False": 0.125 + 0.125}
     assert all(abs(shares[word] - wanted[word]) < 0.02 for word in wanted), shares
@@ -103,11 +103,11 @@ def test_words_are_learnt_by_share_not_by_prompt(tokenizer):
 
 def test_arithmetic_is_measured_on_problems_it_did_not_learn(tmp_path, tokenizer):
     rows = [Example([n], str(n)) for n in range(600)]
-    train, held_out = tiny.split_examples(rows, tiny.TinyOptions("arithmetic", tmp_path, tmp_path, seed=3))
+    train, held_out = tiny.split_examples(rows, "arithmetic", tmp_path, seed=3)
     assert (len(train), len(held_out)) == (344, 256)
     assert {e.gold for e in train}.isdisjoint(e.gold for e in held_out)
     with pytest.raises(ValueError, match="has 511 rows, want 512 or more"):
-        tiny.split_examples(rows[:511], tiny.TinyOptions("arithmetic", tmp_path, tmp_path))
+        tiny.split_examples(rows[:511], "arithmetic", tmp_path)
 
 
 def test_batches_are_epochs_in_new_orders():
@@ -121,28 +121,28 @@ def test_batches_are_epochs_in_new_orders():
 def scripted(monkeypatch, *accuracies):
     """Measurements that come as written; every one of them fully boxed."""
     remaining = iter(accuracies)
-    monkeypatch.setattr(tiny_warmup, "measure", lambda *_: Measurement(next(remaining), 1.0))
+    monkeypatch.setattr(tiny_warmup, "measure", lambda *_: (next(remaining), 1.0))
 
 
-def short_warm_up(tokenizer, target, **settings):
+def short_warm_up(tokenizer, target, max_seconds=300.0):
     torch.manual_seed(0)
     model = build_model(tokenizer, hidden_size=16, layers=1, heads=2)
     rows = examples(tokenizer, 8)
-    recipe = Recipe(batch_size=4, measure_every=2, **settings)
-    result = tiny_warmup.warm_up(model, tokenizer, rows, rows, tiny_warmup.gold_answers, target, 0, recipe)
+    answers = tiny_warmup.sampler("arithmetic", rows)
+    result = tiny_warmup.warm_up(model, tokenizer, rows, rows, answers, target, 0, 4, max_seconds, measure_every=2)
     return result, model
 
 
 def test_warm_up_stops_a_fifth_into_the_band(monkeypatch, tokenizer):
     scripted(monkeypatch, 0.1, 0.19, 0.21, 0.3)
     result, _ = short_warm_up(tokenizer, (0.15, 0.40))
-    assert (result.steps, result.measured.accuracy) == (6, 0.21)
+    assert (result["steps"], result["accuracy"]) == (6, 0.21)
 
 
 def test_a_model_past_the_band_goes_back_and_on(monkeypatch, tokenizer):
     scripted(monkeypatch, 0.1, 0.9, 0.3)
     result, _ = short_warm_up(tokenizer, (0.15, 0.40))
-    assert (result.steps, result.measured.accuracy) == (6, 0.3)
+    assert (result["steps"], result["accuracy"]) == (6, 0.3)
 
 
 def test_a_band_not_reached_in_time_says_what_to_do(monkeypatch, tokenizer):
@@ -166,27 +166,21 @@ def test_measure_counts_right_and_boxed(tokenizer, monkeypatch):
     says = ["\\boxed{Yes}<eos>", "\\boxed{No}<eos>", "Yes<eos>", "so \\boxed{Yes}<eos>"]
     responses = tokenizer(says, padding=True, padding_side="right", return_tensors="pt", add_special_tokens=False)
     monkeypatch.setattr(model, "generate", lambda input_ids, **_: torch.cat([input_ids, responses["input_ids"]], dim=1))
-    measured = tiny_warmup.measure(model, tokenizer, examples(tokenizer, 4))
-    assert measured == Measurement(accuracy=0.5, boxed=0.5)
+    accuracy, boxed = tiny_warmup.measure(model, tokenizer, examples(tokenizer, 4))
+    assert (accuracy, boxed) == (0.5, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"task": "poems"}, "task='poems' is unknown"),
-        ({"target": (0.4, 0.1)}, "target="),
-        ({"threads": 0}, "threads=0"),
-    ],
-)
-def test_options_that_cannot_work_are_refused(tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        tiny.TinyOptions(**{"task": "yes-no", "data": tmp_path, "output": tmp_path, **settings})
+def test_options_that_cannot_work_are_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match="target="):
+        tiny.make_tiny("yes-no", tmp_path, tmp_path, target=(0.4, 0.1))
+    with pytest.raises(SystemExit, match="2"):
+        tiny.main(["--task", "poems", "--data", "x", "--output", "y"])
+    assert "invalid choice: 'poems'" in capsys.readouterr().err
 
 
 def test_yes_no_from_file_to_folder(yes_no_file, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "build_model", lambda t: build_model(t, hidden_size=32, layers=1, heads=2))
-    options = tiny.TinyOptions("yes-no", yes_no_file, tmp_path / "model", target=(0.0, 1.0), threads=1)
-    content = tiny.make_tiny(options)
+    content = tiny.make_tiny("yes-no", yes_no_file, tmp_path / "model", target=(0.0, 1.0))
     assert content["boxed"] >= 0.95 and 0.2 <= content["accuracy"] <= 1.0 and content["samples"] == 256
     assert len(pq.read_table(yes_no_file)) == 16
     assert {"model.safetensors", "tokenizer.json", "tiny.json"} <= {p.name for p in (tmp_path / "model").iterdir()}
