@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from repo_verl.rewards.compare import judgeable_without_engine
+from repo_verl.rewards.compare import engine_texts
 from repo_verl.rewards.normalize import clean
 from repo_verl.rewards.quantities import split_unit
 
@@ -31,7 +31,7 @@ CONVENTIONS: dict[str, Callable[[str], bool]] = {
     "decimal of one to five places": lambda gold: bool(re.fullmatch(r"-?[0-9]*\.[0-9]{1,5}", gold)),
     "comma between digits": lambda gold: "(" not in gold and bool(re.search(r"(?<![0-9,])\d+,\d{1,2}(?![0-9,])", gold)),
     "unit": lambda gold: split_unit(gold)[1] not in ("", "degree"),
-    "prose of more than four words": lambda gold: judgeable_without_engine(gold) is False,
+    "prose of more than four words": lambda gold: engine_texts(gold) is None,
     "seconds of arc": lambda gold: bool(re.search(r"[0-9]''", gold)),
 }
 

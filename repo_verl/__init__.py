@@ -5,11 +5,7 @@ Importing this package imports nothing else: verl loads :mod:`repo_verl.plugin` 
 
 __version__ = "0.1.0"
 
-ESTIMATOR = "repo"
-"""``algorithm.adv_estimator`` of RePO."""
-
-MODES = ("sync", "colocate_async")
-"""Values of ``trainer.v1.trainer_mode`` that RePO serves."""
-
+ESTIMATOR = "repo"  # algorithm.adv_estimator
+MODES = ("sync", "colocate_async")  # values of trainer.v1.trainer_mode that RePO serves
 OUR_REWARDS = "pkg://repo_verl.rewards"
 """``reward.custom_reward_function.path`` of runs whose ground truths are checked, whatever their estimator."""

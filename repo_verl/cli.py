@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from repo_verl import inspect_cli, versions
+from repo_verl import versions
 from repo_verl.evaluate import commands as evaluation
 from repo_verl.preflight import __main__ as preflight
 
@@ -20,11 +20,7 @@ Line = tuple[bool, str, str]
 
 
 def config_dir() -> Path:
-    """The folder with RePO's Hydra configurations, installed or in a checkout.
-
-    Raises:
-        FileNotFoundError: if neither is there.
-    """
+    """The folder with RePO's Hydra configurations, installed or in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "config_files", package.parent / "recipe" / "repo" / "config"):
         if (folder / "repo_trainer.yaml").is_file():
@@ -48,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     evaluation.add_evaluate(commands)
     evaluation.add_compare(commands)
-    inspect_cli.add_buffer(commands)
+    _add_inspect(commands.add_parser("buffer", help="saved replay buffers"))
     commands.add_parser("preflight", help="what would stop a run, before Ray starts; takes main_ppo's arguments")
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["preflight"]:  # its flags are Hydra's
@@ -60,10 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command in ("evaluate", "compare"):
         return evaluation.main(chosen)
     if chosen.command == "buffer":
-        return inspect_cli.main(chosen)
+        return importlib.import_module("repo_verl.replay.inspect").main(chosen)
     if chosen.command == "report":
         return make_report(chosen.runs, chosen.output, chosen.seed, chosen.watch)
     return check()
+
+
+def _add_inspect(buffer: argparse.ArgumentParser) -> None:
+    actions = buffer.add_subparsers(dest="action", required=True)
+    parser = actions.add_parser("inspect", help="counts, settings, ages, scores and a few rows of a saved buffer")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a run's checkpoints, global_step_N or prompt_replay")
+    parser.add_argument("--rows", type=_count, default=3, metavar="N", help="newest rows to print (default: 3)")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="PATH", help="decodes rows (default: that of global_step_N/actor/huggingface)"
+    )
+    parser.add_argument("--verify", action="store_true", help="check every byte, as loading does")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: give 0 or more.")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -77,17 +90,7 @@ def _seconds(text: str) -> float:
 
 
 def make_report(runs: Sequence[Path], output: Path, seed: int | None, watch: float | None = None) -> int:
-    """Write the report and print its table, once or every ``watch`` seconds; 1 and one sentence if it can't be written.
-
-    Args:
-        runs: folders, each with a ``metrics.jsonl``.
-        output: folder to write to.
-        seed: noted in the summary.
-        watch: seconds between two reports, until Ctrl-C.
-
-    Returns:
-        The exit status.
-    """
+    """Write the report and print its table, once or every ``watch`` seconds; 1 if it can't be written."""
     from repo_verl.report import write_report
 
     shown = None
@@ -128,18 +131,15 @@ def findings() -> Iterator[Line]:
         yield (found is not None, name, f"{found or 'not installed'} ({known})")
     yield _attempt("config files", lambda: str(config_dir()))
     if versions.installed("verl") is None:
-        yield (
-            False,
-            "registration",
-            "no verl: pip install '.[gpu]' in the checkout or bash run_scripts/setup.sh",
-        )
+        yield (False, "registration", "no verl: pip install '.[gpu]' in the checkout or bash run_scripts/setup.sh")
         return
     if has_cpu_extra:
         os.environ.setdefault("VERL_PLATFORM", "cpu")
     yield _attempt("plugin", _plugin)
     yield _attempt("estimator", _estimator)
     yield _attempt("trainer", _trainer)
-    yield from _seams()
+    for seam, fault in importlib.import_module("repo_verl.trainer.seams").look_at_seams():
+        yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
     yield _attempt("weight sockets", _weight_sockets)
     yield _devices(has_cpu_extra)
 
@@ -174,12 +174,6 @@ def _trainer() -> str:
     importlib.import_module("repo_verl.trainer.trainer")
     sys.modules["repo_verl.plugin"].raise_failures()
     return "trainer_mode=sync dispatches to RePO"
-
-
-def _seams() -> Iterator[Line]:
-    """Every name of verl, TransferQueue and Ray that RePO uses."""
-    for seam, fault in importlib.import_module("repo_verl.trainer.seam_check").look_at_seams():
-        yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
 
 
 def _weight_sockets() -> str:

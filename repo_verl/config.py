@@ -12,21 +12,18 @@ from typing import Any
 from repo_verl.safe_text import shown
 
 STRATEGY_NAMES = ("recency", "reward", "variance", "full", "random", "none")
-ADVANTAGE_MODES = ("split", "mixed")
-NORMALIZE_MODES = ("group", "rows")
-STORAGE_NAMES = ("host", "distributed")
-LOG_PROB_DTYPES = ("float32", "bfloat16")
-NONFINITE_MODES = ("stop", "skip")
-AGGREGATION_MODES = (
+CHOICES = {
+    "advantage": ("split", "mixed"),
+    "normalize": ("group", "rows"),
+    "storage": ("host", "distributed"),
+    "log_prob_dtype": ("float32", "bfloat16"),
+    "on_nonfinite": ("stop", "skip"),
+}
+AGGREGATION_MODES = (  # verl's loss_agg_mode
     "token-mean", "token-sum", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm",
 )  # fmt: skip
-"""verl's ``loss_agg_mode``."""
-
 PREFIX = "algorithm.repo."
-
-
 MOST_SHOWN = 200
-LARGEST = sys.float_info.max
 
 
 class RepoConfigError(ValueError):
@@ -40,8 +37,8 @@ class RepoConfig:
     Attributes:
         strategy: which rows of a prompt's buffer are replayed; one of :data:`STRATEGY_NAMES`, or a function of yours,
             ``package.module:function`` (:mod:`repo_verl.replay.own_strategy`), not imported here. ``none`` is GRPO.
-        num_replay: rows replayed a prompt and visit (G_off); ``full`` takes all rows and ignores it.
-        capacity: rows kept a prompt, first in, first out.
+        num_replay: rows replayed per prompt and visit (G_off); ``full`` takes all rows and ignores it.
+        capacity: rows kept per prompt, first in, first out.
         min_size: rows that a prompt must hold before it replays.
         start_step: training steps without replay at the start of the run.
         max_age: rows older than this many steps are not replayed; null for no limit.
@@ -93,31 +90,22 @@ class RepoConfig:
 
     def __post_init__(self) -> None:
         _check_strategy(self.strategy)
-        _check_choice("advantage", self.advantage, ADVANTAGE_MODES)
-        _check_choice("normalize", self.normalize, NORMALIZE_MODES)
-        _check_choice("storage", self.storage, STORAGE_NAMES)
-        _check_choice("log_prob_dtype", self.log_prob_dtype, LOG_PROB_DTYPES)
-        _check_choice("on_nonfinite", self.on_nonfinite, NONFINITE_MODES)
+        for name, choices in CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
         for name in ("prune", "persist"):
-            _check_bool(name, getattr(self, name))
+            if not isinstance(getattr(self, name), bool):
+                raise RepoConfigError(f"{PREFIX}{name}={shown(getattr(self, name))} must be true or false.")
         for name, least in (("num_replay", 1), ("capacity", 1), ("min_size", 1), ("start_step", 0), ("seed", 0)):
             _check_int(name, getattr(self, name), least)
-        for name in ("max_age", "max_uses", "max_tokens"):
+        for name in ("max_age", "max_uses", "max_tokens", "storage_processes"):
             if getattr(self, name) is not None:
-                _check_int(name, getattr(self, name), 1, "; leave it null for no limit")
-        if self.storage_processes is not None:
-            _check_int("storage_processes", self.storage_processes, 1, "; leave it null for one per node")
+                null = "one per node" if name == "storage_processes" else "no limit"
+                _check_int(name, getattr(self, name), 1, f"; leave it null for {null}")
         _check_float("off_policy_coef", self.off_policy_coef, 0.0, inclusive=True)
-        _check_float("advantage_eps", self.advantage_eps, 0.0, inclusive=False)
-        if self.clip_ratio_c is not None:
-            _check_float("clip_ratio_c", self.clip_ratio_c, 1.0, inclusive=False)
-        if self.warn_ratio is not None:
-            _check_float("warn_ratio", self.warn_ratio, 1.0, inclusive=False)
-        if self.warn_ess is not None:
-            _check_float("warn_ess", self.warn_ess, 0.0, inclusive=False)
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
+        _check_float("advantage_eps", self.advantage_eps, 0.0)
+        for name, bound in (("clip_ratio_c", 1.0), ("warn_ratio", 1.0), ("warn_ess", 0.0)):
+            if getattr(self, name) is not None:
+                _check_float(name, getattr(self, name), bound)
         if self.min_size > self.capacity:
             raise RepoConfigError(
                 f"{PREFIX}min_size={self.min_size} exceeds {PREFIX}capacity={self.capacity}, so no prompt would ever "
@@ -143,7 +131,7 @@ class RepoConfig:
         """
         if mapping is None:
             return cls()
-        if not isinstance(mapping, Mapping) and not hasattr(mapping, "items"):
+        if not hasattr(mapping, "items"):
             raise RepoConfigError(
                 f"algorithm.repo={shown(mapping)} is no mapping: give keys under it, as in "
                 "algorithm.repo.strategy=recency."
@@ -176,11 +164,7 @@ def lookup(config: Any, path: str, default: Any = None) -> Any:
 
 
 def names_function(strategy: object) -> bool:
-    """Whether a strategy is a function of the user's, ``package.module:function``.
-
-    Args:
-        strategy: value of the setting.
-    """
+    """Whether a strategy is a function of the user's, ``package.module:function``."""
     return isinstance(strategy, str) and ":" in strategy
 
 
@@ -203,18 +187,13 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...], other: str
         raise RepoConfigError(f"{PREFIX}{name}={shown(value)} is unknown: {hint}")
 
 
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise RepoConfigError(f"{PREFIX}{name}={shown(value)} must be true or false.")
-
-
 def _check_int(name: str, value: object, least: int, note: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RepoConfigError(f"{PREFIX}{name}={shown(value)} must be an integer of at least {least}{note}.")
 
 
-def _check_float(name: str, value: object, bound: float, *, inclusive: bool) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+def _check_float(name: str, value: object, bound: float, *, inclusive: bool = False) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not good or value < bound or (not inclusive and value == bound):  # type: ignore[operator]  # good: a number
         relation = "at least" if inclusive else "greater than"
         raise RepoConfigError(f"{PREFIX}{name}={shown(value)} must be a finite number {relation} {bound:g}.")

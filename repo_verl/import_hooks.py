@@ -12,11 +12,8 @@ from types import ModuleType
 
 Callback = Callable[[ModuleType], None]
 
-failures: list[BaseException] = []
-"""What went wrong in guarded callbacks, in order."""
-
+failures: list[BaseException] = []  # of guarded callbacks, in order
 _callbacks: dict[str, list[Callback]] = {}
-
 _finding: set[str] = set()
 
 

@@ -78,7 +78,7 @@ def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
 def _repo_trainer(mode: str) -> Any:
     """RePO's trainer class of a mode, which derives from verl's."""
     raise_failures()
-    from repo_verl.trainer.seam_check import require_seams
+    from repo_verl.trainer.seams import require_seams
 
     require_seams()
     from repo_verl.trainer.trainer import TRAINERS
@@ -108,11 +108,11 @@ def _wrap_validation(config_module: ModuleType) -> None:
 def _check_run(config: Any) -> None:
     """All that is checked of a RePO run before Ray starts."""
     raise_failures()
-    from repo_verl.trainer import ground_truth_check, seam_check, validation
+    from repo_verl.trainer import ground_truth_check, seams, validation
     from repo_verl.verl_workarounds import weight_sockets
 
     validation.check_config(config)
-    seam_check.require_seams()  # imports verl's trainers, which runs their hooks
+    seams.require_seams()  # imports verl's trainers, which runs their hooks
     raise_failures()
     ground_truth_check.check_golds(config)
     weight_sockets.mark_run(config, CLUSTER_SOCKETS)
@@ -170,16 +170,6 @@ def _on_cpu() -> bool:
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 
-def _activate_cpu() -> None:
-    try:
-        from repo_verl.cpu import activate
-
-        activate()
-    except Exception as error:  # kept, and raised where RePO is asked for
-        failures.append(error)
-        logger.warning("VERL_PLATFORM=cpu: the CPU backend did not load: %s: %s", type(error).__name__, error)
-
-
 def _install() -> None:
     sys.meta_path.insert(0, PostImportFinder())
     when_imported("verl.utils.config", _wrap_validation)
@@ -187,8 +177,15 @@ def _install() -> None:
     for mode in MODES:
         when_imported(f"verl.trainer.ppo.v1.trainer_{mode}", guarded(functools.partial(_register_trainer, mode)))
     name_sockets_by_cluster()
-    if _on_cpu():
-        _activate_cpu()
+    if not _on_cpu():
+        return
+    try:
+        from repo_verl.cpu import activate
+
+        activate()
+    except Exception as error:  # kept, and raised where RePO is asked for
+        failures.append(error)
+        logger.warning("VERL_PLATFORM=cpu: the CPU backend did not load: %s: %s", type(error).__name__, error)
 
 
 _install()

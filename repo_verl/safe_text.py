@@ -4,11 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str, most: int | None = None) -> str:
-    """A text on one line, with what can't be shown (control characters, half surrogate pairs, ...) escaped.
-
-    Args:
-        text: of a user, a file or a library.
-        most: characters after which it is cut; None: none.
+    """A text on one line, cut after ``most`` characters, with what can't be shown (control characters, ...) escaped.
 
     Example:
         >>> printable("abc" + chr(27) + "[2J", 4)
@@ -20,11 +16,7 @@ def printable(text: str, most: int | None = None) -> str:
 
 
 def shown(value: object, most: int = 100) -> str:
-    """A value as messages have it: its ``repr`` on one line, the rest of a long one left out.
-
-    Args:
-        value: of a setting or a field.
-        most: characters.
+    """A value as messages have it: its ``repr`` on one line of at most ``most`` characters, the rest left out.
 
     Example:
         >>> shown("a" * 20, 10), shown([1, None])

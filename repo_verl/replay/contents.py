@@ -1,57 +1,61 @@
-"""What the buffer knows of its prompts and rows without their tokens."""
+"""What the buffer knows of its prompts and rows without their tokens, and which rows of a prompt are replayed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from repo_verl.config import RepoConfig
+from repo_verl.replay.own_strategy import Picker
 from repo_verl.replay.record import ROW
 
+NOTHING = np.empty(0, dtype=np.int64)
 NO_ROWS = np.empty(0, dtype=ROW)
 
 
 @dataclasses.dataclass(slots=True)
 class Prompt:
-    """The rows held of a prompt, the oldest first.
+    """The rows held of a prompt, the oldest first."""
 
-    Attributes:
-        handle: of its token ids in the store.
-        length: its tokens.
-        checksum: of its token ids, good in this process.
-        first: serial of the oldest row; the serials of a prompt count up and are never given twice.
-        table: its rows, the bytes of :attr:`rows`: an array for each prompt would take 400 bytes more.
-    """
-
-    handle: int
-    length: int
-    checksum: int
-    first: int
-    table: bytearray = dataclasses.field(default_factory=bytearray)
+    handle: int  # of its token ids in the store
+    length: int  # its tokens
+    checksum: int  # hash of the bytes of its token ids, (L,) int32
+    first: int  # serial of the oldest row; the serials of a prompt count up and are never given twice
+    table: bytearray = dataclasses.field(default_factory=bytearray)  # an array for each would take 400 bytes more
 
     @property
     def rows(self) -> np.ndarray:
         """(n,) :data:`ROW`, a view that can be written to."""
         return np.frombuffer(self.table, dtype=ROW)
 
+    @property
+    def next(self) -> int:
+        """Serial of the next row."""
+        return self.first + len(self.table) // ROW.itemsize
 
-def checksum(ids: np.ndarray) -> int:
-    """A 64-bit hash of token ids, (L,) int32."""
-    return hash(ids.tobytes())
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """k rows of one prompt, the oldest first, in (k,) arrays, scores in float64 and the others in int64; k may be 0."""
+
+    key: str
+    serials: np.ndarray  # which rows; good until a row is evicted or another state is loaded
+    scores: np.ndarray
+    steps: np.ndarray  # in which they were fresh
+    uses: np.ndarray  # before this batch
+    lengths: np.ndarray  # response tokens
+    counted: np.ndarray  # unmasked response tokens
+
+    def __len__(self) -> int:
+        return self.serials.size
 
 
 class Contents:
-    """Prompts by key, the one visited longest ago first, and totals over their rows.
+    """Prompts by key, the one visited longest ago first, and totals over their rows; tokens are those of responses.
 
-    Args:
-        capacity: rows kept per prompt.
-        first_serial: of the first row of every prompt.
-
-    Attributes:
-        prompts: by key.
-        part_names: names of the parts of scores, in the order of their first row.
-        rows, tokens, mask_bytes, prompt_tokens: totals; tokens are those of responses.
+    ``part_names`` are those of the parts of scores, in the order of their first row.
     """
 
     def __init__(self, capacity: int, first_serial: int = 0) -> None:
@@ -63,7 +67,7 @@ class Contents:
 
     def add_prompt(self, key: str, ids: np.ndarray, handle: int) -> None:
         """Hold a new prompt with its token ids, (L,) int32, without rows."""
-        self.prompts[key] = Prompt(handle, ids.size, checksum(ids), self._first_serial)
+        self.prompts[key] = Prompt(handle, ids.size, hash(ids.tobytes()), self._first_serial)
         self.prompt_tokens += ids.size
 
     def append(self, key: str, rows: np.ndarray) -> np.ndarray:
@@ -86,8 +90,7 @@ class Contents:
     def evict(self, most_tokens: int | None) -> tuple[int, int, list[int]]:
         """Remove the prompts visited longest ago until at most so many response tokens are held; None for no limit.
 
-        Returns:
-            prompts and rows removed, and the handles of their bytes.
+        Returns prompts and rows removed, and the handles of their bytes.
         """
         keys, tokens = [], self.tokens
         for key, prompt in self.prompts.items():
@@ -99,12 +102,12 @@ class Contents:
         self.prompt_tokens -= sum(prompt.length for prompt in gone)
         rows = table(*(prompt.rows for prompt in gone))
         self.count(rows, -1)
-        self._first_serial = max([self._first_serial, *map(next_serial, gone)])  # no serial twice for a key
+        self._first_serial = max([self._first_serial, *(prompt.next for prompt in gone)])  # no serial twice for a key
         return len(gone), rows.size, handles_of(gone)
 
     def first_unused_serial(self) -> int:
         """Above every serial given out."""
-        return max([self._first_serial, *map(next_serial, self.prompts.values())])
+        return max([self._first_serial, *(prompt.next for prompt in self.prompts.values())])
 
     def order_by_newest_row(self) -> None:
         """Take the step of each prompt's newest row for its last visit, where no order of visits was saved."""
@@ -118,9 +121,43 @@ class Contents:
         self.mask_bytes += sign * int(mask_sizes(rows).sum())
 
 
-def next_serial(prompt: Prompt) -> int:
-    """Of the next row of a prompt."""
-    return prompt.first + prompt.rows.size
+def choose(
+    key: str,
+    rows: np.ndarray,
+    config: RepoConfig,
+    pick: Picker,
+    step: int,
+    rng: np.random.Generator,
+    fresh_scores: np.ndarray | None,
+) -> np.ndarray:
+    """Which of all rows of a prompt are replayed (``select_batch``): (k,) int64 places, sorted, 0 = oldest."""
+    if step <= config.start_step:
+        return NOTHING
+    ages = step - rows["step"]
+    allowed = ages > 0
+    if np.count_nonzero(allowed) < config.min_size:
+        return NOTHING
+    if config.max_age is not None:
+        allowed &= ages <= config.max_age
+    if config.max_uses is not None:
+        allowed &= rows["uses"] < config.max_uses
+    free = allowed.nonzero()[0]
+    if not free.size:
+        return NOTHING
+    return free[pick(key, rows["score"][free], ages[free], config.num_replay, rng, fresh_scores)]
+
+
+def rows_of(selection: Selection, prompts: Mapping[str, Prompt]) -> np.ndarray:
+    """The rows of a selection, (k,) :data:`ROW`; ValueError if one was evicted since it was selected."""
+    if not len(selection):
+        return NO_ROWS
+    prompt = prompts.get(selection.key)
+    if prompt is None or selection.serials[0] < prompt.first:  # the oldest row goes first
+        raise ValueError(
+            f"row {selection.serials[0]} of prompt {selection.key!r} was evicted after it was selected: fetch before "
+            f"adding rows."
+        )
+    return prompt.rows.take(selection.serials - prompt.first)
 
 
 def handles_of(prompts: Iterable[Prompt]) -> list[int]:

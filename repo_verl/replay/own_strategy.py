@@ -1,21 +1,10 @@
 """A strategy of the user's own: ``algorithm.repo.strategy=package.module:function``.
 
-The function has the signature of :mod:`repo_verl.replay.strategies`, ``(scores, ages, k, rng) -> indices``:
-
-    scores: (n,) float64, rewards of the prompt's rows that may be replayed, in the order in which they were trained on.
-    ages: (n,) int64, training steps since each row was fresh, at least 1: they fall from row to row, except in
-        ``colocate_async``, where they count model versions and may rise. Both arrays are read-only.
-    k: int, min(num_replay, n), at least 1.
-    rng: the buffer's generator, saved and restored with the buffer; draw from nothing else, and a resumed run goes on
-        as if it had not stopped.
-
-A function with a parameter ``fresh_scores`` gets, by that name, the scores of the prompt's responses of this step too:
-(G_on,) float64, read-only; None where they are not known, which is outside of training.
-
-It returns up to k different integers from 0 to n - 1 in any order (an array, a list or a tuple), or nothing (None or
-no index): the prompt then replays no row in this step. It is called for every prompt that may replay, where n <= k
-too, once per visit, by one thread at a time, which need not be the main one.
-A saved buffer holds its name, as that of any strategy; what its code says is not compared on resume.
+The function has the signature of :mod:`repo_verl.replay.strategies`, ``(scores, ages, k, rng) -> indices``, with at
+least one row, k at most their number, and read-only arrays; one with a parameter ``fresh_scores`` gets, by that name,
+the scores of the prompt's responses of this step too, (G_on,) float64, or None outside of training. It returns up to k
+different integers in any order (an array, a list or a tuple), or nothing: the prompt then replays no row in this step.
+docs/howto/own_strategy.md has the whole contract.
 """
 
 from __future__ import annotations
@@ -46,14 +35,7 @@ class StrategyError(RuntimeError):
 
 
 def picker(strategy: str) -> Picker:
-    """What picks the rows of a prompt by a strategy; a user's function is imported now.
-
-    Args:
-        strategy: a valid value of the setting.
-
-    Raises:
-        RepoConfigError: if the function can't be had.
-    """
+    """What picks the rows of a prompt by a valid strategy; a user's function is imported now."""
     if names_function(strategy):
         return partial(pick, load_function(strategy), strategy)
     return lambda key, scores, ages, k, rng, fresh_scores: select(strategy, scores, ages, k, rng)
@@ -61,9 +43,6 @@ def picker(strategy: str) -> Picker:
 
 def load_function(strategy: str) -> Callable[..., Any]:
     """Import ``package.module:function``.
-
-    Args:
-        strategy: a valid value of the setting that names a function.
 
     Raises:
         RepoConfigError: if the module can't be imported, or has no such function that takes four values.
@@ -82,7 +61,17 @@ def load_function(strategy: str) -> Callable[..., Any]:
         hint = f"did you mean {near[0]}?" if near else f"define {function}{SIGNATURE} there."
         place = printable(str(getattr(module, "__file__", None) or name), MOST_REASON)
         raise RepoConfigError(f"{_setting(strategy)} names what {place} does not have: {hint}")
-    _check_signature(strategy, found)
+    if not callable(found):
+        raise RepoConfigError(f"{_setting(strategy)} is of type {type(found).__name__}: name a function {SIGNATURE}.")
+    signature = _signature(found)
+    try:
+        if signature is not None:
+            signature.bind(None, None, None, None, **dict.fromkeys({FRESH} & set(signature.parameters)))
+    except TypeError as error:
+        raise RepoConfigError(
+            f"{_setting(strategy)} takes {printable(str(signature), MOST_REASON)}: it is called with four positional "
+            f"values, and with {FRESH} by name if it has that parameter, so give it the parameters {SIGNATURE}."
+        ) from error
     return found
 
 
@@ -98,21 +87,6 @@ def _remedy(module: str, error: BaseException) -> str:
             "+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH=FOLDER, a folder that every node has"
         )
     return f"fix what `python -c 'import {printable(module, MOST_REASON)}'` shows"
-
-
-def _check_signature(strategy: str, found: Any) -> None:
-    if not callable(found):
-        raise RepoConfigError(f"{_setting(strategy)} is of type {type(found).__name__}: name a function {SIGNATURE}.")
-    signature = _signature(found)
-    if signature is None:
-        return
-    try:
-        signature.bind(None, None, None, None, **dict.fromkeys({FRESH} & set(signature.parameters)))
-    except TypeError as error:
-        raise RepoConfigError(
-            f"{_setting(strategy)} takes {printable(str(signature), MOST_REASON)}: it is called with four positional "
-            f"values, and with {FRESH} by name if it has that parameter, so give it the parameters {SIGNATURE}."
-        ) from error
 
 
 def _signature(function: Any) -> inspect.Signature | None:
@@ -133,20 +107,9 @@ def pick(
     rng: np.random.Generator,
     fresh_scores: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Ask a user's function for the rows of one prompt to replay.
+    """Ask a user's function, which gets copies, for the rows of one prompt to replay: (up to k,) intp, sorted.
 
-    Args:
-        function: see above.
-        name: of it, for messages.
-        key: of the prompt, for messages.
-        scores: (n,) float, the oldest first; the function gets a copy.
-        ages: (n,) int; the function gets a copy.
-        k: rows wanted.
-        rng: the buffer's generator.
-        fresh_scores: (G_on,) float, of which a function that has that parameter gets a copy; None if not known.
-
-    Returns:
-        (up to k,) intp, sorted.
+    ``name`` and the prompt's ``key`` are for messages.
 
     Raises:
         StrategyError: if the function raises, or returns something else than up to k different indices.

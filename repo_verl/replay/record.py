@@ -1,4 +1,4 @@
-"""What the buffer keeps of a response, its bytes in a store, and the stable id of a prompt."""
+"""What the buffer keeps of a response, its bytes and the stores that hold them, and the stable id of a prompt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-
-from repo_verl.replay.store import BlobStore
 
 ROW = np.dtype(
     [
@@ -27,12 +25,9 @@ ROW = np.dtype(
 
 
 def prompt_key(prompt_ids: Sequence[int] | np.ndarray) -> str:
-    """A stable 128-bit id of a prompt: BLAKE2b of its token ids as little-endian int32, in hexadecimal.
+    """A stable 128-bit id of a prompt: BLAKE2b of its token ids, (L,) without padding, as little-endian int32, in hex.
 
     verl's ``uid`` is new in every step and can't serve.
-
-    Args:
-        prompt_ids: (L,) int token ids, without padding.
     """
     return hashlib.blake2b(np.asarray(prompt_ids, dtype="<i4").tobytes(), digest_size=16).hexdigest()
 
@@ -64,15 +59,7 @@ class Record:
     def create(
         cls, response_ids: Any, log_probs: Any, score: float, step: int, mask: Any = None, parts: Any = None
     ) -> Record:
-        """Check and copy the parts of a response.
-
-        Args:
-            response_ids: (T,) int.
-            log_probs: (T,) float, finite wherever the mask is set.
-            score: finite.
-            step: the current training step.
-            mask: (T,) bool or int, 1 for tokens that the model sampled; None for all ones.
-            parts: mapping of names to numbers, or None.
+        """Check and copy the parts of a response; ``mask`` is (T,), 1 for tokens that the model sampled, or None.
 
         Raises:
             ValueError: if shapes differ, a step or a token id is negative, or a score or the log-prob of an unmasked
@@ -101,22 +88,63 @@ class Record:
             return np.ones(self.response_ids.shape, dtype=bool)
         return np.unpackbits(self.mask_bits, count=self.response_ids.size).astype(bool)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the token arrays."""
-        packed = 0 if self.mask_bits is None else self.mask_bits.nbytes
-        return self.response_ids.nbytes + self.log_probs.nbytes + packed
+
+class BlobStore(Protocol):
+    """Holds blobs under integer handles that it gives out; a handle may be given out again once it is dropped.
+
+    A blob is a run of bytes that the buffer writes once: the ids of a prompt, or a row (:func:`split_row`). ``get`` and
+    ``drop`` raise ValueError for a handle that is not held.
+    """
+
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        """Keep blobs; returns a handle for each, in order."""
+
+    def get(self, handles: Sequence[int]) -> Sequence[bytes | np.ndarray]:
+        """The bytes of each handle, ``bytes`` or (n,) uint8, in order; they stay valid when the handle is dropped.
+
+        Arrays may share a buffer and begin anywhere in it.
+        """
+
+    def drop(self, handles: Sequence[int]) -> None:
+        """Forget blobs; their handles are not used again by the caller."""
+
+
+class HostStore:
+    """Blobs in this process: 33 bytes each beside the payload and what malloc adds."""
+
+    def __init__(self) -> None:
+        self._blobs: list[bytes | None] = []
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._blobs) - len(self._free)
+
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        again = [self._free.pop() for _ in range(min(len(blobs), len(self._free)))]
+        for handle, blob in zip(again, blobs, strict=False):
+            self._blobs[handle] = blob
+        new = range(len(self._blobs), len(self._blobs) + len(blobs) - len(again))
+        self._blobs += blobs[len(again) :]
+        return [*again, *new]
+
+    def get(self, handles: Sequence[int]) -> list[bytes]:
+        return [self._held(handle) for handle in handles]
+
+    def drop(self, handles: Sequence[int]) -> None:
+        for handle in handles:
+            self._held(handle)
+            self._blobs[handle] = None
+            self._free.append(handle)
+
+    def _held(self, handle: int) -> bytes:
+        blob = self._blobs[handle] if 0 <= handle < len(self._blobs) else None
+        if blob is None:
+            raise ValueError(f"blob {handle} is not held: it was dropped, or comes from another store.")
+        return blob
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Round float32 to bfloat16, to nearest with ties to even.
-
-    Args:
-        values: float32, of any shape; infinities and NaN stay what they are.
-
-    Returns:
-        uint16 of that shape, the upper halves.
-    """
+    """float32 rounded to bfloat16 as uint16, to nearest with ties to even; infinities and NaN stay what they are."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     upper = bits >> 16
     rounded = (bits + np.uint32(0x7FFF) + (upper & 1)) >> 16
@@ -132,13 +160,7 @@ def split_row(size: int, length: int, masked: bool, narrow: bool) -> tuple[int, 
     """Where token ids, log-probs and mask bits begin in the bytes of a row.
 
     The bytes of a row in a store are, one after the other: parts (K,) float32, NaN for absent · token ids (T,) int32 ·
-    log-probs (T,) float32, or bfloat16 as uint16 · mask bits, unless the mask is all ones.
-
-    Args:
-        size: bytes of the row.
-        length: T, its tokens.
-        masked: whether it has mask bits.
-        narrow: whether log-probs are bfloat16.
+    log-probs (T,) float32, or bfloat16 as uint16 where ``narrow`` · mask bits, unless the mask is all ones.
     """
     bits = size - ((length + 7) // 8 if masked else 0)
     log_probs = bits - (2 if narrow else 4) * length
@@ -146,13 +168,7 @@ def split_row(size: int, length: int, masked: bool, narrow: bool) -> tuple[int, 
 
 
 def encode_records(rows: Sequence[Record], names: Sequence[str], narrow: bool) -> list[bytes]:
-    """The bytes of rows in a store; parts beyond float32 become infinities.
-
-    Args:
-        rows: the rows.
-        names: of the parts of scores.
-        narrow: whether log-probs are kept in bfloat16.
-    """
+    """The bytes of rows in a store, with these parts of scores; those beyond float32 become infinities."""
     if not rows:
         return []
     log_probs = [row.log_probs for row in rows]
@@ -180,14 +196,7 @@ def table_of(rows: Sequence[Record], handles: Sequence[int]) -> np.ndarray:
 
 
 def read_records(rows: np.ndarray, store: BlobStore, names: Sequence[str], narrow: bool) -> list[Record]:
-    """Rows with their tokens, in order; the store is asked once.
-
-    Args:
-        rows: (n,) :data:`ROW`.
-        store: their tokens.
-        names: of the parts of scores.
-        narrow: whether log-probs are kept in bfloat16.
-    """
+    """Rows, (n,) :data:`ROW`, with their tokens, in order; the store is asked once."""
     if not rows.size:
         return []
     handles = list(dict.fromkeys(rows["handle"].tolist()))

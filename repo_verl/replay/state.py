@@ -15,13 +15,14 @@ had ``step`` and ``uses`` in int64, ``parts`` in float64 and float32 log-probs o
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from repo_verl.replay.contents import Contents, Prompt, mask_sizes, table
-from repo_verl.replay.record import ROW, from_bfloat16, split_row, to_bfloat16
-from repo_verl.replay.store import BlobStore
+from repo_verl.replay.record import ROW, BlobStore, from_bfloat16, split_row, to_bfloat16
 
 VERSION = 2
 ROW_BYTES, PROMPT_BYTES = 25, 32
@@ -31,8 +32,20 @@ HEX = frozenset("0123456789abcdef")
 Arrays = Mapping[str, np.ndarray]
 
 
-def prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
-    """Bytes that a prompt and its rows take in the columns; ``narrow`` if log-probs are bfloat16."""
+@dataclasses.dataclass(frozen=True)
+class RowLimits:
+    """The most tokens that a run takes of a prompt, of a response, and of both together; None for no limit."""
+
+    prompt: int | None = None
+    response: int | None = None
+    row: int | None = None
+
+
+NO_LIMITS = RowLimits()
+
+
+def _prompt_bytes(contents: Contents, prompt: Prompt, narrow: bool) -> int:
+    """Bytes that a prompt and its rows take in the columns."""
     a_row = ROW_BYTES + 4 * len(contents.part_names)
     tokens, masks = int(prompt.rows["length"].sum()), int(mask_sizes(prompt.rows).sum())
     return PROMPT_BYTES + 4 * prompt.length + a_row * prompt.rows.size + (6 if narrow else 8) * tokens + masks
@@ -42,41 +55,29 @@ def shards(
     contents: Contents, store: BlobStore, narrow: bool, most_bytes: int
 ) -> tuple[int, Iterator[dict[str, np.ndarray]]]:
     """All bytes, and columns of ranges of prompts that take at most ``most_bytes``, or of one that takes more."""
-    sizes = {key: prompt_bytes(contents, prompt, narrow) for key, prompt in contents.prompts.items()}
-
-    def ranges() -> Iterator[dict[str, np.ndarray]]:
-        keys: list[str] = []
-        size = 0
-        for key, more in sizes.items():
-            if keys and size + more > most_bytes:
-                yield columns(contents, store, narrow, keys)
-                keys, size = [], 0
-            keys.append(key)
-            size += more
-        if keys:
-            yield columns(contents, store, narrow, keys)
-
-    return sum(sizes.values()), ranges()
+    sizes = {key: _prompt_bytes(contents, prompt, narrow) for key, prompt in contents.prompts.items()}
+    groups: list[list[str]] = []
+    room = 0
+    for key, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = most_bytes
+        groups[-1].append(key)
+        room -= size
+    return sum(sizes.values()), (columns(contents, store, narrow, keys) for keys in groups)
 
 
 def columns(contents: Contents, store: BlobStore, narrow: bool, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns, copied.
-
-    Args:
-        contents: prompts and rows.
-        store: their tokens.
-        narrow: whether log-probs are bfloat16.
-        keys: prompts.
-
-    Raises:
-        ValueError: for a prompt key that is not 32 hexadecimal digits.
-    """
+    """Columns of these prompts, copied; ValueError for a prompt key that is not 32 hexadecimal digits."""
+    for key in keys:
+        if len(key) != 32 or not HEX.issuperset(key):
+            raise ValueError(f"prompt key {key!r} is not 32 hexadecimal digits: keys come from prompt_key(prompt_ids).")
     prompts = [contents.prompts[key] for key in keys]
     rows = table(*(prompt.rows for prompt in prompts))
     prompt_ids = b"".join(map(bytes, store.get([prompt.handle for prompt in prompts])))
     parts, ids, log_probs, bits = _pieces([bytes(blob) for blob in store.get(rows["handle"].tolist())], rows, narrow)
     return {
-        "prompt_key": _key_bytes(keys),
+        "prompt_key": np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16),
         "prompt_offsets": offsets_of([prompt.length for prompt in prompts]),
         "prompt_ids": np.frombuffer(prompt_ids, dtype=np.int32),
         "prompt_rows": np.array([prompt.rows.size for prompt in prompts], dtype=np.int64),
@@ -101,13 +102,6 @@ def _pieces(blobs: list[bytes], rows: np.ndarray, narrow: bool) -> list[list[byt
     return pieces
 
 
-def _key_bytes(keys: Sequence[str]) -> np.ndarray:
-    for key in keys:
-        if len(key) != 32 or not HEX.issuperset(key):
-            raise ValueError(f"prompt key {key!r} is not 32 hexadecimal digits: keys come from prompt_key(prompt_ids).")
-    return np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16)
-
-
 def _parts(found: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
     """(N, K) float32, by sorted name; rows from before a name was known have fewer parts."""
     absent = np.full(len(names), np.nan, dtype=np.float32).tobytes()
@@ -116,15 +110,27 @@ def _parts(found: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
     return np.ascontiguousarray(parts.reshape(len(found), len(names))[:, order])
 
 
-def unpack(arrays: Arrays, contents: Contents, put: Callable[[Sequence[bytes]], list[int]], narrow: bool) -> None:
+def unpack(
+    arrays: Arrays,
+    contents: Contents,
+    put: Callable[[Sequence[bytes]], list[int]],
+    narrow: bool,
+    limits: RowLimits = NO_LIMITS,
+) -> np.ndarray:
     """The inverse of :func:`columns`, after its check: add new prompts to contents and put their tokens into a store.
 
-    Rows beyond the capacity, the oldest, are left out. ``contents.part_names`` are those of the state.
+    Rows over the limits are left out, then the oldest beyond the capacity. ``contents.part_names`` are those of the
+    state. Returns how many rows are too long, (3,) int64: for their prompt, their response, and both together.
     """
-    counts = np.minimum(arrays["prompt_rows"], contents.capacity)
-    kept = spans(np.cumsum(arrays["prompt_rows"]) - counts, counts)
+    too_long = _too_long(arrays, limits)
+    of = np.repeat(np.arange(arrays["prompt_rows"].size), arrays["prompt_rows"])
+    fitting = (too_long == 3).nonzero()[0]
+    fits = np.bincount(of[fitting], minlength=arrays["prompt_rows"].size)
+    counts = np.minimum(fits, contents.capacity)
+    kept = fitting[spans(np.cumsum(fits) - counts, counts)]
     offsets = arrays["prompt_offsets"].tolist()
-    prompt_ids = [arrays["prompt_ids"][start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    prompts = [p for p, size in enumerate(np.diff(offsets).tolist()) if limits.prompt is None or size <= limits.prompt]
+    prompt_ids = [arrays["prompt_ids"][offsets[prompt] : offsets[prompt + 1]] for prompt in prompts]
     handles = put([*(ids.tobytes() for ids in prompt_ids), *_row_blobs(arrays, kept.tolist(), narrow)])
     rows = np.empty(kept.size, dtype=ROW)
     rows["handle"] = handles[len(prompt_ids) :]
@@ -134,11 +140,21 @@ def unpack(arrays: Arrays, contents: Contents, put: Callable[[Sequence[bytes]], 
     rows["masked_out"] = masked_out(arrays)[kept]
     contents.count(rows, 1)
     stop = 0
-    for digits, ids, handle, count in zip(arrays["prompt_key"], prompt_ids, handles, counts.tolist(), strict=False):
-        start, stop = stop, stop + count
-        key = digits.tobytes().hex()
+    for prompt, ids, handle in zip(prompts, prompt_ids, handles, strict=False):
+        start, stop = stop, stop + int(counts[prompt])
+        key = arrays["prompt_key"][prompt].tobytes().hex()
         contents.add_prompt(key, ids, handle)
         contents.append(key, rows[start:stop])
+    return np.bincount(too_long, minlength=4)[:3]
+
+
+def _too_long(arrays: Arrays, limits: RowLimits) -> np.ndarray:
+    """(N,) the first limit that each row is over: 0 the prompt's, 1 the response's, 2 the row's, 3 none."""
+    prompt = np.repeat(np.diff(arrays["prompt_offsets"]), arrays["prompt_rows"])
+    response = np.diff(arrays["row_offsets"])
+    limited = ((prompt, limits.prompt), (response, limits.response), (prompt + response, limits.row))
+    over = [lengths > (math.inf if most is None else most) for lengths, most in limited]
+    return np.argmax([*over, np.ones(response.size, dtype=bool)], axis=0)
 
 
 def _row_blobs(arrays: Arrays, kept: Sequence[int], narrow: bool) -> Iterator[bytes]:

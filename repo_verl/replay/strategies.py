@@ -40,11 +40,9 @@ def select(strategy: str, scores: np.ndarray, ages: np.ndarray, k: int, rng: np.
         return np.empty(0, dtype=np.intp)
     if strategy != "full" and strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r} is unknown: use one of full, {', '.join(STRATEGIES)}, none.")
-    if strategy == "full":
-        return np.arange(scores.size)
-    if k < 1:
+    if strategy != "full" and k < 1:
         raise ValueError(f"k={k} must be at least 1: use strategy 'none' to replay nothing.")
-    if k >= scores.size:
+    if strategy == "full" or k >= scores.size:
         return np.arange(scores.size)
     return np.sort(STRATEGIES[strategy](scores, np.asarray(ages), k, rng))
 
@@ -85,11 +83,7 @@ def variance(scores: np.ndarray, ages: np.ndarray, k: int, rng: np.random.Genera
 def _lowest_and_highest(order: np.ndarray, ascending: np.ndarray, low: int, high: int) -> np.ndarray:
     """Indices of the ``low`` lowest scores and of all from rank ``high`` on, the newest among equal ones.
 
-    Args:
-        order: (N,) indices by rising score, the oldest first among equal ones.
-        ascending: (N,) the scores in that order.
-        low: number of lowest scores.
-        high: rank from which on the highest scores are taken.
+    ``order`` (N,) are the indices by rising score, the oldest first among equal ones, ``ascending`` (N,) their scores.
     """
     if low == 0 or ascending[low - 1] != ascending[low]:
         return np.concatenate((order[:low], order[high:]))

@@ -1,10 +1,7 @@
 r"""What the symbolic engine need not be given: expressions whose evaluation is known to run away.
 
-The judge process has a clock and a memory limit. This only spares it from spending them on powers of powers: an answer
-is measured before it is judged, its text before it is parsed and the parsed tree (which SymPy keeps unevaluated) before
-it is compared. Both walks are linear in the size of the answer and evaluate nothing.
-
-Importing this module imports SymPy.
+The judge process has a clock and a memory limit; this only spares it from spending them on powers of powers. Both
+walks, over the text before it is parsed and over the tree, which SymPy keeps unevaluated, are linear.
 """
 
 from __future__ import annotations
@@ -23,11 +20,18 @@ MAX_ARGUMENT = 10_000
 MAX_SUM_POWER_BITS = 8
 MAX_FUNCTION_DEPTH = 4
 
-_DIGIT_RUN = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
-_ENVIRONMENT = re.compile(r"\\begin\s*\{(?![pbvBV]?(?:small)?matrix\}|cases\}|array\})")
-_EXPONENT_FLOAT = re.compile(r"\d[eE][+-]?\d{4,}")
-_EAGER = re.compile(r"\\(?:[dt]?binom|choose|gcd|lcm|det)(?![A-Za-z])|operatorname\{(?:gcd|lcm|det)\}")
-_LARGE_NUMBER = re.compile(r"\d{6,}")
+_TEXT_RULES = tuple(
+    (re.compile(pattern, re.DOTALL), reason)
+    for pattern, reason in (
+        (r"\\begin\s*\{(?![pbvBV]?(?:small)?matrix\}|cases\}|array\})", "an environment that is no matrix or cases"),
+        (rf"\d{{{MAX_DIGITS + 1},}}", f"a number of more than {MAX_DIGITS} digits"),
+        (r"\d[eE][+-]?\d{4,}", "a decimal exponent of four digits or more"),
+        (
+            r"^(?=.*\d{6}).*(?:\\(?:[dt]?binom|choose|gcd|lcm|det)(?![A-Za-z])|operatorname\{(?:gcd|lcm|det)\})",
+            "a binomial, gcd, lcm or det beside a number of six digits, which the parser would evaluate at once",
+        ),
+    )
+)
 _ELEMENTARY = frozenset(
     "Abs re im conjugate sign floor ceiling log exp sin cos tan cot sec csc asin acos atan acot asec acsc "
     "sinh cosh tanh coth asinh acosh atanh Min Max sqrt".split()
@@ -38,45 +42,34 @@ class Refused(ValueError):
     """An answer that is not judged, because judging it could take unbounded time or memory."""
 
 
-def text_refusal(answer: str) -> str | None:
-    """Why an answer or gold answer must not be parsed, or None."""
+def check_text(text: str) -> None:
+    """Raises Refused for an answer or gold answer that must not be parsed."""
     depth = deepest = 0
-    for char in answer:
+    for char in text:
         depth += (char in "{([") - (char in "})]")
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
-        return f"nested {deepest} deep, limit {MAX_DEPTH}"
-    if _ENVIRONMENT.search(answer):
-        return "an environment that is no matrix and no cases"
-    if _DIGIT_RUN.search(answer):
-        return f"a number of more than {MAX_DIGITS} digits"
-    if _EXPONENT_FLOAT.search(answer):
-        return "a decimal exponent of four digits or more"
-    match = _EAGER.search(answer)
-    if match and _LARGE_NUMBER.search(answer):
-        return f"{match.group()} beside a number of six digits, which the parser would evaluate at once"
-    return None
+        raise Refused(f"nested {deepest} deep, limit {MAX_DEPTH}")
+    for pattern, reason in _TEXT_RULES:
+        if pattern.search(text):
+            raise Refused(reason)
 
 
-def tree_refusal(expression: sympy.Basic | sympy.MatrixBase) -> str | None:
-    """Why the parsed expression must not be compared, or None.
+def check_tree(expression: sympy.Basic | sympy.MatrixBase) -> None:
+    """Raises Refused for a parsed expression or matrix, evaluated or not, that must not be compared.
 
-    Refused: more than 400 nodes, numbers of more than 100,000 bits (towers, factorials), large powers of sums
-    (their expansion), special functions of large numbers.
-
-    Args:
-        expression: a SymPy expression or matrix, evaluated or not.
+    That is one of more than 400 nodes, with numbers of more than 100,000 bits (towers, factorials), large powers of
+    sums (their expansion), special functions of large numbers, or functions of functions of functions.
     """
     if isinstance(expression, sympy.MatrixBase):
         expression = sympy.Tuple(*expression)
     for count, node in enumerate(sympy.preorder_traversal(expression), start=1):
         if count > MAX_NODES:
-            return f"more than {MAX_NODES} nodes"
+            raise Refused(f"more than {MAX_NODES} nodes")
         if reason := _node_refusal(node):
-            return reason
+            raise Refused(reason)
     if _function_depth(expression) > MAX_FUNCTION_DEPTH:
-        return f"functions nested more than {MAX_FUNCTION_DEPTH} deep"
-    return None
+        raise Refused(f"functions nested more than {MAX_FUNCTION_DEPTH} deep")
 
 
 def _function_depth(node: Any) -> int:
@@ -86,12 +79,12 @@ def _function_depth(node: Any) -> int:
 
 def _node_refusal(node: Any) -> str | None:
     if isinstance(node, sympy.Pow):
-        power = log2_size(node.exp)
-        if node.base.free_symbols and isinstance(node.base, (sympy.Add, sympy.Mul)) and power > MAX_SUM_POWER_BITS:
-            return "a power of 256 or more of a sum or product" if not node.exp.free_symbols else None
-        if isinstance(node.base, sympy.Add) and len(node.base.args) > 2 and power > MAX_SUM_POWER_BITS:
-            return "a power of 256 or more of three terms or more"
-        if not node.exp.free_symbols and power > math.log2(MAX_BITS):
+        base, exponent, power = node.base, node.exp, log2_size(node.exp)
+        wide = isinstance(base, sympy.Add) and (len(base.args) > 2 or base.free_symbols)
+        wide = wide or isinstance(base, sympy.Mul) and base.free_symbols
+        if wide and power > MAX_SUM_POWER_BITS and not (base.free_symbols and exponent.free_symbols):
+            return "a power of 256 or more of a sum or product"
+        if not exponent.free_symbols and power > math.log2(MAX_BITS):
             return "a power with an exponent above 100,000"
     if isinstance(node, sympy.Function) and type(node).__name__ not in _ELEMENTARY:
         if any(not a.free_symbols and log2_size(a) > math.log2(MAX_ARGUMENT) for a in node.args if hasattr(a, "args")):
@@ -107,12 +100,7 @@ def log2_size(node: Any) -> float:
         size(a b) = size(a) + size(b)        size(a + b) = max(size(a), size(b)) + 1
         size(a^b) = max(size(a), 1) 2^size(b)   size(n!) = n log2 n
 
-    Both a number and its inverse count as large: the digits are what costs.
-
-    Args:
-        node: a SymPy expression; what is not an Expr counts as 1.
-
-    Returns: bits, 0 or more; inf when the estimate itself does not fit a float.
+    Both a number and its inverse count as large: the digits are what costs. It is inf where it does not fit a float.
     """
     if isinstance(node, sympy.Rational):
         return float(max(abs(node.p).bit_length(), node.q.bit_length()))

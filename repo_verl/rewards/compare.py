@@ -17,11 +17,8 @@ from repo_verl.rewards.structure import Chain, Equation, Group, Node, Scalar, Wo
 Symbolic = Callable[[str, str, float | None], bool]
 """``(gold, answer, tolerance)`` as LaTeX, units removed -> equal."""
 
-MAX_PAIRS = 4096
-"""Sets of more pairs of elements are left to the judge process, where a clock runs."""
-
-MAX_WORDS = 4
-"""A gold answer of more words is prose, which no rule can judge but by its letters."""
+MAX_PAIRS = 4096  # sets of more pairs of elements are left to the judge process, where a clock runs
+MAX_WORDS = 4  # a gold answer of more words is prose, which no rule can judge but by its letters
 
 _ANY_WORD = re.compile(r"[A-Za-z]+")
 _OPERATOR = re.compile(r".[+-]|/|\\(?:frac|cdot|times)(?![A-Za-z])")
@@ -38,18 +35,14 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SUBSCRIPTED = re.compile(r"[+-]?\(?[0-9][0-9A-Za-z]*\)?\s*_")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _SAID = r"[A-Za-z]{2,}[ ,]+(?:[0-9]+ ?)?[A-Za-z]{2,}"
+# a sentence or a part of one: an engine would read its words as products of letters
 _PROSE = re.compile(rf"(?<![\\A-Za-z])(?={_SAID})[A-Za-z ,0-9]*[A-Za-z]{{3}}")
-"""A sentence or a part of one: an engine would read its words as products of letters."""
 
 
 def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Symbolic | None = None) -> bool | None:
     r"""Whether the answer is the gold answer; None where only the symbolic engine can tell and there is none.
 
-    Args:
-        answer: the extracted answer.
-        gold: the gold answer.
-        tolerance: the largest absolute difference between numbers that is still right; None asks for equality.
-        symbolic: the engine.
+    ``tolerance`` is the largest absolute difference between numbers that is still right.
 
     Raises: TooDeep for brackets nested more than 12 deep; what ``symbolic`` raises.
 
@@ -82,23 +75,15 @@ def verdict(answer: str, gold: str, tolerance: float | None = None, symbolic: Sy
     return _Comparison(tolerance, symbolic).same(read(cleaned_gold), read(cleaned_answer))
 
 
-def judgeable_without_engine(gold: str) -> bool | None:
-    """Whether a gold answer can be judged: True or False where that is plain, None where the engine must parse it."""
+def engine_texts(gold: str) -> list[str] | None:
+    """What the symbolic engine must be able to parse so that a gold answer can be judged; None where none can be."""
     cleaned = clean(gold)
-    if not cleaned:
-        return False
     if choice(cleaned) is not None:
-        return True
+        return []
     found = leaves(read(cleaned))
-    if any(len(_PLAIN_WORD.findall(leaf.text)) > MAX_WORDS for leaf in found):
-        return False
-    rest = [leaf for leaf in found if isinstance(leaf, Scalar) and exact_number(split_unit(leaf.text)[0]) is None]
-    return None if rest else True
-
-
-def engine_texts(gold: str) -> list[str]:
-    """What the symbolic engine must be able to parse so that a gold answer can be judged."""
-    texts = [split_unit(leaf.text)[0] for leaf in leaves(read(clean(gold))) if isinstance(leaf, Scalar)]
+    if not cleaned or any(len(_PLAIN_WORD.findall(leaf.text)) > MAX_WORDS for leaf in found):
+        return None
+    texts = [split_unit(leaf.text)[0] for leaf in found if isinstance(leaf, Scalar)]
     return [unwrap(text).removesuffix("%") for text in texts if exact_number(text) is None]
 
 

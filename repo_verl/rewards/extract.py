@@ -1,7 +1,4 @@
-r"""The answer of a solution text: what stands in its last box.
-
-Pure functions on strings, standard library only. All are linear in the length of their input.
-"""
+r"""The answer of a solution text: what stands in its last box. Linear in the length of the text."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ MAX_ANSWER_CHARS = 512
 """Longer answers are not judged: the longest gold answer of DeepMath's sample has 161 characters."""
 
 TEMPLATES = ("boxed", "think")
-"""What a prompt may ask for: an answer in a box, or thoughts in ``<think>`` tags and then an answer in a box."""
 
 _BOX_OR_MENTION = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BOX = re.compile(
@@ -24,30 +20,17 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_ANSWER = re.compile(r"[^\s$]+")
 
 
-def extract_answer(solution: str, template: str = "boxed", max_chars: int = MAX_ANSWER_CHARS) -> str | None:
-    r"""The answer that a template asks for.
-
-    Args:
-        solution: any text.
-        template: one of :data:`TEMPLATES`; ``think`` reads only behind the last ``</think>``.
-        max_chars: see :func:`extract_boxed`.
-
-    Returns: The answer; None where there is none.
-    """
+def extract_answer(solution: str, template: str = "boxed") -> str | None:
+    """The answer that a template asks for, with ``think`` behind the last ``</think>``; None where there is none."""
     if template == "think":
         _, tag, solution = solution.rpartition("</think>")
         if not tag:
             return None
-    return extract_boxed(solution, max_chars)
+    return extract_boxed(solution)
 
 
 def well_formed(solution: str, template: str = "boxed") -> bool:
-    """Whether a solution that has an answer keeps the template's form: with ``think``, one pair of tags at its start.
-
-    Args:
-        solution: any text.
-        template: one of :data:`TEMPLATES`.
-    """
+    """Whether a solution with an answer keeps the template's form: with ``think``, one pair of tags at its start."""
     tags = solution.count("<think>"), solution.count("</think>")
     return template != "think" or (tags == (1, 1) and solution.lstrip().startswith("<think>"))
 

@@ -1,6 +1,6 @@
 r"""Normalized text of answers: one form for what LaTeX offers in several ways, without what carries no meaning.
 
-Pure functions on strings, standard library only, linear in the length of their input. Every ``text`` is a cleaned one.
+Linear in the length of the text, since no limit of time holds here. Every ``text`` is a cleaned one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ _MACROS = {
 }  # fmt: skip
 _TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
 _ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
-_ORDINAL = r"(?:st|nd|rd|th)"
 _OPENED = rf"\s*(?:{TEXT_COMMAND}\s*\{{\s*)?"
 _WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
 _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
@@ -57,10 +56,7 @@ _SET_OF_NUMBERS = re.compile(r"\\in\s*\\mathbb\s*\{?[A-Z]\}?\s*")
 
 
 def _without_domain(match: re.Match[str]) -> str:
-    """What is left of a quantifier and all behind it: nothing where that is only variables and their ranges.
-
-    Before a comma or a conjunction nothing but a variable and its set goes.
-    """
+    """What is left of a quantifier and all behind it: nothing where that is only variables and their ranges."""
     first, *rest = _BREAK.split(match[1].removesuffix(")"))
     closed = ")" if match[1].endswith(")") else ""
     ranged, bare = bool(_RELATION.search(first)), _VARIABLE.fullmatch(_SET_OF_NUMBERS.sub("", first))
@@ -90,10 +86,8 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"(?<!\\)(?:\\\$|\$|(?<![0-9])[€£¥₹]|[€£¥₹](?![0-9])|\\[()]|\\\[|\\\])", ""),
         (r"^\s*\*\*([^*]+)\*\*[\s.]*$", r"\1"),  # Markdown's bold
         (r"\\not\s*=", r"\\ne "),
-        (
-            r"\*\*\s*(?:(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])(?!\s*\*\*)|(?=\())",
-            lambda match: f"^{{{match[1]}}}" if match[1] else "^",
-        ),
+        (r"\*\*\s*(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])(?!\s*\*\*)", r"^{\1}"),
+        (r"\*\*\s*(?=\()", "^"),
         (rf"\\(?:textcolor|color)\s*\{{[^{{}}]*\}}|\\(?:boldsymbol|bm|pmb|underline){_END}", "¤"),
         (r"¤\s*(?:\{([^{}]*)\})?", r"\1"),
         (rf"\{{\s*\\(?:bf|rm|it|sf|tt|em|bfseries|itshape){_END}\s*([^{{}}\\]*)\}}", r"\\text{\1}"),
@@ -113,8 +107,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"(?<![A-Za-z\\])\+?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
         (rf"(?<![A-Za-z\\])(pi){_END}", r"\\\1 "),
         (rf"(?<![A-Za-z\\])(?<!name\{{)(ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z])", r"\\\1 "),
-        (rf"^(\s*[0-9]+)\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", r"\1"),
-        (rf"^(\s*[0-9]+)\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", r"\1"),
+        (rf"^(\s*[0-9]+)\s*\^?\s*(?:\{{\s*)?(?:{TEXT_COMMAND}\s*)?\{{\s*(?:st|nd|rd|th)[\s}}]*\}}{_END}", r"\1"),
         (rf"^({_OPENED}[0-9]+)(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}(?! *(?:root|power))", r"\1"),
         (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
@@ -144,9 +137,9 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
 
 _TEXT_GROUP = re.compile(TEXT_COMMAND + r"\s*\{([^{}]*)\}")
 ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
-_CONNECTIVE = re.compile(
-    rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
-)
+_SAID = rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?WORD\s*\}}|(?<![A-Za-z\\])WORD{_END})\s*"
+_CONNECTIVE = re.compile(_SAID.replace("WORD", "(?:and|or)"))
+_OR = re.compile(rf"{_SAID.replace('WORD', 'or')}|\s*,?\s*\\(?:lor|vee){_END}\s*")
 _PLAIN_WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+){0,4}|[A-Za-z]{2,}(?:[ -][A-Za-z]+){1,4}")
 TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
 _SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne", "one", "two", "six", "ten"})
@@ -164,9 +157,6 @@ _SINGLE_GROUP = re.compile(r"([\^_])\{([^{}\\])\}")
 _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
 
 _BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\\vert|\\middle\||\||:)(.*)\\\}")
-_OR = re.compile(
-    r"\s*,?\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z]))\s*"
-)
 _INEQUALITY = re.compile(r"\s*(<|>|\\(?:le|ge|ne)(?![A-Za-z]))\s*")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
@@ -176,9 +166,6 @@ def clean(answer: str) -> str:
 
     Dollar signs go, an amount of money gets a unit. ``and`` and ``or`` between answers become commas, ``or`` between
     inequalities a union.
-
-    Args:
-        answer: a gold answer, or the content of a box.
 
     Example:
         >>> clean(r"$\left( \dfrac{1}{2},\, 3 \right)$.")
@@ -219,17 +206,7 @@ def _latex(text: str) -> str:
 
 
 def _solution_set(text: str) -> str:
-    r"""A set builder of real numbers, or inequalities with ``or`` between them, as a union of intervals.
-
-    Args:
-        text: a cleaned text, ``or`` still in it.
-
-    Returns: The intervals; every other text as it is, a lone inequality too.
-
-    Example:
-        >>> _solution_set(r"\{x | x < 1\}"), _solution_set("x < 1")
-        ('(-\\infty,1)', 'x < 1')
-    """
+    r"""``\{x | x < 1\}``, or inequalities with ``or`` between them, as a union of intervals; else the text."""
     builder = _BUILDER.fullmatch(text)
     parts = _OR.split((builder[2] if builder else text).strip())
     if (not builder and len(parts) < 2) or (builder and builder[1] in "klmn" and "mathbb" not in text):
@@ -260,10 +237,9 @@ def letters(text: str) -> set[str]:
 
 
 def renamed(answer: str, gold: str) -> str:
-    r"""The answer with a letter that is free to choose named as in the gold answer.
+    r"""The answer with the one letter that only one of the two has named as in the gold answer, if it is free.
 
-    That is the one letter which only one of the two has: the argument of ``f(t) = 2t``, the integer of ``k\pi``, C
-    and K as constants of integration. Both texts are cleaned.
+    That is the argument of ``f(t) = 2t``, the integer of ``k\pi``, and C and K as constants of integration.
     """
     heads = [_DEFINED.match(text) for text in (gold, answer)]
     bodies = [text[head.end() :] if head else text for text, head in zip((gold, answer), heads, strict=True)]
@@ -295,10 +271,6 @@ def word(text: str) -> str | None:
 
     Words are the content of ``\text{}`` (two letters or more) and plain letters where no product of variables would be
     written so: four letters or more, several words, and a few short ones (yes, no, odd, ...).
-
-    Example:
-        >>> word(r"\text{Evelyn}"), word("abc")
-        ('evelyn', None)
     """
     if ONLY_TEXT.fullmatch(text):
         text = " ".join(unwrap(text).split()).rstrip(".")
@@ -309,9 +281,7 @@ def word(text: str) -> str | None:
 def choice(text: str, with_content: bool = False) -> str | None:
     r"""The letter of a multiple-choice answer: ``C``, ``(C)``, ``\text{(C)}``, ``C.``; None for everything else.
 
-    Args:
-        text: a cleaned text.
-        with_content: also read ``\textbf{(C)} 12``, where the letter in brackets comes first and by itself.
+    ``with_content`` also reads ``\textbf{(C)} 12``, where the letter in brackets comes first and by itself.
     """
     if match := _CHOICE.fullmatch(unwrap(text).strip()):
         return match[1]

@@ -1,10 +1,9 @@
 r"""Judge processes as seen by their users: limits of time and memory, replacement, one answer per question.
 
-A pool starts at the first question that needs the symbolic engine, and works from threads, Ray workers and scripts. It
-starts its template with ``subprocess`` and never forks its own process, which may hold threads and devices. Linux.
-
-Why no ``pebble.ProcessPool`` or other pool of ``multiprocessing``: it runs a script without a ``__main__`` guard again,
-does not work in a forked child, one worker killed while idle breaks the pool for all rows, and it unpickles replies.
+A pool starts at the first question, in threads, Ray workers and scripts on Linux. It starts its template with
+``subprocess`` and never forks its own process, which may hold threads and devices. Why no pool of ``multiprocessing``
+or pebble: it runs a script without a ``__main__`` guard again, does not work in a forked child, one worker killed while
+idle breaks it for all rows, and it unpickles replies.
 """
 
 from __future__ import annotations
@@ -18,15 +17,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from dataclasses import dataclass
 
 from repo_verl.rewards.judge import Judgement, Limits, Message, receive, send
 
 START_SECONDS = 120.0
-CONTROL_SECONDS = 10.0
-"""For a fork, or for the end of a judge."""
-
+CONTROL_SECONDS = 10.0  # for a fork, or for the end of a judge
 MAX_JUDGES = 4
 
 
@@ -35,35 +31,23 @@ class JudgeError(RuntimeError):
 
 
 class FairSemaphore:
-    """A semaphore that goes to the thread that has waited longest, as ``threading.Semaphore`` does not.
-
-    Args:
-        count: how many threads may hold it at once.
-    """
+    """A semaphore for ``count`` threads that goes to who has waited longest, as ``threading.Semaphore`` does not."""
 
     def __init__(self, count: int) -> None:
-        """Nobody holds it yet."""
-        self._lock = threading.Lock()
-        self._free = count
-        self._waiting: deque[threading.Event] = deque()
+        self._changed = threading.Condition()
+        self._tickets, self._called = 0, count
 
     def __enter__(self) -> None:
-        """Wait for a turn."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        turn.wait()
+        """Draw a ticket and wait until it is called."""
+        with self._changed:
+            ticket, self._tickets = self._tickets, self._tickets + 1
+            self._changed.wait_for(lambda: ticket < self._called)
 
     def __exit__(self, *exception: object) -> None:
-        """Let the next thread in."""
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._free += 1
+        """Call the next ticket."""
+        with self._changed:
+            self._called += 1
+            self._changed.notify_all()
 
 
 @dataclass
@@ -87,15 +71,10 @@ class _Judge:
 
 
 class JudgePool:
-    """Up to ``size`` judge processes, forked from one template process.
+    """Up to ``size`` judge processes at work at once, forked from one template; it starts at the first question."""
 
-    Args:
-        size: judges at work at once; further questions wait for a free one.
-        memory_bytes: see :class:`Limits`.
-    """
-
-    def __init__(self, size: int, memory_bytes: int = Limits.memory_bytes) -> None:
-        """Starts nothing yet."""
+    def __init__(self, size: int, memory_bytes: int = 256 << 20) -> None:
+        """``memory_bytes`` is what a judge may allocate beyond what its imports take."""
         self.memory_bytes = memory_bytes
         self._turns = FairSemaphore(size)
         self._lock = threading.Lock()
@@ -104,13 +83,9 @@ class JudgePool:
         self._control: socket.socket | None = None
 
     def ask(self, gold: str, answer: str | None, tolerance: float | None, limits: Limits) -> Judgement:
-        """Have one answer judged. Never raises for what an answer does to its judge.
+        """The judgement on one answer, or with ``answer`` None on whether the engine can parse the gold answer.
 
-        Args:
-            gold: the gold answer, cleaned or not.
-            answer: the extracted answer; None asks whether the gold answer can be parsed.
-            tolerance: largest absolute difference that is still right.
-            limits: of this judgement; the time waiting for a free judge does not count.
+        The time waiting for a free judge does not count. Nothing is raised for what an answer does to its judge.
 
         Raises: JudgeError if no judge can be started.
         """
@@ -120,37 +95,36 @@ class JudgePool:
             while tries:
                 judge = self._take()
                 again = judge.used
-                reply, late, ended_by = self._question(judge, question, limits.clock_seconds)
-                if reply is not None:
-                    return Judgement(reply["right"], reply["status"], reply["detail"])
-                if late or ended_by == signal.SIGPROF:
+                outcome = self._question(judge, question, limits.clock_seconds)
+                if not isinstance(outcome, int):
+                    return Judgement(outcome["right"], outcome["status"], outcome["detail"])
+                if outcome == signal.SIGPROF:
                     spent = f"over {limits.cpu_seconds} s of CPU or {limits.clock_seconds} s"
                     return Judgement(False, "timeout", spent)
-                from_outside = ended_by in (0, signal.SIGKILL)  # the system or an operator; a limit ends otherwise
+                from_outside = outcome in (0, signal.SIGKILL)  # the system or an operator; a limit ends otherwise
                 if from_outside and again:
                     continue  # killed while it was idle, perhaps all of them
                 if not from_outside and not again:
                     break  # else it may have died while it was idle, of which this answer is innocent
                 tries -= 1
-        return Judgement(False, "error", f"the judge process died of signal {ended_by}")
+        return Judgement(False, "error", f"the judge process died of signal {outcome}")
 
-    def _question(self, judge: _Judge, question: Message, seconds: float) -> tuple[Message | None, bool, int]:
-        """(reply, whether it was late, the signal that ended the judge); the judge is idle again, or ended."""
+    def _question(self, judge: _Judge, question: Message, seconds: float) -> Message | int:
+        """The reply, or the signal that ended the judge: SIGPROF also where it was late, 0 where nobody knows."""
         judge.used = True
         judge.channel.settimeout(seconds - min(0.05, 0.05 * seconds))  # what is left is for ending it
         try:
             send(judge.channel, question)
             reply = receive(judge.channel)
         except OSError as error:
-            return None, isinstance(error, TimeoutError), self._end(judge)
-        if reply["spent"]:
-            return reply, False, self._end(judge)
+            ended_by = self._end(judge)
+            return signal.SIGPROF if isinstance(error, TimeoutError) else ended_by
         with self._lock:
-            if judge.template is self._template:
+            if judge.template is self._template and not reply["spent"]:
                 self._idle.append(judge)
-                return reply, False, 0
-        judge.kill()
-        return reply, False, 0
+                return reply
+        self._end(judge)
+        return reply
 
     def close(self) -> None:
         """End all processes of the pool; a later question starts it again."""
@@ -168,7 +142,8 @@ class JudgePool:
             if self._idle:
                 return self._idle.pop()
             for attempt in range(2):
-                self._start()
+                if self._control is None:
+                    self._start()
                 try:
                     return self._fork()
                 except OSError as error:
@@ -208,9 +183,6 @@ class JudgePool:
                 return 0
 
     def _start(self) -> None:
-        if self._template is not None and self._template.poll() is None:
-            return
-        self._stop()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-c", "from repo_verl.rewards.judge import main; main()"]
         try:
@@ -240,30 +212,28 @@ class JudgePool:
         self._control = self._template = None
 
 
-_pool: JudgePool | None = None
-_pool_lock = threading.Lock()
+def _new_pool() -> JudgePool:
+    return JudgePool(min(MAX_JUDGES, os.cpu_count() or 1))
+
+
+_pool = _new_pool()
 
 
 def shared_pool() -> JudgePool:
     """The pool of this process: as many judges as cores, at most 4."""
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = JudgePool(min(MAX_JUDGES, os.cpu_count() or 1))
-        return _pool
+    return _pool
 
 
 def _forget() -> None:
     """In a forked child: the sockets are its parent's, and a thread that is not there may hold the lock."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    global _pool
+    _pool = _new_pool()
 
 
 @atexit.register
 def _close() -> None:
-    if _pool is not None:
-        with contextlib.suppress(OSError):
-            _pool.close()
+    with contextlib.suppress(OSError):
+        _pool.close()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 from repo_verl.rewards.normalize import TEXT_COMMAND, unwrap
 
-MAX_EXPONENT = 400
-"""Powers of ten beyond it are left to the symbolic engine."""
-
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL_TEXT = rf"{_DIGITS}?(?:\.[0-9]*)?"
 _DECIMAL = re.compile(rf"([+-]?)({_DIGITS}?)(?:\.([0-9]*))?")
@@ -34,9 +31,8 @@ _UNITS = (
     "joule, W watt, K kelvin, Pa pascal, eV, mol mole"
 )
 _CANONICAL = {name: names.split()[0].casefold() for names in _UNITS.split(", ") for name in names.split()}
-_MEANINGLESS = frozenset({"", "unit", "square unit", "cubic unit", "sq unit"})
-_SQUARES = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
-_POWERS = {"squared": "2", "cubed": "3"}
+_BEFORE = {"square": "^2", "sq": "^2", "sq.": "^2", "cubic": "^3"}
+_BEHIND = {"squared": "^2", "cubed": "^3"}
 _POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
 _TEXT_PART = re.compile(rf"{TEXT_COMMAND}\s*\{{[^{{}}]*\}}{_POWER}")
 _BETWEEN_PARTS = re.compile(r"\s*(?:/|\\cdot|\\times)?\s*")
@@ -60,11 +56,7 @@ _SENTENCE = frozenset(
 
 
 class ExactNumber(NamedTuple):
-    """A number read off its digits.
-
-    ``value`` is what stands before a percent sign, ``percent`` whether there was one, ``decimal`` whether it was
-    written with a decimal point or a power of ten, so that it may be rounded.
-    """
+    """``value`` stands before a percent sign; ``decimal`` has a point or a power of ten, and may be rounded."""
 
     value: Fraction
     decimal: bool
@@ -79,8 +71,6 @@ def is_thousands(text: str) -> bool:
 @functools.lru_cache(maxsize=1 << 14)
 def exact_number(text: str) -> ExactNumber | None:
     r"""The value of an integer, a decimal, a simple fraction or a decimal times a power of ten; None for all else.
-
-    Thousands commas are read in groups of three; leading zeros do not count. ``5/0`` is no number.
 
     Example:
         >>> exact_number("1,450,000").value, exact_number("4.5e3").value
@@ -97,9 +87,7 @@ def exact_number(text: str) -> ExactNumber | None:
         return ExactNumber(-upper / lower if sign == "-" else upper / lower, False, percent)
     if match := _POWER_OF_TEN.fullmatch(text):
         factor, exponent = _decimal(match[1]), int(match[2] or match[3] or match[4])
-        if factor is None or abs(exponent) > MAX_EXPONENT:
-            return None
-        return ExactNumber(factor * Fraction(10) ** exponent, True, percent)
+        return None if factor is None else ExactNumber(factor * Fraction(10) ** exponent, True, percent)
     value = _decimal(text)
     return None if value is None else ExactNumber(value, "." in text, percent)
 
@@ -112,12 +100,7 @@ def _decimal(text: str) -> Fraction | None:
 
 
 def based_number(text: str) -> tuple[str, int] | None:
-    r"""Digits and base of ``52_8``, ``(52)_{8}``; None for everything else, digits that the base lacks too.
-
-    Example:
-        >>> based_number("52_{8}"), based_number("92_8")
-        (('52', 8), None)
-    """
+    """Digits and base of ``52_8``, ``(52)_{8}``; None for everything else, as ``92_8`` with a digit too large."""
     match = _BASED.fullmatch(text.replace(" ", ""))
     if not match:
         return None
@@ -128,26 +111,15 @@ def based_number(text: str) -> tuple[str, int] | None:
 
 
 def same_decimal(a: Fraction, b: Fraction) -> bool:
-    """Whether two numbers, one of them written as a decimal, are equal up to rounding.
+    """Whether two numbers, one of them written as a decimal, are equal to 6 places and to 1 in 10,000 of their size.
 
-    They are when they agree to 6 decimal places, as in Math-Verify, and to 1 in 10,000 of their size, which
-    Math-Verify does not ask: to it all numbers below 5e-7 are equal.
-
-    Example:
-        >>> same_decimal(Fraction("0.333333"), Fraction(1, 3)), same_decimal(Fraction("1e-8"), Fraction("2e-8"))
-        (True, False)
+    Math-Verify asks only for the places: to it all numbers below 5e-7 are equal.
     """
     return round(a, 6) == round(b, 6) and abs(a - b) * 10_000 <= max(abs(a), abs(b))
 
 
 def equal_numbers(gold: ExactNumber, answer: ExactNumber, tolerance: float | None = None) -> bool:
-    """Whether two exact numbers are the same answer; p% equals p/100, and also p where only one has the sign.
-
-    Args:
-        gold: the gold answer.
-        answer: the model's.
-        tolerance: the largest absolute difference that is still right; None asks for equality.
-    """
+    """Whether two exact numbers are the same answer; p% equals p/100, and also p where only one has the sign."""
     golds = [gold.value]
     if gold.percent != answer.percent:
         golds.append(gold.value / 100 if gold.percent else gold.value * 100)
@@ -163,11 +135,7 @@ def split_unit(text: str) -> tuple[str, str]:
     r"""The answer without its unit, and the unit in its normalized form ("" where there is none).
 
     A unit is the text in ``\text{}`` behind a value, a degree sign, or plain words behind a plain number: known units
-    of two letters or more, and other words of four letters or more (3 apples). A plain single letter is a variable.
-
-    Example:
-        >>> split_unit(r"15\mbox{ cm}^2"), split_unit("5m")
-        (('15', 'cm^2'), ('5m', ''))
+    of two letters or more, and other words of four letters or more (3 apples). ``m`` in ``5m`` is a variable.
     """
     match = _DEGREES.fullmatch(text)
     if match and _VALUE.search(match["body"]) and not _NOT_AN_ANGLE.search(match["body"]):
@@ -181,14 +149,14 @@ def split_unit(text: str) -> tuple[str, str]:
     match = _PLAIN_UNIT.fullmatch(text)
     if match and not _is_sentence(match["unit"].casefold().split()):
         words = text[match.start("unit") :].strip()
-        known = all(_singular(part) in _CANONICAL or part in _SQUARES for part in re.findall(r"[A-Za-z]{2,}", words))
+        known = all(_singular(part) in _CANONICAL or part in _BEFORE for part in re.findall(r"[A-Za-z]{2,}", words))
         if known or all(len(part) >= 4 for part in match["unit"].split()):
             return match["body"].strip(), canonical_unit(words)
     return text, ""
 
 
 def _is_sentence(words: list[str]) -> bool:
-    return bool(_SENTENCE & set(words)) or not _POWERS.keys().isdisjoint(words[:1])
+    return bool(_SENTENCE & set(words)) or words[:1] in (["squared"], ["cubed"])
 
 
 def _unit_start(text: str) -> int:
@@ -207,13 +175,13 @@ def canonical_unit(words: str) -> str:
     words = words.replace("{", "").replace("}", "").replace("^ ", "^").replace(" ^", "^")
     parts = " ".join(words.split()).rstrip(".").split(" ")
     power = ""
-    if len(parts) > 1 and parts[0].casefold() in _SQUARES:
-        power, parts = "^" + _SQUARES[parts[0].casefold()], parts[1:]
-    if parts[-1].casefold() in _POWERS:
-        power, parts = "^" + _POWERS[parts[-1].casefold()], parts[:-1]
+    if len(parts) > 1 and parts[0].casefold() in _BEFORE:
+        power = _BEFORE[parts.pop(0).casefold()]
+    if parts[-1].casefold() in _BEHIND:
+        power = _BEHIND[parts.pop().casefold()]
     names = [re.sub(r"[A-Za-z]+", lambda name: _one_name(name[0]), part) for part in parts]
     unit = re.sub(r"\s*(?:/|per)\s*", "/", " ".join(names)) + power
-    return "" if unit.removesuffix("^2").removesuffix("^3") in _MEANINGLESS else unit
+    return "" if unit.removesuffix("^2").removesuffix("^3") in ("", "unit") else unit
 
 
 def _one_name(name: str) -> str:

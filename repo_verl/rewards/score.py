@@ -13,7 +13,7 @@ import math
 import numbers
 from typing import Any, TypedDict
 
-from repo_verl.rewards.compare import judgeable_without_engine, verdict
+from repo_verl.rewards.compare import engine_texts, verdict
 from repo_verl.rewards.extract import MAX_ANSWER_CHARS, TEMPLATES, extract_answer, well_formed
 from repo_verl.rewards.judge import Judgement, Limits
 from repo_verl.rewards.pool import shared_pool
@@ -106,13 +106,7 @@ def compute_score(
 
 
 def grade(answer: str, gold: str, tolerance: float | None = None, limits: Limits | None = None) -> Judgement:
-    """The judgement on an extracted answer: cheap rules first, then the symbolic engine; repeated pairs are cached.
-
-    Args:
-        answer: the extracted answer, not empty.
-        gold: the gold answer, not empty.
-        tolerance: the largest absolute difference between numbers that is still right.
-        limits: of the judgement; None for the defaults.
+    """The judgement on an extracted answer, neither text empty: cheap rules first, then the engine; pairs are cached.
 
     Raises: JudgeError if the judge processes cannot start.
     """
@@ -125,19 +119,16 @@ def grade(answer: str, gold: str, tolerance: float | None = None, limits: Limits
 def gold_is_verifiable(gold: str | int | float | None) -> bool:
     """Whether answers can be judged against this gold answer: it is a number, a word, a choice, or it parses.
 
-    Args:
-        gold: the gold answer.
-
     Raises: JudgeError if the judge processes cannot start.
     """
     text = _gold_text(gold)
     if not text or len(text) > MAX_GOLD_CHARS:
         return False
     try:
-        plain = judgeable_without_engine(text)
+        texts = engine_texts(text)
     except TooDeep:
         return False
-    return shared_pool().ask(text, None, None, Limits()).status == "ok" if plain is None else plain
+    return texts is not None and all(shared_pool().ask(one, None, None, Limits()).status == "ok" for one in texts)
 
 
 def _gold_text(gold: object) -> str:
@@ -182,12 +173,10 @@ def _tolerance(extra_info: dict[str, Any] | None) -> float | None:
 def _checked_limits(
     weights: tuple[float, float], template: str, cpu_seconds: float, clock_seconds: float, others: frozenset[str]
 ) -> Limits:
-    """The limits, once all settings are checked."""
+    """The limits, once all settings are checked; TypeError or ValueError for a wrong one."""
     if unknown := sorted(others - _FROM_VERL):
-        raise TypeError(
-            f"reward_kwargs.{unknown[0]} is unknown: use accuracy_weight, format_weight, template, cpu_seconds or "
-            "clock_seconds."
-        )
+        known = "accuracy_weight, format_weight, template, cpu_seconds or clock_seconds"
+        raise TypeError(f"reward_kwargs.{unknown[0]} is unknown: use {known}.")
     for name, value in zip(("accuracy_weight", "format_weight"), weights, strict=True):
         if not math.isfinite(value):
             raise ValueError(f"reward_kwargs.{name}={value} must be a finite number.")

@@ -1,8 +1,7 @@
 r"""What kind of answer a text is: words, a set, an ordered group, an equation, or one expression.
 
 A bare comma list and ``\{ \}`` are sets; round, square and angle brackets keep order and kind, as in tuples and
-intervals. Everything without such a structure is a :class:`Scalar`, whose meaning the symbolic engine knows. Every
-``text`` is a cleaned one (:func:`repo_verl.rewards.normalize.clean`).
+intervals. All else is a :class:`Scalar`, whose meaning the symbolic engine knows. Every ``text`` is a cleaned one.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from repo_verl.rewards.quantities import is_thousands
 MAX_DEPTH = 12
 
 _OPEN, _CLOSE = "([{⟨", ")]}⟩"
+_BRACKETED = re.compile(r"(\\\{|[⟨(\[])(.*)(\\\}|[⟩)\]])", re.DOTALL)
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _NAME = (
     r"(?:\\(?:overline|overrightarrow|vec|widehat)\s*\{\s*[A-Za-z]+\s*\}|\\?[A-Za-z]+(?:(?:\s+\\?|\\)[A-Za-z]+)*)(?:\s*_\s*(?:\{[^{}]*\}|\w))?'*(?:\^\s*\{?(?:-1|\\prime|\*)\}?)?"
@@ -90,13 +90,7 @@ Node = Scalar | Words | Group | Equation | Chain
 
 
 def read(text: str, depth: int = 0) -> Node:
-    r"""The structure of a cleaned text.
-
-    Args:
-        text: a cleaned text.
-        depth: how many brackets are around it.
-
-    Raises: TooDeep for brackets nested more than 12 deep.
+    r"""The structure of a text with ``depth`` brackets around it; TooDeep for more than 12.
 
     Example:
         >>> read("(1, 2)").brackets, read("1, 2").brackets
@@ -128,10 +122,7 @@ def read(text: str, depth: int = 0) -> Node:
 
 
 def without_thousands_commas(text: str) -> str:
-    r"""Thousands commas removed where the text shows that they are none of a list's.
-
-    That is in a list whose own commas are followed by spaces (``1,000, 2,000``), and before a factor (``12,000\pi``).
-    """
+    r"""No thousands commas where a list's own are followed by spaces (``1,000, 2,000``), or before a factor."""
     if ", " in text:
         text = _THOUSANDS_IN_LIST.sub(lambda match: match.group().replace(",", ""), text)
     factor = _THOUSANDS_FACTOR.match(text)
@@ -139,11 +130,10 @@ def without_thousands_commas(text: str) -> str:
 
 
 def _bracketed(text: str, depth: int) -> Node | None:
-    opened = next((b for b in ("\\{", "⟨", "(", "[") if text.startswith(b)), None)
-    closed = next((b for b in ("\\}", "⟩", ")", "]") if text.endswith(b)), None)
-    if opened is None or closed is None or not _spans(text, len(opened)):
+    match = _BRACKETED.fullmatch(text)
+    if not match or not _spans(text, len(match[1])):
         return None
-    inner = text[len(opened) : len(text) - len(closed)].strip()
+    opened, inner, closed = match[1], match[2].strip(), match[3]
     parts = split_top(inner, ",;")
     if not all(parts):
         return None
@@ -155,7 +145,7 @@ def _bracketed(text: str, depth: int) -> Node | None:
         return read(inner, depth + 1) if (opened, closed) == ("(", ")") else None
     items = _read_all(parts, depth)
     brackets = "()" if opened + closed == "⟨⟩" else opened + closed
-    spread = [item.items if isinstance(item, Group) and _PLUS_MINUS.search(item.text) else (item,) for item in items]
+    spread = [_values(item) for item in items]
     if brackets == "()" and any(len(values) > 1 for values in spread):
         if r"\mp" in inner or len(_PLUS_MINUS.findall(inner)) > MAX_SPREADS:
             return _spread(text, depth)
@@ -177,13 +167,15 @@ def _congruence(text: str, depth: int) -> Node | None:
 
 
 def _set(parts: list[str], text: str, depth: int) -> Node:
-    flat: list[Node] = []
-    for item in _read_all(parts, depth):
-        if isinstance(item, Group) and not item.brackets and _PLUS_MINUS.search(item.text):
-            flat += item.items
-        else:
-            flat.append(item)
-    return flat[0] if len(flat) == 1 else Group("", tuple(flat), text)
+    flat = tuple(value for item in _read_all(parts, depth) for value in _values(item))
+    return flat[0] if len(flat) == 1 else Group("", flat, text)
+
+
+def _values(item: Node) -> tuple[Node, ...]:
+    r"""Both values of ``a \pm b``; every other answer by itself."""
+    if isinstance(item, Group) and not item.brackets and _PLUS_MINUS.search(item.text):
+        return item.items
+    return (item,)
 
 
 def _read_all(parts: Iterable[str], depth: int) -> tuple[Node, ...]:
@@ -241,10 +233,7 @@ def vector(text: str) -> tuple[Node, ...] | None:
 
 
 def split_top(text: str, separators: str) -> list[str]:
-    r"""The parts of ``text`` between separators (one character each) that stand outside all brackets.
-
-    Half-open intervals count: any closing bracket closes the last opened one, whatever its kind.
-    """
+    """The parts between separators (one character each) outside all brackets; ``[`` may be closed by ``)``."""
     parts, depth, start, escaped = [], 0, 0, False
     for position, char in enumerate(text):
         if char in _OPEN:

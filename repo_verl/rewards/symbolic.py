@@ -5,27 +5,19 @@ Importing this module imports SymPy and Math-Verify.
 
 from __future__ import annotations
 
-import logging
 import re
-from dataclasses import replace
 from fractions import Fraction
 from typing import TypeAlias
 
-import math_verify
-import math_verify.grader
 import sympy
+from math_verify import grader
+from math_verify.parser import NormalizationConfig, normalize_latex, parse_latex_cached
 from sympy.core.evalf import PrecisionExhausted
 
-from repo_verl.rewards.bounds import Refused, text_refusal, tree_refusal
+from repo_verl.rewards.bounds import Refused, check_text, check_tree
 from repo_verl.rewards.quantities import same_decimal
 
-for _name in ("math_verify.parser", "math_verify.grader"):
-    # its notice that no time-out is set: the judge process has one
-    logging.getLogger(_name).addFilter(lambda record: not str(record.msg).startswith("Timeout is disabled"))
-
-# without an anchor it would take the last fraction of any text that it cannot parse
-_EXTRACTION = math_verify.LatexExtractionConfig(try_extract_without_anchor=False)
-_EXTRACTION = replace(_EXTRACTION, normalization_config=replace(_EXTRACTION.normalization_config, units=False))
+_NORMALIZATION = NormalizationConfig(malformed_operators=True, nits=True, boxed="last")
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)[eE]([+-]?[0-9]{1,3})")
 _PRIMES = re.compile(r"([A-Za-z])('+)")
 _NO_SYMBOL = re.compile(
@@ -48,19 +40,16 @@ class GoldUnparseable(ValueError):
 
 
 def equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
-    """Whether two expressions have the same value; an answer without an expression in it is not equal.
+    """Whether two expressions, LaTeX without units, have the same value; an answer without an expression has not.
 
-    Args:
-        gold: LaTeX, units removed.
-        answer: as the gold answer.
-        tolerance: the largest absolute difference that is still right, where both are numbers.
+    ``tolerance`` is the largest absolute difference that is still right, where both are numbers.
 
     Raises: GoldUnparseable; Refused where judging could take without bound.
     """
     wanted, found = parse_gold(gold), parse(answer)
-    if not found:
+    if found is None:
         return False
-    sides = wanted[-1], found[-1]
+    sides = wanted, found
     numbers = _number(sides[0]), _number(sides[1])
     if numbers[0] is not None and numbers[1] is not None:
         if tolerance is not None and abs(numbers[0] - numbers[1]) <= Fraction(str(tolerance)):
@@ -80,9 +69,9 @@ def _says_nothing(expression: Expression) -> bool:
 
 
 def _other_case(gold: str, answer: str) -> bool:
-    """Whether the answer has a letter that the gold answer has only in the other case; Math-Verify knows no cases.
+    """Whether the answer has a letter, save for c, that the gold answer has only in the other case.
 
-    ``c`` and ``C`` are treated alike: both are constants of integration.
+    Math-Verify knows no cases; ``c`` and ``C`` are both constants of integration.
     """
     wanted, found = (set(_COMMAND.sub("", text)) - _CASELESS for text in (gold, answer))
     return any(c.isalpha() and c not in wanted and c.swapcase() in wanted - found for c in found)
@@ -90,8 +79,8 @@ def _other_case(gold: str, answer: str) -> bool:
 
 def _same_value(gold: Expression, answer: Expression) -> bool:
     """Math-Verify's verdict, save where it takes a tiny difference for none."""
-    settings = {"allow_set_relation_comp": True, "timeout_seconds": None, "raise_on_error": True}
-    return not _apart(gold, answer) and bool(math_verify.verify([gold], [answer], **settings))
+    six_places, digits = 6, 15  # Math-Verify's defaults
+    return not _apart(gold, answer) and bool(grader.sympy_expr_eq(gold, answer, six_places, digits, True))
 
 
 def _apart(gold: Expression, answer: Expression) -> bool:
@@ -122,12 +111,12 @@ def _apart(gold: Expression, answer: Expression) -> bool:
     return bool(abs(one - other) > _APART * max(abs(one), abs(other)))
 
 
-_NUMERIC_EQ, _SOLVE_AND_COMPARE = math_verify.grader.sympy_numeric_eq, math_verify.grader.sympy_solve_and_compare
+_NUMERIC_EQ, _SOLVE_AND_COMPARE = grader.sympy_numeric_eq, grader.sympy_solve_and_compare
 
 
 def _numeric_eq(gold: Expression, answer: Expression, *precision: int) -> bool:
     """Math-Verify's, for entries and sides of relations too, save where it takes a tiny difference for none."""
-    numbers = (math_verify.grader.is_atomic_or_pct_atomic(side, sympy.Number) for side in (gold, answer))
+    numbers = (grader.is_atomic_or_pct_atomic(side, sympy.Number) for side in (gold, answer))
     return bool(_NUMERIC_EQ(gold, answer, *precision)) and (any(numbers) or not _apart(gold, answer))
 
 
@@ -138,8 +127,8 @@ def _solve_and_compare(gold: Expression, answer: Expression, *precision: int) ->
     return bool(_SOLVE_AND_COMPARE(gold, answer, *precision))
 
 
-math_verify.grader.sympy_numeric_eq = _numeric_eq
-math_verify.grader.sympy_solve_and_compare = _solve_and_compare
+grader.sympy_numeric_eq = _numeric_eq
+grader.sympy_solve_and_compare = _solve_and_compare
 
 
 def _imaginary(gold: Expression, answer: Expression) -> tuple[Expression, Expression]:
@@ -169,34 +158,24 @@ def _split_root(root: sympy.Pow) -> sympy.Expr:
     return sympy.Mul(*((b**-e) ** -root.exp if e.is_negative else (b**e) ** root.exp for b, e in factors))
 
 
-def parse_gold(gold: str) -> list[Expression]:
-    """The expressions of a gold answer, at least one.
-
-    Args:
-        gold: LaTeX, units removed.
-
-    Raises: GoldUnparseable, also where the gold answer is outside the bounds.
-    """
+def parse_gold(gold: str) -> Expression:
+    """The expression of a gold answer; GoldUnparseable where there is none, or where it is outside the bounds."""
     try:
-        expressions = parse(gold)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise GoldUnparseable(f"{type(error).__name__}: {error}") from error
-    if not expressions:
+        expression = parse(gold)
+    except Refused as error:
+        raise GoldUnparseable(str(error)) from error
+    if expression is None:
         raise GoldUnparseable("no expression found")
-    return expressions
+    return expression
 
 
-def parse(text: str) -> list[Expression]:
-    """Math-Verify's reading of a text as SymPy expressions, empty when it finds none.
+def parse(text: str) -> Expression | None:
+    """Math-Verify's reading of a text; None where it finds no expression, Refused for one outside the bounds.
 
-    Its string readings are left out: to them ``f(z)=c`` and ``f(z)=m`` can be equal.
-
-    Raises: Refused if the text or its tree is outside the bounds.
+    This is what its ``parse`` and ``verify`` call for one expression. Their string readings, to which ``f(z)=c`` and
+    ``f(z)=m`` can be equal, and their time-outs, which the judge process has, are left out.
     """
-    if reason := text_refusal(text):
-        raise Refused(reason)
+    check_text(text)
     text = _PRIMES.sub(lambda found: rf"{found[1]}_{{p{len(found[2])}}}", text)  # Math-Verify would drop them
     text = _NO_SYMBOL.sub(
         lambda found: rf"\mathrm{{{found[1] or 'g'}}}_{{{'' if found[1] else 'gamma'}{found[2] or ''}}}", text
@@ -205,17 +184,16 @@ def parse(text: str) -> list[Expression]:
         text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     if "'" in text:
         raise Refused("a prime behind something other than a letter")
-    match = _SCIENTIFIC.fullmatch(text.replace(" ", ""))
-    if match:
+    if match := _SCIENTIFIC.fullmatch(text.replace(" ", "")):
         text = rf"{match[1]} \times 10^{{{match[2]}}}"
-    found = math_verify.parse(
-        f"\\boxed{{{text}}}", extraction_config=[_EXTRACTION], parsing_timeout=None, raise_on_error=True
-    )
-    expressions = [part for part in found if not isinstance(part, str)]
-    for expression in expressions:
-        if reason := tree_refusal(expression):
-            raise Refused(reason)
-    return expressions
+    try:
+        expression = parse_latex_cached(normalize_latex(rf"\boxed{{{text}}}", _NORMALIZATION))
+    except MemoryError:
+        raise
+    except Exception:  # of the parser, which knows no other way to say that it finds nothing
+        return None
+    check_tree(expression)
+    return expression
 
 
 def _number(expression: Expression) -> Fraction | None:

@@ -12,7 +12,7 @@ from plain_buffer import FakeStore, PlainBuffer
 
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.checkpoint import BufferFilesError, load_buffer, read_meta, save_buffer
-from repo_verl.replay.fitting import RowLimits
+from repo_verl.replay.state import RowLimits
 
 OWN = ["own_strategies:a_few", "own_strategies:lowest_of_old"]
 STRATEGIES = ["recency", "reward", "variance", "full", "random", "none", *OWN]

@@ -57,9 +57,6 @@ class FakeStore:
         for handle in handles:
             del self.blobs[handle]
 
-    def close(self):
-        self.blobs.clear()
-
 
 class PlainBuffer:
     """A dictionary of lists of rows; a row is a dictionary."""

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from plain_buffer import FakeStore
 from safetensors.numpy import load_file, save_file
 
-from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key, whole_folders
+from repo_verl import atomic_files
+from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.checkpoint import BufferFilesError, has_buffer, load_buffer, read_meta, save_buffer
 
 TINY = {"capacity": 4, "min_size": 1, "num_replay": 2}
@@ -184,15 +185,15 @@ def die_at(instant):
 def leave(folder, what):
     """Put a saved folder where a killed save may have left it."""
     if what == "between the renames":
-        shutil.copytree(folder, whole_folders.beside(folder, "tmp"))
-        folder.rename(whole_folders.beside(folder, "old"))
+        shutil.copytree(folder, atomic_files.folder_beside(folder, "tmp"))
+        folder.rename(atomic_files.folder_beside(folder, "old"))
     elif what == "before removal":
-        shutil.copytree(folder, whole_folders.beside(folder, "old"))
+        shutil.copytree(folder, atomic_files.folder_beside(folder, "old"))
     elif what == "during removal":
-        shutil.copytree(folder, whole_folders.beside(folder, "tmp"))
-        (whole_folders.beside(folder, "tmp") / "meta.json").unlink()
+        shutil.copytree(folder, atomic_files.folder_beside(folder, "tmp"))
+        (atomic_files.folder_beside(folder, "tmp") / "meta.json").unlink()
     elif what == "the first save":
-        folder.rename(whole_folders.beside(folder, "tmp"))
+        folder.rename(atomic_files.folder_beside(folder, "tmp"))
     elif what == "nothing":
         shutil.rmtree(folder.parent)
 
@@ -293,7 +294,7 @@ def test_too_little_room_is_noticed_before_anything_is_written(folder, monkeypat
     save_buffer(folder, filled(1.0), {})
     usage = shutil.disk_usage(folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
-    monkeypatch.setattr(whole_folders, "write_file", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr(atomic_files, "write_file", lambda *_: pytest.fail("written"))
     with pytest.raises(BufferFilesError, match=r"needs 1 MB in .*prompt_replay, where 1 MB are free: make room"):
         save_buffer(folder, filled(2.0), {})
     assert scores(loaded(folder)) == scores(filled(1.0)) and os.listdir(folder.parent) == ["prompt_replay"]
@@ -383,12 +384,12 @@ def test_other_versions_are_refused(folder):
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps({"state": {"version": 2, "part_names": []}, "extra": {}}))
     save_file({"score": np.zeros(1)}, folder / "arrays.safetensors")
-    refused(folder, "has version 2, this package reads versions 3 and 4: resume with the package that wrote it")
+    refused(folder, "meta.json has format None, not 'repo-verl buffer'")
     shutil.rmtree(folder)
     save_buffer(folder, filled(), {})
     for version in (1, 2, 5, 4.0, 3.0, True, "4", None, [4]):
         sign(folder, lambda fields, version=version: fields.update(version=version))
-        refused(folder, "has version .* this package reads versions 3 and 4")
+        refused(folder, "has version .* this package reads versions 3 and 4: resume with the package that wrote it")
     sign(folder, lambda fields: fields.update(version=4, format="other"))
     refused(folder, "meta.json has format 'other'")
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.checkpoint import BufferFilesError, has_buffer
-from repo_verl.replay.fitting import RowLimits
+from repo_verl.replay.state import RowLimits
 from repo_verl.step_folders import BUFFER as FOLDER
 from repo_verl.trainer.checkpoint import CheckpointKeeper
 from repo_verl.trainer.identity import (

@@ -26,7 +26,7 @@ def benchmarks(tmp_path):
     folder.mkdir()
     for name, golds in GOLDS.items():
         rows = [make_row(name, f"{name} {n}?", gold, "test", n, "none") for n, gold in enumerate(golds)]
-        files.write_parquet(files.tables(iter(rows), name), folder / f"{name}_test.parquet")
+        files.write_parquet(files.tables(iter(rows)), folder / f"{name}_test.parquet")
     return folder
 
 

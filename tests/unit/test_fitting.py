@@ -6,7 +6,7 @@ from plain_buffer import FakeStore
 
 from repo_verl.replay import HostStore, PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.checkpoint import load_buffer, save_buffer
-from repo_verl.replay.fitting import RowLimits
+from repo_verl.replay.state import RowLimits
 from repo_verl.trainer.checkpoint import describe_left_out, row_limits
 
 SHORT, LONG = [1, 2], [1, 2, 3, 4, 5]

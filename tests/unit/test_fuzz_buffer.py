@@ -13,9 +13,9 @@ import pytest
 from fuzzing import SHARE, fuzz, hostile_value, is_ours, json_text, mutate_bytes, mutate_json, mutate_tree, portion
 from safetensors.numpy import load_file, save
 
-from repo_verl.inspect_cli import inspect
 from repo_verl.replay import PromptReplayBuffer, Record, prompt_key
 from repo_verl.replay.checkpoint import BufferFilesError, load_buffer, read_meta, save_buffer
+from repo_verl.replay.inspect import inspect
 
 SETTINGS = {"capacity": 4, "min_size": 1, "num_replay": 2, "strategy": "random"}
 SHARDS = ("rows-00000.safetensors", "rows-00001.safetensors")

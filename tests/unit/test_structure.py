@@ -25,21 +25,18 @@ ALLOWED = {
     "repo_verl.secrets": set(),
     "repo_verl.step_folders": set(),
     "repo_verl.report": {"jinja2", "matplotlib", "yaml", "repo_verl.report", "repo_verl.secrets"},
-    "repo_verl.cli": {
-        "repo_verl.report", "repo_verl.evaluate", "repo_verl.inspect_cli", "repo_verl.preflight", "repo_verl.versions",
-    },
+    "repo_verl.cli": {"repo_verl.report", "repo_verl.evaluate", "repo_verl.preflight", "repo_verl.versions"},
     "repo_verl.versions": {"packaging"},
     "repo_verl.preflight": {"repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.__main__": {"hydra", "omegaconf", "repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.requirements": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
-        "repo_verl.trainer.seam_check", "repo_verl.versions", "repo_verl.replay.own_strategy",
+        "repo_verl.trainer.seams", "repo_verl.versions", "repo_verl.replay.own_strategy",
     },
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
         "repo_verl.step_folders",
     },
-    "repo_verl.inspect_cli": {"transformers", "repo_verl.replay"},
     "repo_verl.evaluate": {
         "numpy", "pyarrow", "tqdm", "torch", "vllm", "peft", "safetensors", "transformers", "repo_verl.evaluate",
         "repo_verl.rewards",
@@ -50,7 +47,9 @@ ALLOWED = {
     "repo_verl.replay": {"numpy", "repo_verl.replay", "repo_verl.config"},
     "repo_verl.replay.strategies": {"numpy"},
     "repo_verl.replay.checkpoint": {"numpy", "safetensors", "repo_verl.replay"},
-    "repo_verl.replay.inspect": {"numpy", "safetensors", "repo_verl.replay", "repo_verl.step_folders"},
+    "repo_verl.replay.inspect": {
+        "numpy", "safetensors", "transformers", "repo_verl.replay", "repo_verl.step_folders",
+    },
     "repo_verl.rewards": {"math_verify", "sympy", "latex2sympy2_extended", "repo_verl.rewards"},
     "repo_verl.import_hooks": set(),
     "repo_verl.plugin": {
@@ -63,16 +62,14 @@ ALLOWED = {
         "repo_verl.step_folders",
     },
     "repo_verl.trainer.layout": set(),
-    "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
+    "repo_verl.trainer.run_warnings": {"repo_verl.config"},
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.own_strategy"},
-    "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
         "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
     "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
-    "repo_verl.trainer.versions": {"torch"},
     "repo_verl.trainer.estimator": {"torch", "omegaconf", "repo_verl.trainer.layout"},
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",
