@@ -1,30 +1,18 @@
-"""The account of a run: what came in and went out, why the rest was dropped, sources, flags and versions."""
+"""The account of a file's records, and of earlier runs: what came in and went out, and why the rest was dropped."""
 
-from __future__ import annotations
-
-import argparse
 import json
-import platform
 import re
-from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import repo_verl
 from data_prep.reading import sha256
 
 _FILE = re.compile(r"[\w-]{1,100}\.parquet")
-_LEFT_OUT = ("output", "input", "quiet", "decontaminate")
 _OF_A_RUN = ("flags", "decontaminate", "versions")
-
-
-def _numbers() -> array[int]:
-    return array("q")
 
 
 @dataclass
@@ -32,25 +20,24 @@ class Account:
     """Counts of one file: ``records_in`` equals the rows kept plus all dropped.
 
     Attributes:
-        records_in: records read.
         kept: record numbers of the rows that are left, ascending.
         without_box: those of them whose prompt asks for no box.
         dropped: record numbers by reason, ascending.
         details: the message of the first record dropped for a reason, where there is one.
-        instruction_removed: records whose prompt held an instruction that is no part of the problem.
+        instruction_removed: how many records had an instruction in their prompt that is no part of the problem.
         matches: the benchmark problems that dropped records repeat.
     """
 
     records_in: int = 0
-    kept: array[int] = field(default_factory=_numbers)
-    without_box: array[int] = field(default_factory=_numbers)
-    dropped: dict[str, array[int]] = field(default_factory=lambda: defaultdict(_numbers))
+    kept: list[int] = field(default_factory=list)
+    without_box: list[int] = field(default_factory=list)
+    dropped: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     details: dict[str, str] = field(default_factory=dict)
     instruction_removed: int = 0
     matches: list[dict[str, Any]] = field(default_factory=list)
 
     def drop(self, reason: str, number: int, detail: str = "") -> None:
-        """Counts a dropped record: why, in words that all such records share, and what was wrong with this one."""
+        """Counts a dropped record: the reason, in words that all such records share, and this one's message."""
         self.dropped[reason].append(number)
         self.details.setdefault(reason, detail)
 
@@ -60,8 +47,8 @@ class Account:
         for number in self.kept:
             if number not in drawn:
                 self.drop("not drawn", number)
-        self.kept = array("q", sorted(drawn))
-        self.without_box = array("q", (number for number in self.without_box if number in drawn))
+        self.kept = sorted(drawn)
+        self.without_box = [number for number in self.without_box if number in drawn]
 
     def nothing_left(self, source: str) -> str:
         """Why no row is left of a file or hub set, in one sentence with the commonest reason."""
@@ -108,30 +95,6 @@ def as_ranges(numbers: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-def make_content(
-    arguments: argparse.Namespace,
-    accounts: Mapping[str, Account],
-    sources: Mapping[str, dict[str, Any]],
-    benchmarks: dict[str, Any] | None,
-    hashes: Mapping[str, str],
-) -> dict[str, Any]:
-    """What one run has to say, as the JSON file beside the data holds it.
-
-    Accounts, sources and hashes (SHA-256) are by file name; ``benchmarks`` are the files that rows were compared with.
-    """
-    first = next(iter(sources.values()))
-    content = {
-        "set": arguments.set,
-        "files": {name: account.as_json() for name, account in accounts.items()},
-        "source": first if all(source == first for source in sources.values()) else dict(sources),
-        "flags": {key: value for key, value in vars(arguments).items() if key not in _LEFT_OUT},
-        "decontaminate": benchmarks,
-        "versions": _versions(arguments),
-        "sha256": dict(hashes),
-    }
-    return json.loads(json.dumps(content))
-
-
 def merged(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The content of a run with the entries of earlier runs whose files are still there as they were written.
 
@@ -172,11 +135,3 @@ def _unchanged(old: dict[str, Any], name: str, path: Path) -> bool:
     if _FILE.fullmatch(name) is None or not file.is_file() or file.is_symlink():
         return False
     return sha256(file) == old["sha256"].get(name)
-
-
-def _versions(arguments: argparse.Namespace) -> dict[str, str]:
-    used = ["pyarrow", "datasets"]
-    used += ["math-verify"] if arguments.filter_unverifiable else []
-    used += ["transformers"] if arguments.tokenizer else []
-    versions = {name: metadata.version(name) for name in used}
-    return {"repo_verl": repo_verl.__version__, **versions, "python": platform.python_version()}

@@ -1,38 +1,31 @@
 """``python -m data_prep SET --output DIR``: a data set as verl parquet files, with a JSON account beside them."""
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep import arithmetic, jobs
 from data_prep.reading import SUFFIXES
-from data_prep.records import DataSet
 from data_prep.schema import TEMPLATES
 from repo_verl.rewards.pool import JudgeError
 
 _FILES = f"a file ({', '.join(SUFFIXES)}; those of text also .gz), or a folder with one such file or the hub's shards"
 
 
-class Terminated(BaseException):
+class Terminated(SystemExit):
     """The process was asked to end (SIGTERM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Returns: 0 if all went well; with one line on stderr 2 if the input or a setting is wrong, 130 or 143 after
-        Ctrl-C or SIGTERM.
+    """Runs a command; its exit status: 0, or with one line on stderr 2 if the input or a setting is wrong, 130 or 143
+    after Ctrl-C or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     try:
-        with _terminable():
-            account = jobs.run(arguments)
+        account = jobs.run(arguments)
     except (ValueError, OSError, JudgeError) as error:
         return _failed(arguments.set, str(error), 2)
     except KeyboardInterrupt:
@@ -68,7 +61,7 @@ def table(account: dict[str, Any]) -> str:
 
 
 def warning(account: dict[str, Any]) -> str:
-    r"""A line on prompts that do not ask for the ``\boxed{}`` in which the reward looks for the answer, "" if all do.
+    r"""A line on prompts that do not ask for the ``\boxed{}`` that the reward reads, "" if all do.
 
     Bare prompts are the paper's, so they are no error; problems made for models that are taught the box are left out.
     """
@@ -87,35 +80,19 @@ def _failed(name: str, message: str, code: int) -> int:
     return code
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM an exception, so that unfinished files are removed; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_prep", description=__doc__)
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
     for name, data_set in jobs.SETS.items():
         local = sets.add_parser(name, help=f"the hub's {data_set.hub_name}, or a file of it")
         local.add_argument("--input", type=Path, help=f"{_FILES}; default: the hub's set")
-        local.add_argument("--split", choices=["train", "test"], help=_split_help(data_set))
+        named = "what its name says, or " if data_set.both_splits else ""
+        local.add_argument("--split", choices=["train", "test"],
+                           help=f"default for a file: {named}{data_set.default_split}")  # fmt: skip
         if name == "deepmath":
             local.add_argument("--gold", default="final", choices=["final", "r1"],
                                help="final: final_answer; r1: the last box of r1_solution_1")  # fmt: skip
         _common(local)
-        _sampling(local)
     own = sets.add_parser("custom", help="any data set of problems and answers")
     own.add_argument("--name", required=True, help="the rows' data_source, and the start of the file's name")
     place = own.add_mutually_exclusive_group(required=True)
@@ -127,13 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument(f"--{what}-field", metavar="F", help=f"the {what}'s field (A.B for a nested one) where its "
                          "name does not say it")  # fmt: skip
     _common(own)
-    _sampling(own)
     tests = sets.add_parser("benchmarks", help=f"the paper's test sets: {', '.join(jobs.BENCHMARKS)}")
     tests.add_argument("--input", action="append", metavar="DIR or SET=FILE",
                        help="may be given several times; default: the hub's sets")  # fmt: skip
     tests.add_argument("--any-count", action="store_true", help="take sets with more or fewer records than the paper's")
     _common(tests)
-    _sampling(tests)
     made = sets.add_parser("arithmetic", help="synthetic problems for laptop runs")
     made.add_argument("--form", default="sums", choices=arithmetic.FORMS)
     made.add_argument("--digits", type=int, default=2, help="digits of each operand")
@@ -141,21 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--test-size", type=int, default=256)
     made.add_argument("--warmup-size", type=int, default=0, help="problems for repo_verl.cpu.tiny's warm-up")
     made.set_defaults(sample_size=None)
-    _common(made)
+    _common(made, sampling=False)
     return parser
 
 
-def _split_help(data_set: DataSet) -> str:
-    if data_set.both_splits:
-        return f"default for a file: what its name says, or {data_set.default_split}"
-    return f"default for a file: {data_set.default_split}"
-
-
-def _sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sample-size", type=int, help="rows drawn at random of what the filters leave; default all")
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(parser: argparse.ArgumentParser, sampling: bool = True) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--template", default="none", choices=sorted(TEMPLATES), help="none: the bare problem")
@@ -171,3 +136,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
                         help="drop problems that match one of these verl parquet files, and say which")  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="stop at the first record that cannot be a row")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    if sampling:
+        parser.add_argument("--sample-size", type=int,
+                            help="rows drawn at random of what the filters leave; default all")  # fmt: skip

@@ -1,12 +1,12 @@
 r"""Any data set: ``custom --name NAME`` finds the problem and the gold answer by the names of their fields.
 
 A field of short answers comes before ``solution``, which counts by its last box, and a field of text before
-``messages``; two fields of the same kind are asked about, in verl's layout if their values
-differ. The assistant's message at the end of a chat is no part of
-the problem: it holds the answer where no field does.
+``messages``; two fields of the same kind are asked about, in verl's layout if their values differ. The assistant's
+message at the end of a chat is no part of the problem: it holds the answer where no field does.
 """
 
 import argparse
+import contextlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -33,10 +33,7 @@ _TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
-    """The set that the flags of ``custom`` describe, if its name is not taken.
-
-    Raises: ValueError naming flag, value and remedy.
-    """
+    """The set that the flags of ``custom`` describe; ValueError naming a flag that cannot be, or a name taken."""
     name, hub = arguments.name, arguments.hub or ""
     if not _NAME.fullmatch(name):
         raise ValueError(f"--name {name}: want up to 64 letters, digits, - and _, as it names the files too")
@@ -44,14 +41,9 @@ def data_set(arguments: argparse.Namespace, taken: Collection[str]) -> DataSet:
         raise ValueError(f"--name {name}: is a known set; run `python -m data_prep {name}`, or pass another name")
     if hub and not _HUB.fullmatch(hub):
         raise ValueError(f"--hub {hub}: want OWNER/SET, as the hub names it; pass a file or a folder with --input")
-    return DataSet(
-        name,
-        partial(read, problem_field=arguments.problem_field, answer_field=arguments.answer_field),
-        default_split="train",
-        hub_name=hub,
-        hub_splits={split_of(arguments) or "train": arguments.split or "train"},
-        both_splits=True,
-    )
+    named = partial(read, problem_field=arguments.problem_field, answer_field=arguments.answer_field)
+    hub_splits = {split_of(arguments) or "train": arguments.split or "train"}
+    return DataSet(name, named, "train", hub, None, hub_splits, both_splits=True)
 
 
 def split_of(arguments: argparse.Namespace) -> str | None:
@@ -65,15 +57,10 @@ def split_of(arguments: argparse.Namespace) -> str | None:
 
 
 def read(record: Mapping[str, Any], problem_field: str | None = None, answer_field: str | None = None) -> Item:
-    """What a record says; one in verl's layout is read as such if no field is named.
-
-    Args:
-        record: a record of the source.
-        problem_field: the problem's field, of a nested one the path with dots; None to find it.
-        answer_field: the answer's, likewise.
+    """What a record says, in the fields that are named (a nested one by its path with dots) or found by their names.
 
     Raises: RowError if the problem or the answer is missing, empty or of another type; ValueError if two fields of
-        the record could be one of them; in verl's layout only if their values differ.
+        the record could be one of them; in verl's layout, which is read as such, only if their values differ.
     """
     if problem_field is None and answer_field is None and is_verl(record):
         item = read_item(record)
@@ -95,18 +82,12 @@ def _require_no_other(record: Mapping[str, Any], item: Item) -> None:
     """ValueError if a record in verl's layout has another problem or answer beside verl's, with another value."""
     for kinds, what in ((PROBLEMS, "problem"), (ANSWERS, "answer")):
         found = _candidates(record, kinds)
-        if len(found) > 1 and any(_differs(record, path, what, item) for path in found):
-            raise ValueError(_ask(found, what))
-
-
-def _differs(record: Mapping[str, Any], path: str, what: str, item: Item) -> bool:
-    """Whether a field has a problem or an answer, and another than the item; one that cannot be read has none."""
-    fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
-    try:
-        other = read(record, **fields)
-    except RowError:
-        return False
-    return (other.problem, other.answer) != (item.problem, item.answer)
+        for path in found if len(found) > 1 else ():
+            fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
+            with contextlib.suppress(RowError):  # a field that cannot be read has no other value
+                other = read(record, **fields)
+                if (other.problem, other.answer) != (item.problem, item.answer):
+                    raise ValueError(_ask(found, what))
 
 
 def _candidates(record: Mapping[str, Any], kinds: Sequence[Sequence[str]]) -> list[str]:

@@ -1,7 +1,5 @@
 """Writing verl parquet files and their account, whole or not at all, and drawing a sample of rows."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.account import Account
-from data_prep.schema import SCHEMA, Row, validate_row
+from data_prep.schema import SCHEMA, Row
 
 _TEMPORARY = re.compile(r"\.data_prep\.([1-9]\d{0,8})\.tmp")
 
@@ -24,16 +22,11 @@ ROW_GROUP = 4096
 """Rows of a parquet row group, and of a table in memory."""
 
 
-def tables(rows: Iterable[Row], file: str) -> Iterator[pa.Table]:
-    """Rows as tables of :data:`ROW_GROUP` rows, the last one shorter; ``file``, which they are meant for, is named.
-
-    Raises: ValueError naming file, row and field of a row that :func:`data_prep.schema.validate_row` refuses.
-    """
-    numbered = enumerate(rows)
-    while batch := list(islice(numbered, ROW_GROUP)):
-        for number, row in batch:
-            validate_row(row, file, number)
-        yield pa.Table.from_pylist([row for _, row in batch], schema=SCHEMA)
+def tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
+    """Rows as tables of :data:`ROW_GROUP` rows, the last one shorter."""
+    remaining = iter(rows)
+    while batch := list(islice(remaining, ROW_GROUP)):
+        yield pa.Table.from_pylist(batch, schema=SCHEMA)
 
 
 def write_parquet(parts: Iterable[pa.Table], path: Path) -> None:
@@ -52,9 +45,7 @@ def draw(
     """``size`` rows as the paper's authors drew theirs: ``datasets.Dataset.shuffle(seed).select(range(size))``.
 
     The rows are mapped into memory from the file ``scratch``; no cache is read or written. The account gets those not
-    drawn. The paper's subset is seed 42, size 1024.
-
-    Raises: ValueError naming the file that is made if size is below 1 or there are fewer rows.
+    drawn. The paper's subset is seed 42, size 1024. Raises ValueError, with ``name``, if there are fewer rows.
     """
     import datasets
 
@@ -62,24 +53,22 @@ def draw(
         for part in parts:
             writer.write_table(part)
     rows = datasets.Dataset.from_file(str(scratch))
-    if size < 1 or size > len(rows):
-        raise ValueError(
-            f"{name}: sample_size={size} must be from 1 to the {len(rows)} rows left; change --sample-size"
-        )
+    if size > len(rows):
+        most = f"the {len(rows)} rows left"
+        raise ValueError(f"{name}: sample_size={size} must be from 1 to {most}; change --sample-size")
     drawn = rows.shuffle(seed=seed, keep_in_memory=True, load_from_cache_file=False).select(range(size))
     account.keep_only(info["index"] for info in drawn["extra_info"])
     yield from drawn.with_format("arrow").iter(ROW_GROUP)
 
 
 class Staging:
-    """Files that appear together or not at all.
+    """Files that appear in a folder, which is made if need be, together or not at all.
 
     They are written in a hidden folder beside their names and renamed when the ``with`` block ends; if it ends with an
     error, or an interrupt, they are removed. What a process that is no more left in the folder is removed at the start.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is written yet; ``folder``, where the files go, is made if it is not there."""
         self._folder = folder
         self._temporary = folder / f".data_prep.{os.getpid()}.tmp"
         self._names: list[str] = []
@@ -99,7 +88,7 @@ class Staging:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         self.path(name).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair as JSON spells it
 
-    def __enter__(self) -> Staging:
+    def __enter__(self) -> Self:
         for path in self._folder.glob(".data_prep.*.tmp"):
             match = _TEMPORARY.fullmatch(path.name)
             if match and not _is_alive(int(match.group(1))):

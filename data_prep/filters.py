@@ -1,12 +1,9 @@
 r"""From records to the rows that are kept: conversion, filters, repeats and benchmark problems.
 
-Repeats inside a set are compared with their blanks made equal and nothing else: the loose form takes
-"Compute $\sin 225^\circ$." and "Compute $\tan 225^\circ$." for one problem (of the 19 loose repeats in DeepMath's
-sample, 4 are exact). Against benchmarks the loose form is right, where dropping one problem too many costs less than
-training on a test problem.
+Repeats inside a set are compared with only their blanks made equal: the loose form takes "Compute $\sin 225^\circ$."
+and "Compute $\tan 225^\circ$." for one problem. It is right against benchmarks, where dropping one problem too many
+costs less than training on a test problem.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -26,17 +23,13 @@ from data_prep.sources import Source
 from repo_verl import rewards
 from repo_verl.rewards.extract import truth_word
 
-MIN_LOOSE = 8
-"""Shorter loose forms say too little ("find" is all that is left of some problems)."""
-
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 class Filters:
-    """Which rows are kept: what the flags of the command line say."""
+    """Which rows are kept: the command line's flags, the tokenizer and the benchmarks that they name."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        """Loads the tokenizer and reads the benchmarks that the flags name."""
         self.flags = flags
         self.count_tokens = prompt_counter(flags.tokenizer) if flags.tokenizer else None
         self.benchmarks = read_benchmarks(flags.decontaminate) if flags.decontaminate else None
@@ -59,8 +52,7 @@ class Filters:
 def convert(records: Iterable[Mapping[str, Any]], source: Source, filters: Filters, account: Account) -> Iterator[Row]:
     """The rows of all records that convert and pass the filters, in order; ``account`` is complete after the last.
 
-    Raises: ValueError naming source, record and field if no row is left, or at the first bad record if the filters
-        are strict.
+    Raises: ValueError naming source and record if no row is left, or at the first bad record with ``--strict``.
     """
     seen: set[bytes] = set()
     for index, record in enumerate(records):
@@ -70,9 +62,8 @@ def convert(records: Iterable[Mapping[str, Any]], source: Source, filters: Filte
             row = item.to_row(source.data_set.name, index, source.split, filters.flags.template)
         except RowError as error:
             if filters.flags.strict:
-                raise ValueError(
-                    f"{source.label}: row {index}: {error} (--strict stops at the first such row)"
-                ) from error
+                place = f"{source.label}: row {index}"
+                raise ValueError(f"{place}: {error} (--strict stops at the first such row)") from error
             account.drop(error.reason, index, str(error))
             continue
         account.instruction_removed += item.instruction_removed
@@ -106,7 +97,7 @@ def exact_form(problem: str) -> str:
 
 def loose_form(problem: str) -> str:
     r"""Letters and digits of any script only, their case and width aside, after deleting TeX commands; the exact form
-    if that leaves fewer than 8.
+    if that leaves fewer than 8, which say too little ("find" is all that is left of some problems).
 
     Example:
         >>> loose_form(r"What is $\frac{1}{2}$ of 10?"), loose_form(r"Find $\sec 120^\circ.$")
@@ -114,16 +105,13 @@ def loose_form(problem: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", _COMMAND.sub("", problem)).casefold()
     loose = "".join(filter(str.isalnum, folded))
-    return loose if len(loose) >= MIN_LOOSE else exact_form(problem)
+    return loose if len(loose) >= 8 else exact_form(problem)
 
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """The problems of a folder of verl parquet files.
-
-    Attributes:
-        problems: loose form to the rows that have it, each by ``data_source`` and ``index``.
-        files: by file name its SHA-256, and how many rows count and how many do not.
+    """The problems of a folder of verl parquet files: loose form to the rows that have it, each by ``data_source`` and
+    ``index``; and by file name its SHA-256, how many rows count and how many do not.
     """
 
     problems: dict[str, list[dict[str, Any]]]
@@ -135,8 +123,7 @@ class Benchmarks:
 
 
 def read_benchmarks(folder: Path) -> Benchmarks:
-    """The problems of a folder that ``python -m data_prep benchmarks`` wrote; rows of the split train or warmup do not
-    count.
+    """The problems of a folder that ``python -m data_prep benchmarks`` wrote, those of train and warmup rows left out.
 
     Raises: ValueError naming the folder if it has no parquet file, a file without a row that counts, or file and row
         of one that is not verl's.

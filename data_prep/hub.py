@@ -1,5 +1,6 @@
 """What comes from the Hugging Face hub: public sets, record by record, and the tokenizer that counts."""
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -12,19 +13,13 @@ from typing import Any
 from data_prep.records import DataSet
 from data_prep.schema import Row
 
-CONNECT_SECONDS = 4.0
-
 
 def hub_records(data_set: DataSet, split: str, source: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The records of a split of a hub set, streamed.
+    """The records of one of our splits of a hub set, streamed.
 
-    Args:
-        data_set: with a hub name.
-        split: ours; the data set says what the hub calls it.
-        source: gets ``records_sha256`` when the last record is out, of the records as JSON lines with sorted keys.
+    ``source`` gets ``records_sha256`` when the last record is out, of the records as JSON lines with sorted keys.
 
-    Raises: ValueError if the hub set has no such split; OSError saying how to get the file when the hub cannot be
-        reached.
+    Raises: ValueError if the hub set has no such split; OSError saying how to get the file if it cannot be loaded.
     """
     import datasets
 
@@ -53,10 +48,15 @@ def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
 
     Raises: ValueError naming --tokenizer if it cannot be loaded or has no chat template.
     """
+    import datasets
     from transformers import AutoTokenizer
 
+    local = True
     try:
-        local = Path(tokenizer).exists() or not _is_reachable()
+        if not Path(tokenizer).exists():
+            with contextlib.suppress(OSError):
+                reach(datasets.config.HF_ENDPOINT)
+                local = False
         loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=local)
         loaded.apply_chat_template([{"role": "user", "content": "1"}], add_generation_prompt=True, tokenize=False)
     except Exception as error:
@@ -73,24 +73,13 @@ def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
 
 
 def reach(address: str) -> None:
-    """Fails with an OSError at once without network, where ``datasets`` would try for half a minute.
-
-    Behind a proxy, which may reach what this machine cannot, nothing is tried.
+    """Fails with an OSError at once without network, where ``datasets`` would try for half a minute; not if there is a
+    proxy, which may reach what this machine cannot.
     """
     url = urllib.parse.urlsplit(address)
     if url.hostname and not {url.scheme, "all"} & set(urllib.request.getproxies()):
         port = url.port or (80 if url.scheme == "http" else 443)
-        socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
-
-
-def _is_reachable() -> bool:
-    import datasets
-
-    try:
-        reach(datasets.config.HF_ENDPOINT)
-    except OSError:
-        return False
-    return True
+        socket.create_connection((url.hostname, port), timeout=4.0).close()
 
 
 def _reason(error: Exception) -> str:

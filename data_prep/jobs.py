@@ -2,39 +2,31 @@
 
 import argparse
 import os
+import platform
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from data_prep import aime, amc23, arithmetic, custom, deepmath, files, gsm8k, math_sets, minerva, olympiadbench
-from data_prep.account import Account, make_content, merged
+import repo_verl
+from data_prep import arithmetic, custom, files
+from data_prep.account import Account, merged
 from data_prep.filters import Filters, convert
 from data_prep.hub import hub_records
 from data_prep.reading import read_records, sha256
 from data_prep.records import DataSet
+from data_prep.sets import BENCHMARKS, DEEPMATH_R1, SETS
 from data_prep.sources import Source, benchmark_files, check_names, checked, source_files, split_in_name
 
-SETS = {
-    data_set.name: data_set
-    for data_set in (
-        deepmath.SET, gsm8k.SET, math_sets.MATH, math_sets.MATH500, amc23.SET, olympiadbench.SET, minerva.SET,
-        aime.AIME24, aime.AIME25,
-    )
-}  # fmt: skip
-"""Data sets with a source file or a hub name, by the name on the command line."""
-
-BENCHMARKS = ("math500", "amc23", "olympiadbench", "minerva", "aime24", "aime25", "gsm8k")
-"""The paper's test sets."""
+_NO_FLAGS = ("output", "input", "quiet", "decontaminate")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prepares what the command line asks for, and writes it; all files appear together or none does.
 
-    Returns: what the JSON file says of this run's files.
-
-    Raises: ValueError or OSError with one sentence naming what is wrong.
+    Returns: what the JSON file says of this run's files. Raises ValueError or OSError with one sentence.
     """
     _check_flags(arguments)
     sources = _sources(arguments)
@@ -45,18 +37,33 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     filters = Filters(arguments)
     with files.Staging(arguments.output) as staging:
         accounts = {source.file: _prepare(source, arguments, filters, staging) for source in sources}
-        hashes = {name: sha256(staging.scratch(name)) for name in accounts}
-        compared = filters.benchmarks.files if filters.benchmarks else None
-        content = make_content(arguments, accounts, {source.file: source.facts for source in sources}, compared, hashes)
+        facts = {source.file: source.facts for source in sources}
+        content = {
+            "set": arguments.set,
+            "files": {name: account.as_json() for name, account in accounts.items()},
+            "source": sources[0].facts if all(source.facts == sources[0].facts for source in sources) else facts,
+            "flags": {key: value for key, value in vars(arguments).items() if key not in _NO_FLAGS},
+            "decontaminate": filters.benchmarks.files if filters.benchmarks else None,
+            "versions": _versions(arguments),
+            "sha256": {name: sha256(staging.scratch(name)) for name in accounts},
+        }
         staging.write_json(merged(content, arguments.output / account_name), account_name)
     return content
+
+
+def _versions(arguments: argparse.Namespace) -> dict[str, str]:
+    used = ["pyarrow", "datasets"]
+    used += ["math-verify"] if arguments.filter_unverifiable else []
+    used += ["transformers"] if arguments.tokenizer else []
+    versions = {name: metadata.version(name) for name in used}
+    return {"repo_verl": repo_verl.__version__, **versions, "python": platform.python_version()}
 
 
 def _prepare(source: Source, arguments: argparse.Namespace, filters: Filters, staging: files.Staging) -> Account:
     account, name = Account(), source.data_set.name
     title = source.file.removesuffix(".parquet")
     progress = tqdm(source.records, desc=title, unit=" records", disable=arguments.quiet)
-    tables = files.tables(convert(progress, source, filters, account), source.file)
+    tables = files.tables(convert(progress, source, filters, account))
     if arguments.sample_size is not None:
         scratch = staging.scratch(f"{title}.arrow")
         tables = files.draw(tables, arguments.sample_size, arguments.seed, scratch, account, title)
@@ -97,7 +104,7 @@ def _check_outputs(folder: Path, names: Iterable[str], read: Iterable[Path]) -> 
             raise ValueError(f"{target}: is a folder where a file is to be written; remove it or pass another --output")
     for path in read:
         for target in targets:
-            if target.resolve() == path.resolve() or (target.exists() and os.path.samefile(target, path)):
+            if target.exists() and os.path.samefile(target, path):
                 raise ValueError(f"{path}: is read, and would be written over by {target}; pass another --output")
 
 
@@ -117,7 +124,7 @@ def _sources(arguments: argparse.Namespace) -> list[Source]:
         split = custom.split_of(arguments)
     else:
         is_r1 = arguments.set == "deepmath" and arguments.gold == "r1"
-        data_set, split = deepmath.R1_SET if is_r1 else SETS[arguments.set], arguments.split
+        data_set, split = DEEPMATH_R1 if is_r1 else SETS[arguments.set], arguments.split
     if arguments.input is not None:
         split = split or _split_of(arguments.input, data_set)
         return [_local_source(data_set, split, arguments.input, "pass --split {split}")]
@@ -152,10 +159,6 @@ def _hub_source(data_set: DataSet, split: str) -> Source:
 
 def _arithmetic_sources(arguments: argparse.Namespace) -> list[Source]:
     sizes = {"train": arguments.train_size, "test": arguments.test_size, "warmup": arguments.warmup_size}
-    records = arithmetic.records(arguments.form, arguments.digits, sizes, arguments.seed)
-    made = {"made": "data_prep.arithmetic"}
-    return [
-        Source(arithmetic.SET, split, found, f"arithmetic_{split}.parquet", made)
-        for split, found in records.items()
-        if found
-    ]
+    made = arithmetic.records(arguments.form, arguments.digits, sizes, arguments.seed)
+    facts = {"made": "data_prep.arithmetic"}
+    return [Source(arithmetic.SET, split, made[split], f"arithmetic_{split}.parquet", facts) for split in made]

@@ -22,16 +22,13 @@ OPENINGS = tuple(
     f"Answer: {answer} (without quotes) where {answer} is the answer to the problem."
     for answer in ("$Answer", "$ANSWER")
 )
-"""Sentences at the start of a prompt that are no part of the problem: DAPO's and simple-evals'."""
+"""Likewise at the start of a prompt: DAPO's and simple-evals'."""
 
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
 def bare(prompt: str) -> tuple[str, bool]:
-    """A prompt without :data:`OPENINGS` and the :data:`INSTRUCTIONS` at its end, and whether there was one.
-
-    A prompt without one comes back unchanged.
-    """
+    """A prompt without :data:`OPENINGS` and the :data:`INSTRUCTIONS` at its end, and whether there was one."""
     text = prompt
     while True:
         trimmed = text.strip()
@@ -45,15 +42,21 @@ def bare(prompt: str) -> tuple[str, bool]:
             return text, text != prompt
 
 
+def json_list(value: Any) -> list[Any] | None:
+    """The list that a text spells as JSON; None if it spells none."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return None
+    try:
+        found: list[Any] = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
 def parsed_chat(value: Any) -> Any:
     """The chat that a text spells as JSON, as some files hold it; anything else unchanged."""
-    if not (isinstance(value, str) and value.lstrip().startswith("[")):
-        return value
-    try:
-        chat = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    is_chat = bool(chat) and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in chat)
+    chat = json_list(value)
+    is_chat = chat and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in chat)
     return chat if is_chat else value
 
 
@@ -71,11 +74,8 @@ def without_reply(value: Any) -> tuple[Any, Mapping[str, Any]]:
 
 
 def user_message(chat: list[Any], field: str) -> tuple[Any, bool]:
-    """The content of a chat's one user message, and whether a system message stood beside it.
-
-    The messages have ``role`` and ``content``, or ``from`` and ``value``.
-
-    Raises: RowError naming the field if there is not one user message, or any of another role than system.
+    """The content of a chat's one user message, and whether a system message stood beside it; RowError naming the
+    field if there is not one user message, or any of another role than system.
     """
     roles = [_role(message) for message in chat]
     if roles.count("user") != 1 or set(roles) - {"user", "system"}:

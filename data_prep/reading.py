@@ -14,7 +14,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -27,12 +27,7 @@ TABLES = (".parquet", ".arrow")
 SUFFIXES = (".jsonl", ".json", ".csv", *TABLES)
 """The kinds of files; the text ones may be compressed (``.jsonl.gz``)."""
 
-BATCH = 256
-"""Rows of a parquet or arrow file that are Python objects at a time."""
-
-MAX_CELL = 1 << 26
-"""Characters of a csv cell."""
-
+_BATCH = 256  # rows of a parquet or arrow file that are Python objects at a time
 _LFS = b"version https://git-lfs"
 _BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -48,11 +43,8 @@ class _BrokenError(ValueError):
 def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The records of files, in order; of a json file the text is held in memory, of the others a few records.
 
-    A record that is a list of messages, as in Open-Reasoner-Zero's files, is given as its ``messages``.
-
-    Args:
-        paths: the files, read one after another; the suffix says which kind a file is. A json file is a list of
-            objects, a csv file has a header and gives every cell as the text that it is.
+    A json file is a list of objects, a csv file has a header and gives every cell as the text that it is. A record that
+    is a list of messages, as in Open-Reasoner-Zero's files, is given as its ``messages``.
 
     Raises: ValueError naming the file, and the row where there is one, for another suffix, an empty file, a Git LFS
         pointer, broken content, an encoding other than UTF-8, two columns or fields of one name and records that are no
@@ -78,12 +70,7 @@ def read_records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 
 def kind(path: Path) -> str:
-    """Which of :data:`SUFFIXES` a file has, "" if none; ``.gz`` behind the suffix of a text file does not count.
-
-    Example:
-        >>> kind(Path("x.jsonl.gz")), kind(Path("x.parquet")), kind(Path("x.parquet.gz"))
-        ('.jsonl', '.parquet', '')
-    """
+    """Which of :data:`SUFFIXES` a file has, "" if none; ``.gz`` behind the suffix of a text file does not count."""
     inner = unzipped(path).suffix
     return inner if inner in SUFFIXES and (inner == path.suffix or inner not in TABLES) else ""
 
@@ -119,16 +106,19 @@ def _require_content(path: Path) -> None:
                 raise _BrokenError("not UTF-8 (NUL bytes, as UTF-16 has them); save it as UTF-8")
 
 
+def _require_unique(names: Sequence[str], what: str = "columns") -> None:
+    """Refuses two columns or fields of one name, of which only the last would be read."""
+    if len(set(names)) < len(names):
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise _BrokenError(f"has two {what} named {repeated!r}; rename or remove one of them", "")
+
+
 # --- json ------------------------------------------------------------------------------------------------------------
 
 
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses two fields of one name, of which only the last would be read."""
-    record = dict(fields)
-    if len(record) < len(fields):
-        [(name, _)] = Counter(name for name, _ in fields).most_common(1)
-        raise _BrokenError(f"has two fields named {name!r}; rename or remove one of them")
-    return record
+    _require_unique([name for name, _ in fields], "fields")
+    return dict(fields)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
@@ -231,7 +221,7 @@ def _no_list(text: str, at: int) -> str:
 
 
 def _csv(path: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(MAX_CELL)
+    csv.field_size_limit(1 << 26)  # characters of a cell
     with _opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
         rows = csv.reader(lines, strict=True)
         try:
@@ -252,10 +242,8 @@ def _csv(path: Path) -> Iterator[dict[str, str]]:
 
 def _table(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        for batch in _parquet_batches(path) if path.suffix == ".parquet" else _arrow_batches(path):
-            singles = [
-                field for field in batch.schema if "float" in str(field.type)
-            ]  # Arrow's names of half and single
+        for batch in _batches(path):
+            singles = [field for field in batch.schema if "float" in str(field.type)]  # Arrow's half and single
             for record in batch.to_pylist():
                 yield record | {field.name: shortened(record[field.name], field.type) for field in singles}
     except _BrokenError:
@@ -265,35 +253,26 @@ def _table(path: Path) -> Iterator[dict[str, Any]]:
         raise _BrokenError(f"no readable {path.suffix[1:]}: {reason}", "row {number} or after: ") from error
 
 
-def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        _require_unique(file.schema_arrow.names)
-        yield from file.iter_batches(batch_size=BATCH)
-
-
-def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Of a stream, as ``datasets`` writes it, or of Arrow's file format."""
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Of a parquet file, of a stream, as ``datasets`` writes it, or of Arrow's file format."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            _require_unique(file.schema_arrow.names)
+            yield from file.iter_batches(batch_size=_BATCH)
+        return
     with pa.memory_map(str(path)) as source:
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
         _require_unique(reader.schema.names)
         for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
-            yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+            yield from (batch.slice(start, _BATCH) for start in range(0, batch.num_rows, _BATCH))
 
 
 def shortened(value: Any, kind: pa.DataType) -> Any:
-    """A value with numbers of half and single precision as short as they were written; whole numbers stay.
+    """A value of a column with numbers of half and single precision as short as they were written; whole numbers stay.
 
     Python would show them with the digits of a double, 0.1 as 0.10000000149011612.
-
-    Args:
-        value: of a column, as ``to_pylist`` gives it.
-        kind: the column's type; lists and structs are looked into.
-
-    Example:
-        >>> shortened([0.10000000149011612], pa.list_(pa.float32()))
-        [0.1]
     """
     if value is None:
         return None
@@ -304,12 +283,6 @@ def shortened(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return [shortened(part, kind.value_type) for part in value]
     return value
-
-
-def _require_unique(names: Iterable[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise _BrokenError(f"has two columns named {repeated[0]!r}; rename or remove one of them", "")
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {

@@ -4,14 +4,14 @@ A record holds a problem (text, or a chat as in verl's and Open-Reasoner-Zero's 
 number, a list of one, such a list as JSON text, or the last ``\boxed{}`` of a worked solution).
 """
 
-import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.prompts import bare, parsed_chat, user_message
-from data_prep.schema import Row, RowError, is_blank, make_row, says_none
+from data_prep.prompts import bare, json_list, parsed_chat, user_message
+from data_prep.schema import Row, RowError, is_blank, make_row
 from repo_verl.rewards.extract import extract_boxed
 from repo_verl.safe_text import shown
 
@@ -19,18 +19,15 @@ PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth")
 ID_FIELDS = ("unique_id", "id", "idx", "url")
 
+_NO_ANSWERS = ("n/a", "n.a", "nan", "no answer", "not found", "notfound", "null", "proof", "unknown")
+_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
+
 
 @dataclass(frozen=True)
 class Item:
-    """What a record says, before any template.
+    """What a record says, before any template; for the other fields see :class:`data_prep.schema.ExtraInfo`.
 
-    Attributes:
-        problem: the bare question.
-        answer: the gold answer.
-        id: the source's own name of the record, "" if it has none.
-        tolerance: how far a numeric answer may be off; None if nothing is said.
-        unit: what the answer is measured in; "" if nothing.
-        instruction_removed: whether the source's prompt held an instruction or a system message, now gone.
+    ``instruction_removed`` is True if the source's prompt held an instruction or a system message, now gone.
     """
 
     problem: str
@@ -72,13 +69,6 @@ class DataSet:
     both_splits: bool = False
     test_rows: int | None = None
 
-    def to_row(self, record: Mapping[str, Any], index: int, split: str, template: str) -> Row:
-        """Record number ``index`` of a source as verl's row.
-
-        Raises: RowError if the record cannot be a row, with a short reason that is counted.
-        """
-        return self.read(record).to_row(self.name, index, split, template)
-
 
 def read_item(
     record: Mapping[str, Any],
@@ -86,13 +76,10 @@ def read_item(
     answer_fields: Sequence[str] = ANSWER_FIELDS,
     solution_field: str | None = None,
 ) -> Item:
-    r"""What a record says, whichever of the known shapes it has.
+    r"""What a record says, whichever of the known shapes it has; one with ``prompt`` and ``reward_model`` is verl's.
 
-    Args:
-        record: a record of the source; one with ``prompt`` and ``reward_model`` is read as verl's.
-        problem_fields: names of the problem's field; the first that is there counts.
-        answer_fields: names of the answer's field; the first that is there counts, even if it is empty.
-        solution_field: a worked solution whose last ``\boxed{}`` is the answer if there is no answer field.
+    Of the names of a field the first that is there counts, even if its value is empty. Where there is no answer field,
+    the answer is the last ``\boxed{}`` of the solution field.
 
     Raises: RowError if the problem or the answer is missing, empty or of another type.
     """
@@ -106,7 +93,8 @@ def read_item(
         field = present(record, answer_fields)
         answer = answer_text(record[field], field)
     else:
-        answer = boxed(record, present(record, (*answer_fields, solution_field)))
+        field = present(record, (*answer_fields, solution_field))
+        answer = boxed(record[field], field)
     return Item(problem, answer, id=_id(record), instruction_removed=removed)
 
 
@@ -123,11 +111,6 @@ def extra_info(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return extra or {}
 
 
-def answer_field(record: Mapping[str, Any]) -> str:
-    """The name of the field that :func:`read_item` takes the answer from, for messages."""
-    return "reward_model.ground_truth" if is_verl(record) else present(record, ANSWER_FIELDS)
-
-
 def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
     """The first of some fields that a record has; RowError naming those that are there instead if it has none."""
     found = next((name for name in fields if name in record), None)
@@ -141,17 +124,16 @@ def present(record: Mapping[str, Any], fields: Sequence[str]) -> str:
 def answer_text(value: Any, field: str) -> str:
     """An answer as text without outer spaces; a whole number loses its ``.0``, a list of one its brackets.
 
-    Args:
-        value: text, a number, a list that holds one of these, or a list of texts as JSON.
-        field: its name, for messages.
-
-    Raises: RowError if it is empty, null, a longer list, not finite, of another type or says that there is none.
+    Raises: RowError naming the field if it is empty, null, a longer list, not finite, of another type or says that
+        there is none.
 
     Example:
         >>> answer_text(27.0, "answer"), answer_text(["025 "], "answer"), answer_text('["5"]', "answer")
         ('27', '025', '5')
     """
-    value = _parsed_texts(value)
+    texts = json_list(value)  # as Skywork-OR1 writes its gold answers
+    if texts is not None and all(isinstance(text, str) for text in texts):
+        value = texts
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if _is_empty(value):
@@ -164,19 +146,19 @@ def answer_text(value: Any, field: str) -> str:
 
 
 def some_answer(text: str, field: str) -> str:
-    """An answer, unchanged; RowError if it says that there is none, as ``N/A`` does."""
-    if says_none(text):
+    r"""An answer, unchanged; RowError if it says that there is none, as ``N/A`` and ``\text{Proof}.`` do.
+
+    ``Na`` is sodium, and ``none`` the answer to some questions.
+    """
+    words = " ".join(_WORDS.sub(r"\1", text.replace("$", "")).split()).rstrip(" .")
+    if words in ("na", "NA") or words.casefold() in _NO_ANSWERS:
         raise RowError(f"{field} says that there is none", f"field {field!r} is {shown(text)}, want an answer")
     return text
 
 
-def boxed(record: Mapping[str, Any], field: str) -> str:
-    r"""The last ``\boxed{}`` of a worked solution.
-
-    Raises: RowError if the solution is missing or empty or its last box is missing, open, empty or says
-        that there is no answer.
-    """
-    solution = answer_text(record[present(record, (field,))], field)
+def boxed(value: Any, field: str) -> str:
+    r"""The last ``\boxed{}`` of a solution; RowError if it is missing, open, empty or says that there is none."""
+    solution = answer_text(value, field)
     answer = extract_boxed(solution, max_chars=len(solution))
     if not answer or is_blank(answer):
         raise RowError(f"no answer in a box in {field}", f"field {field!r} has no closed \\boxed{{}} with an answer")
@@ -184,10 +166,7 @@ def boxed(record: Mapping[str, Any], field: str) -> str:
 
 
 def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
-    """How far a numeric answer may be off: a number, or text that is one; None if it is missing, null or blank.
-
-    Raises: RowError if it is no number above 0.
-    """
+    """How far a numeric answer may be off, None if that is missing, null or blank; RowError if no number above 0."""
     value = record.get(field)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -202,19 +181,7 @@ def tolerance_of(record: Mapping[str, Any], field: str) -> float | None:
 
 def unit_of(record: Mapping[str, Any]) -> str:
     """The field ``unit`` as text, "" if it is missing or null."""
-    value = record.get("unit")
-    return "" if value is None else str(value).strip()
-
-
-def _parsed_texts(value: Any) -> Any:
-    """The list of texts that a text spells as JSON, as Skywork-OR1's gold answers do; anything else unchanged."""
-    if not (isinstance(value, str) and value.lstrip().startswith("[")):
-        return value
-    try:
-        texts = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return texts if all(isinstance(text, str) for text in texts) else value
+    return "" if record.get("unit") is None else str(record["unit"]).strip()
 
 
 def _is_empty(value: Any) -> bool:

@@ -1,10 +1,7 @@
-"""verl's row, and the rules that it keeps.
-
-A row is what ``verl.utils.dataset.RLHFDataset`` reads and what verl's reward managers pick up: one chat, its data
-source, and the gold answer.
+"""verl's row: what ``verl.utils.dataset.RLHFDataset`` and verl's reward managers read. One chat, its data source, and
+the gold answer.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
@@ -26,13 +23,6 @@ TEMPLATES = {
 _BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
 
-NO_ANSWERS = frozenset(("n/a", "n.a", "nan", "no answer", "not found", "notfound", "null", "proof", "unknown"))
-"""What sets write, in capitals or not, where a problem has no final answer: OpenR1-Math, NuminaMath and others."""
-
-_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
-
-SPLITS = ("train", "test", "warmup")
-
 _EXTRA = {"split": pa.string(), "index": pa.int64(), "id": pa.string(), "tolerance": pa.float64(), "unit": pa.string()}
 
 SCHEMA = pa.schema(
@@ -45,20 +35,6 @@ SCHEMA = pa.schema(
     }
 )
 """The same for all data sets, so that verl can join their files."""
-
-
-class Message(TypedDict):
-    """One message of a chat."""
-
-    role: str
-    content: str
-
-
-class RewardModel(TypedDict):
-    """How a response is rewarded: by a rule, against a gold answer."""
-
-    style: str
-    ground_truth: str
 
 
 class ExtraInfo(TypedDict):
@@ -80,9 +56,9 @@ class Row(TypedDict):
     """One row of a verl parquet file."""
 
     data_source: str
-    prompt: list[Message]
+    prompt: list[dict[str, str]]
     ability: str
-    reward_model: RewardModel
+    reward_model: dict[str, str]
     extra_info: ExtraInfo
 
 
@@ -97,19 +73,6 @@ class RowError(ValueError):
 def is_blank(text: str) -> bool:
     """Whether there is nothing to see: blanks, control and zero-width characters, invisible letters, or nothing."""
     return all(unicodedata.category(c) in _BLANK or c in _BLANK_LETTERS for c in text)
-
-
-def says_none(text: str) -> bool:
-    r"""Whether an answer is one of :data:`NO_ANSWERS`, ``na`` or ``NA``, without ``\text{}``, ``$`` and a full stop.
-
-    ``Na`` is sodium, and ``none`` the answer to some questions.
-
-    Example:
-        >>> says_none(r"$\text{Proof}.$"), says_none("Na"), says_none("None")
-        (True, False, False)
-    """
-    words = " ".join(_WORDS.sub(r"\1", text.replace("$", "")).split()).rstrip(" .")
-    return words in ("na", "NA") or words.casefold() in NO_ANSWERS
 
 
 def make_row(
@@ -132,9 +95,9 @@ def make_row(
         split: ``train``, ``test`` or ``warmup``.
         index: number of the record in its source.
         template: a key of :data:`TEMPLATES`.
-        id: see :class:`ExtraInfo`.
-        tolerance: see :class:`ExtraInfo`.
-        unit: see :class:`ExtraInfo`.
+        id: the source's own name of the record.
+        tolerance: how far a numeric answer may be off.
+        unit: what the answer is measured in.
 
     Raises: ValueError if the template is unknown, naming the ones there are; RowError if the problem or the answer
         has nothing to see, or a text cannot be written as UTF-8 (half of a surrogate pair, which JSON can spell).
@@ -151,9 +114,9 @@ def make_row(
             raise RowError(f"{name} not UTF-8", f"the {name} {shown(text)} holds half of a surrogate pair") from error
     return Row(
         data_source=data_source,
-        prompt=[Message(role="user", content=TEMPLATES[template].format(problem=problem))],
+        prompt=[{"role": "user", "content": TEMPLATES[template].format(problem=problem)}],
         ability="math",
-        reward_model=RewardModel(style="rule", ground_truth=answer),
+        reward_model={"style": "rule", "ground_truth": answer},
         extra_info=ExtraInfo(split=split, index=index, id=id, tolerance=tolerance, unit=unit),
     )
 
@@ -161,12 +124,7 @@ def make_row(
 def validate_row(row: Mapping[str, Any], file: str, number: int) -> None:
     """Checks that a row is one of verl's, as this package writes them.
 
-    Args:
-        row: the row.
-        file: the file it is in, for the message.
-        number: its number in that file, for the message.
-
-    Raises: ValueError naming file, row and field of the first thing wrong.
+    Raises: ValueError naming the file, the number of the row in it and the field of the first thing wrong.
     """
     for field, wanted, is_right in _RULES:
         value: Any = row
@@ -196,7 +154,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("reward_model.style", "'rule'", lambda value: value == "rule"),
     ("reward_model.ground_truth", "text", _is_text),
     ("extra_info.index", "a number of 0 or more", lambda value: isinstance(value, int) and value >= 0),
-    ("extra_info.split", "train, test or warmup", lambda value: value in SPLITS),
+    ("extra_info.split", "train, test or warmup", lambda value: value in ("train", "test", "warmup")),
     ("extra_info.id", "text", lambda value: isinstance(value, str)),
     ("extra_info.unit", "text", lambda value: isinstance(value, str)),
     (

@@ -20,13 +20,8 @@ _HUB_NOTES = ("dataset_info.json", "dataset_infos.json", "state.json")
 class Source:
     """Where the rows of one file come from.
 
-    Attributes:
-        data_set: what the records are.
-        split: of the file: ``train``, ``test`` or ``warmup``.
-        records: in their order.
-        label: file, folder or hub name, for messages.
-        facts: what the account says about it; may be completed while the records are read.
-        paths: the local files that are read.
+    Messages name it by its label (a file, a folder or a hub name), the account has its facts, which may be completed
+    while the records are read. Its paths are the local files that are read.
     """
 
     data_set: DataSet
@@ -43,14 +38,11 @@ class Source:
 
 
 def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
-    """The files of one split of a data set.
+    """The files of one split of a data set at a path: of a file the file itself.
 
-    Args:
-        path: a file, or a folder. In a folder, or in ``data`` or the hub configuration's name below it, the files are
-            the hub's shards of the split (``train-00000-of-00010.parquet``) or those of ``datasets.save_to_disk``, or
-            ``SET_SPLIT.parquet`` (or another suffix), or the only data file.
-        data_set: knows the hub's names.
-        split: ``train`` or ``test``.
+    In a folder, or in ``data`` or the hub configuration's name below it, they are the hub's shards of the split
+    (``train-00000-of-00010.parquet``) or those of ``datasets.save_to_disk``, or ``SET_SPLIT.parquet`` (or another
+    suffix), or the only data file.
 
     Raises: ValueError naming the path if it is not there, or the folder and its files if they are not one source.
     """
@@ -62,7 +54,7 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
     for folder in _places(path, data_set):
         every = data_files(folder)
         found = [file for file in every if _shard_of(file) in (None, "data", shards)]
-        named = [file for file in found if _stem(file) == f"{data_set.name}_{split}"]
+        named = [file for file in found if unzipped(file).stem == f"{data_set.name}_{split}"]
         if found and all(_shard_of(file) for file in found):
             return _complete(found, folder)
         if len(named or found) == 1:
@@ -78,14 +70,10 @@ def source_files(path: Path, data_set: DataSet, split: str) -> list[Path]:
 
 
 def benchmark_files(inputs: Sequence[str], sets: Mapping[str, DataSet]) -> dict[str, Path]:
-    """A file for every benchmark.
+    """A file for every benchmark, from folders and ``SET=FILE``; the latter rule.
 
-    Args:
-        inputs: folders and ``SET=FILE``; the latter rule. In a folder, the file of a set is ``SET.jsonl`` or
-            ``SET_test.jsonl`` (or json, parquet), the only data file in the sub-folder SET (or its ``data``), or the
-            only one there whose name ends in ``test.jsonl`` (or json, parquet); files named as training data are
-            left out.
-        sets: the benchmarks by name.
+    In a folder, the file of a set is ``SET.jsonl`` or ``SET_test.jsonl`` (or another suffix), or in the sub-folder SET
+    (or its ``data``) the only data file, or the only one there that ends in ``test``; training files are left out.
 
     Raises: ValueError naming the set for which there is no file or more than one, and what to pass.
     """
@@ -111,12 +99,7 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def split_in_name(path: Path) -> str | None:
-    """The one split, train or test, that a file's name has as a word; None if it has neither or both.
-
-    Example:
-        >>> split_in_name(Path("gsm8k__train.jsonl")), split_in_name(Path("train-test.json"))
-        ('train', None)
-    """
+    """The one split, train or test, that a file's name has as a word; None if it has neither or both."""
     words = set(_SPLIT.findall(path.stem.lower()))
     return words.pop() if len(words) == 1 else None
 
@@ -135,10 +118,7 @@ def check_names(paths: Iterable[Path], split: str, hub_split: str, remedy: str) 
 
 
 def checked(records: Iterable[Mapping[str, Any]], split: str, label: str, remedy: str) -> Iterator[Mapping[str, Any]]:
-    """The records, as long as none says that it is of the other split; splits besides train and test say nothing.
-
-    Raises: ValueError naming source, row and field of the first that does, with the remedy of :func:`check_names`.
-    """
+    """The records; ValueError, with the remedy of :func:`check_names`, at the first that says the other split."""
     for number, record in enumerate(records):
         extra = record.get("extra_info")
         said = extra.get("split") if isinstance(extra, Mapping) else None
@@ -153,13 +133,14 @@ def checked(records: Iterable[Mapping[str, Any]], split: str, label: str, remedy
 def _find(data_set: DataSet, name: str, folders: Sequence[Path]) -> Path:
     left_out: list[Path] = []
     for folder in folders:
-        found = [file for file in data_files(folder) if _stem(file) in (name, f"{name}_test")]
+        found = [file for file in data_files(folder) if unzipped(file).stem in (name, f"{name}_test")]
         for place in _places(folder / name, data_set):
             found = found or data_files(place)
-        left_out += [file for file in found if _is_training(file, data_set)]
+        if data_set.hub_splits.get("test") != "train":  # as AIME 2024's is
+            left_out += [file for file in found if split_in_name(file) == "train"]
         found = [file for file in found if file not in left_out]
         if len(found) > 1:
-            found = [file for file in found if _stem(file).endswith("test")] or found
+            found = [file for file in found if unzipped(file).stem.endswith("test")] or found
         if len(found) > 1:
             raise ValueError(f"{folder}: several files could be {name} ({_names(found)}); pass --input {name}=FILE")
         if found:
@@ -178,9 +159,8 @@ def _complete(shards: list[Path], folder: Path) -> list[Path]:
     parts = [match.groups()[1:] for match in (_SHARD.fullmatch(file.name) for file in shards) if match]
     totals = {int(total) for _, total in parts}
     if len(totals) != 1 or sorted(int(number) for number, _ in parts) != list(range(totals.pop())):
-        raise ValueError(
-            f"{folder}: the shards ({_names(shards)}) are not each of one set once; download what is missing"
-        )
+        named = _names(shards)
+        raise ValueError(f"{folder}: the shards ({named}) are not each of one set once; download what is missing")
     return shards
 
 
@@ -190,17 +170,9 @@ def _names(files: Sequence[Path], most: int = 12) -> str:
     return ", ".join(names) + (", ..." if len(files) > most else "")
 
 
-def _stem(file: Path) -> str:
-    return unzipped(file).stem
-
-
 def _shard_of(file: Path) -> str | None:
     match = _SHARD.fullmatch(file.name)
     return match.group(1) if match else None
-
-
-def _is_training(file: Path, data_set: DataSet) -> bool:
-    return split_in_name(file) == "train" and data_set.hub_splits.get("test") != "train"
 
 
 def _is_note(file: Path) -> bool:

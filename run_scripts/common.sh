@@ -9,13 +9,13 @@ say() { printf '\n== %s\n' "$*" >&2; }
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# use_environment: the repository's .venv, made if needed
+# use_environment: activates the repository's .venv, which is made if needed
 use_environment() {
   bash "$ROOT/run_scripts/setup.sh"
   export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV
 }
 
-# use_any_environment: the python on the PATH if it has verl and repo_verl, else, for the CPU, the repository's .venv
+# use_any_environment: keeps the python on the PATH if it has verl and repo_verl; else activates .venv, but only for the CPU
 use_any_environment() {
   local look='import sys, importlib.util as u; sys.exit(not (u.find_spec("verl") and u.find_spec("repo_verl")))'
   python -c "$look" 2>/dev/null && return
@@ -24,8 +24,8 @@ use_any_environment() {
   use_environment
 }
 
-# train ARGS...: the preflight, then verl's own command; with DRY_RUN=1 the composed configuration as YAML on standard
-# output. SKIP_DOUBTS=1 goes on where a stop is only likely, SKIP_PREFLIGHT=1 without any check.
+# train ARGS...: runs the preflight, then verl's own command. DRY_RUN=1 only prints the composed configuration as YAML.
+# SKIP_DOUBTS=1 skips checks of what is only likely to stop the run, SKIP_PREFLIGHT=1 skips all checks.
 train() {
   if [ "${DRY_RUN:-0}" = 1 ]; then
     python -m repo_verl.preflight --dry-run "$@"
@@ -35,8 +35,8 @@ train() {
   fi
 }
 
-# run_math NAME MODEL ARGS...: RePO (ADV_ESTIMATOR=grpo: GRPO) with the paper's settings on MODEL; NAME names the
-# project and the folder. Environment variables replace settings, ARGS are Hydra overrides; docs/run_scripts.md
+# run_math NAME MODEL ARGS...: trains MODEL with RePO (ADV_ESTIMATOR=grpo: GRPO) and the paper's settings; NAME is part
+# of the project's and the folder's name. Environment variables change settings, ARGS are Hydra overrides; docs/run_scripts.md
 run_math() {
   local name=$1 model=$2 estimator=${ADV_ESTIMATOR:-repo} strategy=${STRATEGY:-recency} seed=${SEED:-42} && shift 2
   local arm=${estimator}_$strategy
@@ -47,7 +47,7 @@ run_math() {
   if [ "${DRY_RUN:-0}" != 1 ]; then
     [ -f "$train_file" ] || fail "$train_file is missing: python -m data_prep deepmath --output $data --sample-size 1024"
     mkdir -p "$output" && export VERL_FILE_LOGGER_PATH=$output/metrics.jsonl
-    # verl overwrites its log on a resume: keep what the run has logged so far, the report reads both
+    # verl overwrites its log on a resume: keep what was logged so far, the report reads both
     [ ! -s "$VERL_FILE_LOGGER_PATH" ] || mv "$VERL_FILE_LOGGER_PATH" "$output/metrics.$(date +%s).jsonl"
   fi
   train --config-dir "$CONFIG" --config-name "${CONFIG_NAME:-repo_gpu}" \
@@ -71,7 +71,7 @@ run_math() {
     trainer.default_local_dir="$output/checkpoints" hydra.run.dir="$output" "$@"
 }
 
-# train_watched DIR STEPS TAG ARGS...: train for STEPS steps into DIR, quietly, with a counter; done runs are kept
+# train_watched DIR STEPS TAG ARGS...: trains for STEPS steps into DIR, quietly, with a counter; finished runs are reused
 train_watched() {
   local dir=$1 steps=$2 tag="$2 steps, $3, $(cat "$CONFIG"/*.yaml | cksum)" && shift 3
   [ "$(cat "$dir/done" 2>/dev/null)" = "$tag" ] && { say "$(basename "$dir"): kept, $dir is up to date"; return; }

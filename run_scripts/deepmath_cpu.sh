@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job's script, run_qwen25_math.sh, on real DeepMath prompts with a tiny model and without a GPU.
-# deepmath_cpu.sh FILE: FILE is a jsonl of DeepMath. OUTPUT names the folder. ANSWERS=golds takes gold answers of
-# any kind; the default, yes-no, those that a tiny model is often right on.
+# deepmath_cpu.sh FILE: FILE is a jsonl file of DeepMath. OUTPUT names the folder. ANSWERS=golds uses gold answers of
+# any kind; the default, yes-no, uses only those that a tiny model often gets right.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 input=${1:?usage: deepmath_cpu.sh FILE.jsonl [HYDRA OVERRIDES]} && shift
 [ -f "$input" ] || fail "$input is missing: name a jsonl file of DeepMath"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The site of docs/ into runs/site (SITE names another folder), with its links checked. Nothing is fetched.
+# Builds the site of docs/ into runs/site (SITE names another folder) and checks its links. Nothing is downloaded.
 # Open index.html in a browser; only the search box needs a web server.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment

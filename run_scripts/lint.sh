@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format and types, as CI looks at them.
+# Lint, format and types, as CI checks them.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"

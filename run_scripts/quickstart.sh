@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a table: GRPO and RePO train a tiny model on arithmetic, on a machine without a GPU.
-# quickstart.sh [--steps N] [--seed S] [--only repo|grpo]; re-runs reuse what is there. OUTPUT names the folder.
+# quickstart.sh [--steps N] [--seed S] [--only repo|grpo]; re-runs reuse finished parts. OUTPUT names the folder.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 steps=40 seed=0 arms="grpo repo"
 while [ $# -gt 0 ]; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Lint, types and tests: about 15 minutes on 2 cores once .venv stands. With --all every test but those of a GPU, and
+# Lint, types and tests: about 15 minutes on 2 cores once .venv exists. With --all every test except those of a GPU, and
 # the audit of dependencies: an hour. Further arguments go to pytest: bash run_scripts/test.sh -k buffer
-# SKIP_AUDIT=1 leaves known vulnerabilities to audit.sh.
+# SKIP_AUDIT=1 leaves out the audit.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 all=() arguments=()
 for argument in "$@"; do
@@ -12,7 +12,7 @@ cd "$ROOT"
 say "lint and types"
 bash run_scripts/lint.sh
 if [ ${#all[@]} -gt 0 ]; then
-  # the report's page is looked at in a browser
+  # a test opens the report's page in a browser
   command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$(id -u)" != 0 ] ||
     { say "installing chromium" && apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; } ||
     fail "chromium could not be installed: apt-get install chromium, or put google-chrome on the PATH"

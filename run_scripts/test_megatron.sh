@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks RePO's update under verl's Megatron engine against FSDP2, on the CPU; a minute. Makes .venv-megatron: .venv and,
-# beside it, Megatron-Core and mbridge without their CUDA dependencies. What that covers: docs/megatron.md
+# Compares RePO's update under verl's Megatron engine with FSDP2's, on the CPU; about a minute. Makes .venv-megatron: .venv
+# plus Megatron-Core and mbridge without their CUDA dependencies. docs/megatron.md says what that covers.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"

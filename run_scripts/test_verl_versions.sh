@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The contract tests on each verl that repo_verl.versions claims, each in an environment of its own. Arguments go to pytest.
+# The contract tests on each verl version in TESTED_VERL, each in its own environment. Arguments go to pytest.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_environment
 cd "$ROOT"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Submits training to a Ray cluster that is up: ray_job.sh [HYDRA OVERRIDES]. RAY_API_SERVER_ADDRESS is its dashboard's URL.
+# Submits training to a running Ray cluster: ray_job.sh [HYDRA OVERRIDES]. RAY_API_SERVER_ADDRESS is its dashboard's URL.
 # The job runs train.sh of FOLDER (this repository's root, as the cluster sees it) with the variables below.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${RAY_API_SERVER_ADDRESS:?set it to the URL of the dashboard, port 8265 of the head}" "${NUM_NODES:?set it to the number of nodes}"
@@ -17,7 +17,7 @@ for name in filter(is_secret_name, more):
           "dashboard: set it in the environment of ray_node.sh on every node instead", file=sys.stderr)
 print(yaml.safe_dump({"env_vars": {name: os.environ[name] for name in names + more if name in os.environ}}))
 END
-# from an open file without a name: the process list doesn't show it, and nothing is left behind
+# read from an open file without a name: the process list doesn't show the content, and no file is left
 exec <"$environment" && rm "$environment"
 exec ray job submit ${JOB_ID:+--submission-id="$JOB_ID"} --runtime-env /dev/stdin -- \
   bash "${FOLDER:-$ROOT}/run_scripts/multinode/train.sh" "$@"

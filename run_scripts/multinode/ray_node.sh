@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes this machine a node of a Ray cluster, and stays: ray_node.sh head|worker [FLAGS of ray start].
-# RAY_ADDRESS=HOST:PORT is the head's, on every node. NUM_GPUS: GPUs of this node. VERL_PLATFORM=cpu: none.
+# Makes this machine a node of a Ray cluster until it is stopped: ray_node.sh head|worker [FLAGS of ray start].
+# RAY_ADDRESS=HOST:PORT is the head's, on every node. NUM_GPUS: GPUs of this node. VERL_PLATFORM=cpu: without GPUs.
 # Training runs in Ray's workers, and they have this script's environment: set WANDB_API_KEY, HF_HOME, NCCL_... here.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 role=${1:?usage: ray_node.sh head|worker [FLAGS of ray start]} && shift

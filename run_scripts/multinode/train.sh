@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The training command of every kind of cluster: waits for NUM_NODES nodes at RAY_ADDRESS, then runs SCRIPT
-# (run_qwen25_math.sh) on them, the replay buffer's rows in storage processes on all nodes. Arguments are Hydra overrides.
+# The training command for every kind of cluster: waits for NUM_NODES nodes at RAY_ADDRESS, then runs SCRIPT
+# (default run_qwen25_math.sh), with the replay buffer in storage processes on all nodes. Arguments are Hydra overrides.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ ${NUM_NODES:-} =~ ^[1-9][0-9]*$ ]] || fail "NUM_NODES=${NUM_NODES:-}: set it to the number of nodes that train"
 [ -n "${OUTPUT:-}" ] || fail "OUTPUT is not set: name a folder that all nodes see under this name; checkpoints go there"

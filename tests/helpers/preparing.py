@@ -35,3 +35,8 @@ def jsonl(path, *records):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
     return path
+
+
+def row_of(data_set, record, index, split, template):
+    """A record of a data set as verl's row, as the command makes it."""
+    return data_set.read(record).to_row(data_set.name, index, split, template)

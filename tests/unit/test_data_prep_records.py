@@ -6,9 +6,9 @@ import struct
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from preparing import jsonl, prepare, refused
+from preparing import jsonl, prepare, refused, row_of
 
-from data_prep import gsm8k, olympiadbench
+from data_prep import sets
 from data_prep.filters import loose_form, read_benchmarks
 from data_prep.prompts import bare
 from data_prep.reading import read_records, shortened
@@ -80,7 +80,7 @@ def test_text_with_nothing_to_see_is_empty(blank):
 
 def test_an_answer_that_is_an_empty_formula_is_counted():
     with pytest.raises(RowError) as caught:
-        olympiadbench.SET.to_row({"question": "q", "final_answer": ["$ $"]}, 0, "test", "none")
+        row_of(sets.SETS["olympiadbench"], {"question": "q", "final_answer": ["$ $"]}, 0, "test", "none")
     assert caught.value.reason == "answer empty"
 
 
@@ -121,9 +121,9 @@ def test_extra_info_that_is_no_mapping_is_counted(tmp_path):
 
 def test_a_gsm8k_answer_with_a_unit_names_the_field():
     with pytest.raises(RowError, match="field 'answer' ends in '72 apples', want '#### ' and only a number"):
-        gsm8k.read({"question": "q", "answer": "so\n#### 72 apples"})
+        sets.read_gsm8k({"question": "q", "answer": "so\n#### 72 apples"})
     with pytest.raises(RowError, match="field 'reward_model.ground_truth' ends in"):
-        gsm8k.read({"prompt": "q", "reward_model": {"ground_truth": "72 apples"}})
+        sets.read_gsm8k({"prompt": "q", "reward_model": {"ground_truth": "72 apples"}})
 
 
 def test_long_values_are_short_in_messages():

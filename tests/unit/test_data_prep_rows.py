@@ -1,10 +1,12 @@
 """Rows of the data sets, arithmetic's problems, and verl's schema."""
 
 import pytest
+from preparing import row_of
 
-from data_prep import amc23, arithmetic, deepmath, gsm8k, math_sets, minerva, olympiadbench
+from data_prep import arithmetic, sets
 from data_prep.schema import RowError, make_row, validate_row
 
+DEEPMATH, OLYMPIADBENCH = sets.SETS["deepmath"], sets.SETS["olympiadbench"]
 EXTRA = {"split": "train", "index": 0, "id": "", "tolerance": None, "unit": ""}
 ROLL = {"prompt": "Is 2 even?", "ground_truth": " Yes ", "id": "1"}
 
@@ -15,7 +17,7 @@ def row(**changes):
 
 
 def test_deepmath_row_of_rolls_sample():
-    assert deepmath.SET.to_row(ROLL, 3, "train", "none") == {
+    assert row_of(DEEPMATH, ROLL, 3, "train", "none") == {
         "data_source": "deepmath",
         "prompt": [{"role": "user", "content": "Is 2 even?"}],
         "ability": "math",
@@ -26,7 +28,7 @@ def test_deepmath_row_of_rolls_sample():
 
 def test_deepmath_row_of_the_hubs_shape_is_the_same():
     hub = {"question": "Is 2 even?", "final_answer": "Yes", "r1_solution_1": "hm", "difficulty": 1.0, "id": 1}
-    assert deepmath.SET.to_row(hub, 3, "train", "none") == deepmath.SET.to_row(ROLL, 3, "train", "none")
+    assert row_of(DEEPMATH, hub, 3, "train", "none") == row_of(DEEPMATH, ROLL, 3, "train", "none")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_deepmath_row_of_the_hubs_shape_is_the_same():
 )
 def test_records_that_cannot_be_rows_say_which_field(record, reason):
     with pytest.raises(RowError) as caught:
-        deepmath.SET.to_row(record, 0, "train", "none")
+        row_of(DEEPMATH, record, 0, "train", "none")
     assert caught.value.reason == reason
 
 
@@ -60,13 +62,13 @@ R1 = {
 
 
 def test_deepmath_gold_of_the_first_r1_solution():
-    assert deepmath.SET.to_row(R1, 0, "train", "none")["reward_model"]["ground_truth"] == "1"
-    assert deepmath.R1_SET.to_row(R1, 0, "train", "none")["reward_model"]["ground_truth"] == "\\frac{1}{2}"
+    assert row_of(DEEPMATH, R1, 0, "train", "none")["reward_model"]["ground_truth"] == "1"
+    assert row_of(sets.DEEPMATH_R1, R1, 0, "train", "none")["reward_model"]["ground_truth"] == "\\frac{1}{2}"
 
 
 def test_a_long_r1_answer_is_whole():
     answer = "x+" * 400 + "1"
-    assert deepmath.read_r1({"question": "q", "r1_solution_1": f"\\boxed{{{answer}}}"}).answer == answer
+    assert sets.read_deepmath_r1({"question": "q", "r1_solution_1": f"\\boxed{{{answer}}}"}).answer == answer
 
 
 @pytest.mark.parametrize(
@@ -80,13 +82,13 @@ def test_a_long_r1_answer_is_whole():
 )
 def test_an_r1_solution_without_a_box_is_no_gold(changes, reason):
     with pytest.raises(RowError) as caught:
-        deepmath.read_r1({**R1, **changes})
+        sets.read_deepmath_r1({**R1, **changes})
     assert caught.value.reason == reason
 
 
 def test_without_the_r1_field_the_row_is_refused():
     with pytest.raises(RowError, match="field r1_solution_1 is missing .there are: prompt, ground_truth, id"):
-        deepmath.read_r1(ROLL)
+        sets.read_deepmath_r1(ROLL)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +96,13 @@ def test_without_the_r1_field_the_row_is_refused():
     [("a\n5 * 2\n#### 10", "10"), ("#### 1,450,000", "1,450,000"), ("-10", "-10"), ("18", "18"), ("x #### 2.5", "2.5")],
 )
 def test_gsm8k_gold_is_the_number_after_the_hashes(answer, gold):
-    assert gsm8k.read({"question": "q", "answer": answer}).answer == gold
+    assert sets.read_gsm8k({"question": "q", "answer": answer}).answer == gold
 
 
 @pytest.mark.parametrize("answer", ["so 5 it is", "#### five", "5 ####"])
 def test_gsm8k_without_a_number_is_no_row(answer):
     with pytest.raises(RowError) as caught:
-        gsm8k.read({"question": "q", "answer": answer})
+        sets.read_gsm8k({"question": "q", "answer": answer})
     assert caught.value.reason == "no number after ####"
 
 
@@ -108,18 +110,18 @@ def test_gsm8k_without_a_number_is_no_row(answer):
     ("answer", "gold"), [(27.0, "27"), (-1.0, "-1"), ("27.0", "27"), ("27", "27"), (2.5, "2.5"), (1e22, "1" + "0" * 22)]
 )
 def test_amc_answers_lose_their_decimal_zero(answer, gold):
-    assert amc23.read({"question": "q", "answer": answer}).answer == gold
+    assert sets.read_amc({"question": "q", "answer": answer}).answer == gold
 
 
 def test_math_takes_the_last_box_only_where_there_is_no_answer_field():
     solution = "\\boxed{1}, no: \\boxed{2}"
-    assert math_sets.read({"problem": "p", "solution": solution}).answer == "2"
-    assert minerva.SET.read({"problem": "p", "solution": solution, "answer": "3"}).answer == "3"
+    assert sets.read_math({"problem": "p", "solution": solution}).answer == "2"
+    assert sets.SETS["minerva"].read({"problem": "p", "solution": solution, "answer": "3"}).answer == "3"
     with pytest.raises(RowError) as caught:
-        math_sets.read({"problem": "p", "solution": solution, "answer": ""})
+        sets.read_math({"problem": "p", "solution": solution, "answer": ""})
     assert caught.value.reason == "answer empty"
     with pytest.raises(RowError, match="answer or final_answer or ground_truth or solution is missing"):
-        math_sets.read({"problem": "p"})
+        sets.read_math({"problem": "p"})
 
 
 OLYMPIAD = {"id": 2592, "question": "How much?", "solution": ["It is 4.2."], "final_answer": ["4.2"], "unit": "%"}
@@ -137,21 +139,21 @@ OLYMPIAD = {"id": 2592, "question": "How much?", "solution": ["It is 4.2."], "fi
     ],
 )
 def test_olympiadbench_gold_loses_the_dollars_around_the_whole(answer, gold):
-    assert olympiadbench.read({**OLYMPIAD, "final_answer": [answer]}).answer == gold
+    assert sets.read_olympiad({**OLYMPIAD, "final_answer": [answer]}).answer == gold
 
 
 def test_olympiadbench_row_has_the_question_the_tolerance_and_the_unit():
-    made = olympiadbench.SET.to_row({**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
+    made = row_of(OLYMPIADBENCH, {**OLYMPIAD, "error": "1e-1"}, 5, "test", "none")
     assert made["prompt"] == [{"role": "user", "content": "How much?"}]
     assert made["extra_info"] == {"split": "test", "index": 5, "id": "2592", "tolerance": 0.1, "unit": "%"}
-    none = olympiadbench.SET.to_row({**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
+    none = row_of(OLYMPIADBENCH, {**OLYMPIAD, "unit": None, "error": None}, 5, "test", "none")["extra_info"]
     assert (none["tolerance"], none["unit"]) == (None, "")
 
 
 @pytest.mark.parametrize("error", ["about", "-1", "nan", "1e-1,1e-2", 0])
 def test_an_error_that_is_no_number_is_refused(error):
     with pytest.raises(RowError) as caught:
-        olympiadbench.read({**OLYMPIAD, "error": error})
+        sets.read_olympiad({**OLYMPIAD, "error": error})
     assert caught.value.reason == "error no number"
 
 
@@ -200,12 +202,6 @@ def test_problems_are_solved_products_first(problem, value):
     assert arithmetic.solve(problem) == value
 
 
-@pytest.mark.parametrize("problem", ["17+26", "=?", "1+=?", "(1+2)*3=?", "1/2=?"])
-def test_other_texts_are_no_problems(problem):
-    with pytest.raises(ValueError, match="is not of the form"):
-        arithmetic.solve(problem)
-
-
 def test_problems_are_distinct_seeded_and_of_the_form():
     drawn = arithmetic.problems("a+b-c", 2, 500, seed=1)
     assert len(set(drawn)) == 500
@@ -237,8 +233,3 @@ def test_mixed_problems_take_turns():
 def test_settings_that_make_no_problems_are_refused(settings):
     with pytest.raises(ValueError, match="unknown|1 or more"):
         arithmetic.problems(*settings, seed=0)
-
-
-def test_a_wrong_answer_is_no_row():
-    with pytest.raises(RowError, match="'answer' is '4', want 3"):
-        arithmetic.SET.to_row({"problem": "1+2=?", "answer": "4"}, 0, "train", "none")

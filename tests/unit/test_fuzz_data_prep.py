@@ -8,6 +8,7 @@ import shutil
 import pytest
 from fuzz_tables import mutate_parquet
 from fuzzing import MARKER, fuzz, is_ours, mutate_bytes, mutate_json, mutate_lines, mutate_tree, portion, to_file
+from preparing import row_of
 
 from data_prep import account, cli, files, filters, jobs, reading, sources
 from data_prep.schema import RowError, validate_row
@@ -68,7 +69,7 @@ def test_records_become_rows():
 
     def read(made):
         record, name = made
-        validate_row(jobs.SETS[name].to_row(record, 0, "train", "boxed"), "x", 0)
+        validate_row(row_of(jobs.SETS[name], record, 0, "train", "boxed"), "x", 0)
 
     both(fuzz("rows", 6000, make, read, lambda error: isinstance(error, RowError) and is_ours(error)), 500)
 
