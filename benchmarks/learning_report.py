@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from learning_plan import ARMS, PILOT_SEED, TASKS, VISIT, pilots, planned
 from learning_statistics import difference, holm, p_value, spread
 
-from repo_verl.report.style import DASHES, LIGHT, mark_of, settings
+from repo_verl.report.draw import DASHES, LIGHT, mark_of, settings
 
 Result = dict[str, Any]
 Arms = dict[str, dict[int, Result]]

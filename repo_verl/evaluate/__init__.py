@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 MANY_SAMPLES: Mapping[str, int] = {"aime24": 32, "aime25": 32, "amc23": 32}
 """Samples per problem in the authors' evaluation (evaluate_math.slurm); 1 on every other benchmark."""
@@ -19,14 +17,10 @@ class Protocol:
 
     Attributes:
         temperature: 0 is greedy.
-        top_p: nucleus.
         top_k: -1 for no limit.
-        max_tokens: longest response.
-        samples: samples per problem, by benchmark, for those that do not have the default.
-        default_samples: samples per problem of every other benchmark.
+        samples: samples per problem, by benchmark; ``default_samples`` of every other one.
         seed: each (problem, sample) has a seed of its own, made of this one.
         template: ``boxed`` or ``think``, where the answer is looked for; see ``repo_verl.rewards``.
-        dtype: of the weights, as vLLM takes it.
         max_model_len: longest prompt and response together; None for the model's own.
         max_num_seqs: responses generated at once. With 1 a response does not depend on what else is generated.
     """
@@ -66,7 +60,3 @@ class Protocol:
         """The seed of one sample: 31 bits of BLAKE2b, so that no sample's seed depends on the order of problems."""
         text = f"{self.seed}/{benchmark}/{problem}/{sample}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
-
-    def as_json(self) -> dict[str, Any]:
-        """All settings, for ``settings.json``."""
-        return {**dataclasses.asdict(self), "samples": dict(self.samples)}

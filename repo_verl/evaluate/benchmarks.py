@@ -24,64 +24,42 @@ ID_LENGTH = 512
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem.
+    """One problem: its ``data_source``, and the number of its record there as text, unique in its benchmark.
 
-    Attributes:
-        benchmark: its ``data_source``.
-        id: number of its record in the source, as text; unique in its benchmark.
-        messages: the chat, as (role, content).
-        gold: the gold answer.
-        tolerance: largest absolute difference that is right, or None.
+    ``chat`` is what ``apply_chat_template`` takes, ``tolerance`` the largest absolute difference that is right.
     """
 
     benchmark: str
     id: str
-    messages: tuple[tuple[str, str], ...]
+    chat: Sequence[Mapping[str, str]]
     gold: str
     tolerance: float | None
-
-    @property
-    def chat(self) -> list[dict[str, str]]:
-        """The messages as ``apply_chat_template`` takes them."""
-        return [{"role": role, "content": content} for role, content in self.messages]
 
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """All problems by benchmark, in order, and the SHA-256 of the files they were read from, by name."""
+    """Problems by benchmark, in order; the SHA-256 of the files they were read from, and the limit if there is one."""
 
     problems: dict[str, list[Problem]]
     sha256: dict[str, str]
 
-    def first(self, limit: int | None) -> Benchmarks:
-        """The first ``limit`` problems of every benchmark, or all; ValueError if it is below 1."""
-        if limit is None:
-            return self
-        if limit < 1:
-            raise ValueError(f"limit={limit} must be 1 or more.")
-        problems = {name: members[:limit] for name, members in self.problems.items()}
-        return Benchmarks(problems, {**self.sha256, "limit": str(limit)})
 
-
-def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmarks:
-    """The problems of all ``SET_test.parquet`` files in a folder.
-
-    Args:
-        folder: with files in verl's schema.
-        only: benchmarks to keep; None for all.
+def read_benchmarks(folder: Path, only: Sequence[str] | None = None, limit: int | None = None) -> Benchmarks:
+    """The problems of all ``SET_test.parquet`` files in a folder, or of the benchmarks ``only``, each up to ``limit``.
 
     Raises: ValueError naming folder or file and the remedy, where there is none, one that is wanted is missing, a
-        column is missing, a row is not verl's or an id comes twice.
+        column is missing, a row is not verl's or an id comes twice; or for a limit below 1.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} must be 1 or more.")
     found: dict[str, list[Problem]] = {}
     sha256 = {}
     for file in sorted(folder.glob("*_test.parquet")):
-        problems = _read(file)
-        if only is not None and not {problem.benchmark for problem in problems} & set(only):
+        problems = [problem for problem in _read(file) if only is None or problem.benchmark in only]
+        if only is not None and not problems:
             continue
         for problem in problems:
-            if only is None or problem.benchmark in only:
-                found.setdefault(problem.benchmark, []).append(problem)
+            found.setdefault(problem.benchmark, []).append(problem)
         sha256[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     for name in only or ():
         if name not in found:
@@ -93,19 +71,18 @@ def read_benchmarks(folder: Path, only: Sequence[str] | None = None) -> Benchmar
             raise ValueError(f"{folder}: benchmark {name!r} has an extra_info.index twice: prepare it again.")
     ranks = {name: number for number, name in enumerate(ORDER)}
     ordered = sorted(found, key=lambda name: (ranks.get(name, len(ranks)), name))
-    return Benchmarks({name: found[name] for name in ordered}, sha256)
+    limited = {} if limit is None else {"limit": str(limit)}
+    return Benchmarks({name: found[name][:limit] for name in ordered}, {**sha256, **limited})
 
 
-def _read(file: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    for row in parquet_rows(file, ("data_source", "prompt", "reward_model", "extra_info")):
+def _read(file: Path) -> Iterator[Problem]:
+    for number, row in enumerate(parquet_rows(file, ("data_source", "prompt", "reward_model", "extra_info"))):
         try:
-            problems.append(_problem(row))
+            yield _problem(row)
         except ValueError as error:
             raise ValueError(
-                f"{file}: row {len(problems)}: {error}; prepare it with `python -m data_prep benchmarks`."
+                f"{file}: row {number}: {error}; prepare it with `python -m data_prep benchmarks`."
             ) from error
-    return problems
 
 
 def _problem(row: dict[str, Any]) -> Problem:
@@ -120,8 +97,8 @@ def _problem(row: dict[str, Any]) -> Problem:
     return Problem(
         benchmark_name(row["data_source"]),
         problem_id(extra.get("index")),
-        tuple((text(one.get("role"), "prompt.role"), text(one.get("content"), "prompt.content")) for one in messages),
-        str(gold) if _is_number(gold) else text(gold, "reward_model.ground_truth"),
+        [{key: of_type(one.get(key), f"prompt.{key}", str) for key in ("role", "content")} for one in messages],
+        str(gold) if _is_number(gold) else of_type(gold, "reward_model.ground_truth", str),
         None if is_missing(tolerance) else float(tolerance),
     )
 
@@ -130,38 +107,28 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-class _Columns(ValueError):
-    """The columns of a file are not those wanted."""
-
-
 def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file, a batch in memory at a time.
-
-    Args:
-        file: the file.
-        columns: that it must have; others are not read.
-        optional: that are read too, where it has them.
+    """The rows of a parquet file, a batch in memory at a time, with ``columns`` and those of ``optional`` it has.
 
     Raises: ValueError naming the file if it is no readable parquet, has a column twice or lacks one.
     """
-    number = 0
+    number, wrong = 0, ""
     try:
         with pq.ParquetFile(file) as content:
             names = content.schema_arrow.names
-            for name in columns:
-                if names.count(name) != 1:
-                    found = f"has {names.count(name)} columns {name!r}" if name in names else f"has no column {name!r}"
-                    raise _Columns(f"{file} {found}: it must have one each of {', '.join(columns)}.")
-            for batch in content.iter_batches(BATCH, columns=[name for name in names if name in {*columns, *optional}]):
+            wrong = next((name for name in columns if names.count(name) != 1), "")
+            wanted = [name for name in names if name in {*columns, *optional}]
+            for batch in () if wrong else content.iter_batches(BATCH, columns=wanted):
                 for row in batch.to_pylist():
                     yield row
                     number += 1
-    except _Columns:
-        raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{file}: row {number} or after is no readable parquet ({brief(error)}): make it again."
         ) from error
+    if wrong:
+        found = f"has {names.count(wrong)} columns {wrong!r}" if wrong in names else f"has no column {wrong!r}"
+        raise ValueError(f"{file} {found}: it must have one each of {', '.join(columns)}.")
 
 
 def json_value(text: str | bytes) -> Any:
@@ -187,11 +154,6 @@ def problem_id(value: Any) -> str:
             f"the problem {shown(value)} must be a number or printable text of at most {ID_LENGTH} characters"
         )
     return text
-
-
-def text(value: Any, name: str) -> str:
-    """A field that must be text; ValueError without the place."""
-    return str(of_type(value, name, str))
 
 
 def of_type(value: Any, name: str, kind: type) -> Any:

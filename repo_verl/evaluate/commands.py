@@ -21,9 +21,8 @@ def add_evaluate(commands: Any) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="hub id, folder, or checkpoint of verl's FSDP engine")
     source.add_argument("--completions", type=Path, help="jsonl or parquet to grade: benchmark, problem, completion")
-    parser.add_argument(
-        "--benchmarks", type=Path, required=True, help="folder that `python -m data_prep benchmarks` wrote"
-    )
+    made = "folder that `python -m data_prep benchmarks` wrote"
+    parser.add_argument("--benchmarks", type=Path, required=True, help=made)
     parser.add_argument("--output", type=Path, required=True, help="folder; a stopped evaluation goes on where it was")
     parser.add_argument("--only", nargs="+", metavar="BENCHMARK", help="these benchmarks (default: all in the folder)")
     parser.add_argument("--limit", type=int, help="the first N problems of each benchmark")
@@ -46,12 +45,8 @@ def add_evaluate(commands: Any) -> None:
 def add_compare(commands: Any) -> None:
     """Add the sub-command ``compare`` to what argparse's ``add_subparsers`` made."""
     parser = commands.add_parser("compare", help="paired differences between evaluations of the same problems")
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="folders of `evaluate`, or NAME=DIR,DIR,... for several seeds; the first is the baseline",
-    )
+    seeds = "folders of `evaluate`, or NAME=DIR,DIR,... for several seeds; the first is the baseline"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=seeds)
     parser.add_argument("--output", type=Path, help="also write the differences as JSON")
 
 
@@ -73,7 +68,7 @@ def _evaluate(arguments: argparse.Namespace) -> str:
     plain = "temperature top_p top_k max_tokens seed template dtype max_model_len max_num_seqs".split()
     settings = {name: getattr(arguments, name) for name in plain}
     protocol = Protocol(samples=samples, default_samples=default, **settings)
-    benchmarks = read_benchmarks(arguments.benchmarks, arguments.only).first(arguments.limit)
+    benchmarks = read_benchmarks(arguments.benchmarks, arguments.only, arguments.limit)
     if arguments.completions is not None:
         skip = arguments.only is not None
         content = run.grade_file(arguments.completions, benchmarks, arguments.output, protocol.template, skip)
@@ -83,28 +78,21 @@ def _evaluate(arguments: argparse.Namespace) -> str:
 
 
 def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
-    """Samples per problem by benchmark, and for all others.
+    """Samples per problem by benchmark, and for all others; the paper's, where no text gives a number for all.
 
     Args:
-        texts: ``N`` for all benchmarks, ``BENCHMARK=N`` for one; without any ``N``, the paper's.
+        texts: ``N`` for all benchmarks, ``BENCHMARK=N`` for one.
 
     Raises: ValueError naming a text that is neither.
     """
-    samples, default = dict(MANY_SAMPLES), 1
-    plain = [text for text in texts if "=" not in text]
-    if plain:
-        samples, default = {}, _count(plain[-1])
+    counts: dict[str | None, int] = {}
     for text in texts:
-        if "=" in text:
-            name, _, count = text.partition("=")
-            samples[name] = _count(count)
-    return samples, default
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--samples {printable(text, 100)}: want a number of 1 or more, or BENCHMARK=N.")
-    return int(text)
+        *name, count = text.split("=", 1)
+        if not count.isdecimal() or int(count) < 1:
+            raise ValueError(f"--samples {printable(count, 100)}: want a number of 1 or more, or BENCHMARK=N.")
+        counts[name[0] if name else None] = int(count)
+    named = {name: count for name, count in counts.items() if name is not None}
+    return (named, counts[None]) if None in counts else ({**MANY_SAMPLES, **named}, 1)
 
 
 def _engine(text: str) -> dict[str, Any]:
@@ -122,7 +110,9 @@ def _compare(arguments: argparse.Namespace) -> str:
 
     groups: dict[str, list[Path]] = {}
     for text in arguments.runs:
-        name, folders = _named_folders(text)
+        name, sign, listed = text.partition("=")  # DIR is called by its last part
+        folders = [Path(folder) for folder in listed.split(",") if folder] if sign else [Path(text)]
+        name = name if sign else folders[0].resolve().name
         if name in groups:
             raise ValueError(f"two settings are called {name!r}: write NAME=DIR to call them otherwise.")
         groups[name] = folders
@@ -139,11 +129,3 @@ def _compare(arguments: argparse.Namespace) -> str:
         written = json.dumps({"baseline": baseline, "differences": content}, indent=2)
         write_atomically(arguments.output, written + "\n")
     return "\n\n".join(tables)
-
-
-def _named_folders(text: str) -> tuple[str, list[Path]]:
-    """Name and folders of a setting: ``DIR``, called by its last part, or ``NAME=DIR,DIR,...``, one per seed."""
-    name, sign, folders = text.partition("=")
-    if not sign:
-        return Path(text).resolve().name, [Path(text)]
-    return name, [Path(folder) for folder in folders.split(",") if folder]

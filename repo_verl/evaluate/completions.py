@@ -1,44 +1,38 @@
-"""Completions: on disk, a line per finished problem, written once and kept, whatever happens to the run; graded."""
+"""Completions: on disk, a line per finished problem, written once and kept; or read from a file of a user's."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from repo_verl.atomic_files import write_atomically
-from repo_verl.evaluate.benchmarks import Problem, brief, is_missing, json_value, problem_id, text, whole_number
-from repo_verl.rewards import compute_score
-from repo_verl.rewards.normalize import clean, compact
-from repo_verl.rewards.quantities import exact_number
+from repo_verl.evaluate.benchmarks import (
+    Benchmarks,
+    benchmark_name,
+    brief,
+    is_missing,
+    json_value,
+    of_type,
+    parquet_rows,
+    problem_id,
+    whole_number,
+)
 from repo_verl.safe_text import printable, shown
 
 MOST_SHOWN = 500
 """Characters of a setting in a message."""
 TOO_LONG = "prompt_too_long"
 """``finish`` of a sample that was not generated, because its prompt leaves no room for a response."""
-RIGHT = "right"
-"""Vote of every right answer: all are equal to the gold answer, so to one another."""
-THREADS = 8
-CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample.
-
-    Attributes:
-        text: the response.
-        tokens: of the response.
-        finish: why it ended: ``stop``, ``length``, or ``prompt_too_long``; "" where a file does not say.
-    """
+    """One response and its tokens; ``finish`` is ``stop``, ``length``, ``prompt_too_long``, or "" if not known."""
 
     text: str
     tokens: int | None
@@ -46,8 +40,8 @@ class Completion:
 
     def __post_init__(self) -> None:
         """Raises: ValueError naming a field of another type."""
-        text(self.text, "text")
-        text(self.finish, "finish")
+        of_type(self.text, "text", str)
+        of_type(self.finish, "finish", str)
         object.__setattr__(self, "tokens", None if is_missing(self.tokens) else whole_number(self.tokens, "tokens"))
 
 
@@ -58,11 +52,8 @@ Samples = dict[tuple[str, str], list[Completion]]
 class Store:
     """Finished problems of one evaluation, in ``FOLDER/completions/BENCHMARK.jsonl``.
 
-    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder.
-
-    Args:
-        folder: of the evaluation; made if missing.
-        settings: what completions depend on; kept in ``settings.json``.
+    In the file's name a slash is ``%2F``, as in a URL, so that no benchmark's name leads out of the folder. What the
+    completions depend on, the settings, is kept in ``settings.json``.
 
     Raises: ValueError where the folder holds completions of other settings, naming the first that differs, or a line
         that is broken in the middle of a file, or a link.
@@ -81,14 +72,9 @@ class Store:
                 self.finished[unquote(path.stem), problem] = samples
 
     def add(self, benchmark: str, problem: str, samples: Sequence[Completion]) -> None:
-        """Put a finished problem on disk; it is there when this returns, also if the machine then stops.
+        """Put a finished problem's samples on disk; they are there when this returns, also if the machine then stops.
 
-        Args:
-            benchmark: of the problem.
-            problem: its id.
-            samples: all of its samples, in order.
-
-        Raises: ValueError if the problem is there already.
+        Raises ValueError if the problem is there already.
         """
         if (benchmark, problem) in self.finished:
             raise ValueError(f"problem {problem!r} of {benchmark!r} is finished already.")
@@ -119,70 +105,76 @@ def _settle(path: Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def _read_stored(path: Path) -> list[tuple[str, list[Completion]]]:
+def _read_stored(path: Path) -> Iterator[tuple[str, list[Completion]]]:
     """The lines of a file; one cut short at its end, by a stop in mid-write, is removed."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
-    found = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
             entry = json_value(line)
-            samples = [Completion(**sample) for sample in entry["samples"]]
-            found.append((problem_id(entry["problem"]), samples))
+            yield problem_id(entry["problem"]), [Completion(**sample) for sample in entry["samples"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {number} is no finished problem ({brief(error)}): delete the line."
             ) from error
-    return found
 
 
-@dataclass(frozen=True)
-class Graded:
-    """One graded sample; ``extracted`` is the answer and ``status`` that of the grading, see ``repo_verl.rewards``."""
+def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
+    """The completions of a jsonl or parquet file, as many for each problem of a benchmark.
 
-    problem: Problem
-    sample: int
-    completion: Completion
-    correct: bool
-    extracted: str
-    status: str
+    It has ``benchmark``, ``problem``, ``completion`` and, where known, ``sample``, ``tokens`` and ``finish``. Rows of
+    other benchmarks are refused or, with ``skip_others``, left out.
 
-    @property
-    def vote(self) -> str | None:
-        """What the sample votes for in maj@k: right answers for one thing, others for their number or text."""
-        if self.correct:
-            return RIGHT
-        if not self.extracted:
-            return None
-        text = clean(self.extracted)
-        number = exact_number(text)
-        return compact(text) if number is None else f"{number.value}{'%' if number.percent else ''}"
-
-    @property
-    def answered(self) -> bool:
-        """Whether there is an answer in the response."""
-        return bool(self.extracted)
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the response was cut at its longest, or its prompt left no room for one."""
-        return self.completion.finish in ("length", TOO_LONG)
-
-
-def grade_all(completions: Iterable[tuple[Problem, int, Completion]], template: str = "boxed") -> Iterator[Graded]:
-    """Grade completions, each with its problem and number, in order, from several threads.
-
-    ``template`` says where the answer is looked for. Raises: JudgeError if the grader cannot start.
+    Raises: ValueError naming the file, and the row or problem, where it does not fit the benchmarks.
     """
-    waiting = iter(completions)
-    with ThreadPoolExecutor(THREADS) as threads:
-        while chunk := list(islice(waiting, CHUNK)):
-            yield from threads.map(partial(_grade, template), *zip(*chunk, strict=True))
+    found: dict[tuple[str, str], dict[int, Completion]] = {
+        (problem.benchmark, problem.id): {} for problems in benchmarks.problems.values() for problem in problems
+    }
+    for number, row in enumerate(_file_rows(file)):
+        missing = [name for name in ("benchmark", "problem", "completion") if row.get(name) is None]
+        if missing:
+            raise ValueError(f"{file}, row {number}: field {missing[0]!r} is missing.")
+        try:
+            finish = "" if is_missing(row.get("finish")) else row["finish"]
+            completion = Completion(of_type(row["completion"], "completion", str), row.get("tokens"), finish)
+            given = None if is_missing(row.get("sample")) else whole_number(row["sample"], "sample")
+            key = benchmark_name(row["benchmark"]), problem_id(row["problem"])
+        except ValueError as error:
+            raise ValueError(f"{file}, row {number}: {error}.") from error
+        if skip_others and key[0] not in benchmarks.problems:
+            continue
+        if key not in found:
+            raise ValueError(f"{file}, row {number}: benchmark {key[0]!r} has no problem {key[1]!r}.")
+        sample = len(found[key]) if given is None else given
+        if sample in found[key]:
+            raise ValueError(
+                f"{file}, row {number}: sample {sample} of problem {key[1]!r} of {key[0]!r} is there twice."
+            )
+        found[key][sample] = completion
+    for name, problems in benchmarks.problems.items():
+        counts = {problem.id: len(found[name, problem.id]) for problem in problems}
+        most = max(counts.values())
+        for problem, count in counts.items():
+            if count != most or not count:
+                raise ValueError(
+                    f"{file}: problem {problem!r} of {name!r} has {count} completions, others {most}: add the "
+                    "missing ones (an empty text counts as wrong), or name the benchmarks to grade with --only."
+                )
+    return {key: [samples[number] for number in sorted(samples)] for key, samples in found.items()}
 
 
-def _grade(template: str, problem: Problem, sample: int, completion: Completion) -> Graded:
-    extra = {"tolerance": problem.tolerance}
-    score = compute_score(problem.benchmark, completion.text, problem.gold, extra, template=template)
-    return Graded(problem, sample, completion, score["acc"] == 1.0, score["extracted"], score["status"])
+def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    if file.suffix == ".parquet":
+        yield from parquet_rows(file, ("benchmark", "problem", "completion"), ("sample", "tokens", "finish"))
+        return
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json_value(line)
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number} is no JSON object ({brief(error)}).") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number} is no JSON object (but a {type(row).__name__}).")
+            yield row

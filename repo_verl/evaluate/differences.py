@@ -62,26 +62,22 @@ def macro_difference(
     The limits are quantiles of D*, see :mod:`repo_verl.evaluate.stats`. Its half problems lie at ± the benchmark's
     largest |d_i|, the difference on a problem (at ±1 where all are 0), so that the interval scales with d.
 
-    Args:
-        a: benchmark -> (S_a, P_b) float, a row per seed, a column per problem.
-        b: the same benchmarks -> (S_b, P_b), the same problems in the same order.
-        level: the interval's nominal coverage.
-        draws: bootstrap resamples.
-        seed: of the resampling; the same seed gives the same result.
+    ``a`` and ``b`` are benchmark -> (S, P_b), a row per seed, a column per problem, in the same order; ``level``,
+    ``draws`` and ``seed`` as of :func:`repo_verl.evaluate.stats.macro_interval`.
 
     Raises:
         ValueError: for benchmarks or shapes that differ, values that are not finite, or draws < 1.
     """
-    rows_a, rows_b = _checked(a, b, draws)
+    _check(a, b, draws)
     rng = np.random.default_rng(seed)
-    seeds_a, seeds_b = (_seed_shares(len(next(iter(rows.values()))), draws, rng) for rows in (rows_a, rows_b))
+    seeds_a, seeds_b = (_seed_shares(len(next(iter(rows.values()))), draws, rng) for rows in (a, b))
     total = np.zeros(draws)
-    for name, x in rows_a.items():
-        total += _resample(x, rows_b[name], seeds_a, seeds_b, rng) / len(rows_a)
-    mean_a, mean_b = (float(np.mean([x.mean() for x in rows.values()])) for rows in (rows_a, rows_b))
+    for name, x in a.items():
+        total += _resample(x, b[name], seeds_a, seeds_b, rng) / len(a)
+    mean_a, mean_b = (float(np.mean([x.mean() for x in rows.values()])) for rows in (a, b))
     value = mean_b - mean_a
     limits = bca_limits(total, value, 0.0, level)
-    problems = sum(x.shape[1] for x in rows_a.values())
+    problems = sum(x.shape[1] for x in a.values())
     return Difference(problems, mean_a, mean_b, Estimate(value, *limits), null_p_value(total, value))
 
 
@@ -90,11 +86,8 @@ def null_p_value(draws: np.ndarray, value: float) -> float:
 
         p = (1 + #{ r : |D*_r - D| >= |D| }) / (1 + R)
 
-    It may disagree with the interval, which is not shifted, where p is close to 1 - level.
-
-    Args:
-        draws: (R,) float, D*, the resampled differences, whose mean is D.
-        value: D.
+    It may disagree with the interval, which is not shifted, where p is close to 1 - level. ``draws`` is D*, (R,), the
+    resampled differences, whose mean is ``value``, D.
 
     References:
         Davison and Hinkley 1997, Bootstrap methods and their application, section 4.4.
@@ -103,20 +96,11 @@ def null_p_value(draws: np.ndarray, value: float) -> float:
     return (1 + int(beyond.sum())) / (1 + draws.size)
 
 
-def compare_groups(
-    a: Sequence[Run], b: Sequence[Run], level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> dict[str, Difference]:
+def compare_groups(a: Sequence[Run], b: Sequence[Run], draws: int = 10_000) -> dict[str, Difference]:
     """Compare two settings on every benchmark, in the first run's order, and on the average of several, ``macro``.
 
-    Args:
-        a: the baseline's runs, one per seed.
-        b: the other setting's runs; seeds are not paired, and their numbers may differ.
-        level: the interval's nominal coverage.
-        draws: bootstrap resamples.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: for no run, or naming the first benchmark or problem that not every run has.
+    A run per seed; seeds are not paired, and their numbers may differ. Raises ValueError for no run, or naming the
+    first benchmark or problem that not every run has.
     """
     if not a or not b:
         raise ValueError(f"{len(a)} and {len(b)} runs to compare: give at least 1 of each setting.")
@@ -127,17 +111,15 @@ def compare_groups(
     arrays_a, arrays_b = (
         {name: np.array([[run[name][key] for key in first[name]] for run in runs]) for name in first} for runs in (a, b)
     )
-    found = {
-        name: macro_difference({name: arrays_a[name]}, {name: arrays_b[name]}, level, draws, seed) for name in first
-    }
+    found = {name: macro_difference({name: arrays_a[name]}, {name: arrays_b[name]}, draws=draws) for name in first}
     if len(first) > 1:
-        found[MACRO] = macro_difference(arrays_a, arrays_b, level, draws, seed)
+        found[MACRO] = macro_difference(arrays_a, arrays_b, draws=draws)
     return found
 
 
-def table(found: Mapping[str, Difference], a: str = "a", b: str = "b", level: float = 0.95) -> str:
-    """The differences as text, a line per benchmark, in per cent and points; ``a``, ``b``, ``level``: headings."""
-    rows = [["benchmark", "problems", a, b, "difference", f"{100 * level:g} % interval", "p"]]
+def table(found: Mapping[str, Difference], a: str = "a", b: str = "b") -> str:
+    """The differences as text, a line per benchmark, in per cent and points; ``a`` and ``b`` are headings."""
+    rows = [["benchmark", "problems", a, b, "difference", "95 % interval", "p"]]
     for name, row in found.items():
         value, low, high = (f"{100 * number:+.1f}" for number in row.difference)
         means = [f"{100 * number:.1f}" for number in (row.a, row.b)]
@@ -164,34 +146,26 @@ def _seed_shares(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray
 def _resample(
     x: np.ndarray, y: np.ndarray, seeds_a: np.ndarray, seeds_b: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """One benchmark's D*, (draws,)."""
-    columns, weights = with_edges(np.concatenate((x, y)), _edges(x, y), EDGE_WEIGHT)
+    """One benchmark's D*, (draws,); its half problems lie at ± the largest difference on a problem, or ±1."""
+    most = float(np.abs(y.mean(axis=0) - x.mean(axis=0)).max()) or 1.0
+    half = np.array([most / 2, -most / 2])
+    edges = np.concatenate((np.tile(half, (len(x), 1)), np.tile(-half, (len(y), 1))))
+    columns, weights = with_edges(np.concatenate((x, y)), edges, EDGE_WEIGHT)
     means = resampled_means(columns, weights, len(seeds_a), rng)
     return (seeds_b * means[:, len(x) :]).sum(axis=1) - (seeds_a * means[:, : len(x)]).sum(axis=1)
 
 
-def _edges(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(S_a + S_b, 2) half problems at -e and +e, e the largest difference on a problem, or 1."""
-    most = float(np.abs(y.mean(axis=0) - x.mean(axis=0)).max()) or 1.0
-    half = np.array([most / 2, -most / 2])
-    return np.concatenate((np.tile(half, (len(x), 1)), np.tile(-half, (len(y), 1))))
-
-
-def _checked(
-    a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], draws: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _check(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], draws: int) -> None:
     if not a or a.keys() != b.keys() or draws < 1:
         raise ValueError(f"benchmarks {sorted(a)} and {sorted(b)}, draws={draws}: give the same, and draws >= 1.")
-    rows_a, rows_b = ({name: np.asarray(x, dtype=np.float64) for name, x in given.items()} for given in (a, b))
-    for name, x in rows_a.items():
-        y = rows_b[name]
+    for name, x in a.items():
+        y = b[name]
         if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not x.size or not y.size:
             raise ValueError(f"{name}: shapes {x.shape} and {y.shape} must be (seeds, problems), problems equal.")
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise ValueError(f"{name} has values that are not finite: grade every problem before comparing.")
-    if any(len({len(x) for x in rows.values()}) > 1 for rows in (rows_a, rows_b)):
+    if len({(len(x), len(b[name])) for name, x in a.items()}) > 1:
         raise ValueError("seeds differ between benchmarks: evaluate every seed on every benchmark.")
-    return rows_a, rows_b
 
 
 def _check_same(first: Run, run: Run, where: str) -> None:

@@ -1,9 +1,13 @@
-"""What came out of an evaluation: metrics with intervals, a table of completions, a table to read."""
+"""What came out of an evaluation: graded samples, metrics with intervals, a table of completions, a table to read."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +16,72 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from repo_verl.atomic_files import write_atomically
-from repo_verl.evaluate.benchmarks import benchmark_name, parquet_rows, problem_id
-from repo_verl.evaluate.completions import TOO_LONG, Graded
+from repo_verl.evaluate.benchmarks import Problem, benchmark_name, parquet_rows, problem_id
+from repo_verl.evaluate.completions import TOO_LONG, Completion
 from repo_verl.evaluate.differences import aligned
-from repo_verl.evaluate.stats import avg_at_k, macro_interval, maj_at_k, pass_at_k
+from repo_verl.evaluate.stats import macro_interval, maj_at_n, pass_at_k
+from repo_verl.rewards import compute_score
+from repo_verl.rewards.normalize import clean, compact
+from repo_verl.rewards.quantities import exact_number
 
 SCHEMA = pa.schema({
     "benchmark": pa.string(), "problem": pa.string(), "sample": pa.int32(), "completion": pa.string(),
     "tokens": pa.int32(), "finish": pa.string(), "extracted": pa.string(), "gold": pa.string(), "status": pa.string(),
     "correct": pa.bool_(),
 })  # fmt: skip
+THREADS = 8
+CHUNK = 4096
 
 Values = dict[str, np.ndarray]
 """Measures by name, (P,) values of the problems each."""
 
 
+@dataclass(frozen=True)
+class Graded:
+    """One graded sample; ``extracted`` is the answer and ``status`` that of the grading, see ``repo_verl.rewards``."""
+
+    problem: Problem
+    sample: int
+    completion: Completion
+    correct: bool
+    extracted: str
+    status: str
+
+    @property
+    def vote(self) -> str | None:
+        """What the sample votes for in maj@n: right answers for one thing, others for their number or text."""
+        if self.correct:
+            return "right"
+        if not self.extracted:
+            return None
+        text = clean(self.extracted)
+        number = exact_number(text)
+        return compact(text) if number is None else f"{number.value}{'%' if number.percent else ''}"
+
+
+def grade_all(completions: Iterable[tuple[Problem, int, Completion]], template: str = "boxed") -> Iterator[Graded]:
+    """Grade completions, each with its problem and number, in order, from several threads.
+
+    ``template`` says where the answer is looked for. Raises: JudgeError if the grader cannot start.
+    """
+    waiting = iter(completions)
+    with ThreadPoolExecutor(THREADS) as threads:
+        while chunk := list(islice(waiting, CHUNK)):
+            yield from threads.map(partial(_grade, template), *zip(*chunk, strict=True))
+
+
+def _grade(template: str, problem: Problem, sample: int, completion: Completion) -> Graded:
+    extra = {"tolerance": problem.tolerance}
+    score = compute_score(problem.benchmark, completion.text, problem.gold, extra, template=template)
+    return Graded(problem, sample, completion, score["acc"] == 1.0, score["extracted"], score["status"])
+
+
 def metrics(graded: Mapping[str, Sequence[Graded]], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``metrics.json``: per benchmark and macro average.
+    """``metrics.json``, from the samples of every benchmark, ordered by problem, and the settings, which it repeats.
 
-    Args:
-        graded: the samples of every benchmark, ordered by problem.
-        settings: of the evaluation, repeated in the file.
-
-    Returns: per benchmark ``problems``, ``samples``, the measures (``avg@n``, ``pass@k`` for powers of two up to n,
-        ``maj@n``) with value and 95 % interval, the shares ``truncated``, ``unanswered`` and ``prompt_too_long`` of all
-        samples, ``mean_tokens``, ``statuses``; and ``macro``, the plain means over benchmarks of the averages, of
-        pass@1 and of maj@n (a single sample is its own majority).
+    Per benchmark ``problems``, ``samples``, the measures (``avg@n``, ``pass@k`` for powers of two up to n, ``maj@n``)
+    with value and 95 % interval, shares of all samples, ``mean_tokens``, ``statuses``; and ``macro``, the plain means
+    over benchmarks of the averages and of maj@n (a single sample is its own majority).
     """
     values = {name: measures(samples) for name, samples in graded.items()}
     content: dict[str, Any] = {"benchmarks": {}, "macro": {}, "settings": dict(settings)}
@@ -48,8 +92,8 @@ def metrics(graded: Mapping[str, Sequence[Graded]], settings: Mapping[str, Any])
             **{measure: _estimate({name: found}) for measure, found in values[name].items()},
             **_shares(samples),
         }
-    for title, measure in (("avg", "avg@"), ("maj", "maj@")):
-        content["macro"][title] = _estimate({name: _measure(found, measure) for name, found in values.items()})
+    for title, place in (("avg", 0), ("maj", -1)):  # the first and the last measure; of single samples they are one
+        content["macro"][title] = _estimate({name: list(found.values())[place] for name, found in values.items()})
     return content
 
 
@@ -60,13 +104,11 @@ def measures(samples: Sequence[Graded]) -> Values:
         by_problem.setdefault(sample.problem.id, []).append(sample)
     right = np.array([[sample.correct for sample in group] for group in by_problem.values()], dtype=bool)
     n = right.shape[1]
-    found: Values = {f"avg@{n}": avg_at_k(right)}
-    counts = [k for k in (2**power for power in range(n.bit_length())) if k <= n]
-    for k in sorted({*counts, n}) if n > 1 else ():
-        found[f"pass@{k}"] = pass_at_k(right.sum(axis=1), n, k)
+    found: Values = {f"avg@{n}": right.mean(axis=1)}
     if n > 1:
-        votes = [[sample.vote for sample in group] for group in by_problem.values()]
-        found[f"maj@{n}"] = maj_at_k(votes, right.tolist(), n)
+        for k in sorted({*(2**power for power in range(n.bit_length())), n}):
+            found[f"pass@{k}"] = pass_at_k(right.sum(axis=1), n, k)
+        found[f"maj@{n}"] = maj_at_n([[sample.vote for sample in group] for group in by_problem.values()], right)
     return found
 
 
@@ -76,6 +118,18 @@ def _estimate(values: Values) -> dict[str, float]:
     return {"value": float(np.mean([found.mean() for found in values.values()])), "low": low, "high": high}
 
 
+def _shares(samples: Sequence[Graded]) -> dict[str, Any]:
+    finishes = Counter(sample.completion.finish for sample in samples)
+    tokens = [sample.completion.tokens for sample in samples if sample.completion.tokens is not None]
+    return {
+        "truncated": (finishes["length"] + finishes[TOO_LONG]) / len(samples),
+        "unanswered": sum(not sample.extracted for sample in samples) / len(samples),
+        "prompt_too_long": finishes[TOO_LONG] / len(samples),
+        "mean_tokens": float(np.mean(tokens)) if tokens else None,
+        "statuses": dict(sorted(Counter(sample.status for sample in samples).items())),
+    }
+
+
 def write_completions(graded: Mapping[str, Sequence[Graded]], path: Path) -> None:
     """Write all samples as parquet, a row group per benchmark, whole or not at all."""
     sink = pa.BufferOutputStream()
@@ -83,6 +137,26 @@ def write_completions(graded: Mapping[str, Sequence[Graded]], path: Path) -> Non
         for samples in graded.values():
             writer.write_table(pa.Table.from_pylist([_row(sample) for sample in samples], SCHEMA))
     write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _row(sample: Graded) -> dict[str, Any]:
+    return {
+        "benchmark": sample.problem.benchmark,
+        "problem": sample.problem.id,
+        "sample": sample.sample,
+        "completion": _storable(sample.completion.text),
+        "tokens": sample.completion.tokens,
+        "finish": _storable(sample.completion.finish),
+        "extracted": _storable(sample.extracted),
+        "gold": sample.problem.gold,
+        "status": sample.status,
+        "correct": sample.correct,
+    }
+
+
+def _storable(text: str) -> str:
+    """The text with lone surrogates written out, which no file in UTF-8 can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_values(folder: Path) -> dict[str, dict[str, float]]:
@@ -122,44 +196,8 @@ def table(content: Mapping[str, Any]) -> str:
     return aligned(rows)
 
 
-def _measure(values: Values, prefix: str) -> np.ndarray:
-    names = [name for name in values if name.startswith(prefix)]
-    return values[names[0]] if names else next(iter(values.values()))
-
-
-def _shares(samples: Sequence[Graded]) -> dict[str, Any]:
-    tokens = [sample.completion.tokens for sample in samples if sample.completion.tokens is not None]
-    return {
-        "truncated": float(np.mean([sample.truncated for sample in samples])),
-        "unanswered": float(np.mean([not sample.answered for sample in samples])),
-        "prompt_too_long": float(np.mean([sample.completion.finish == TOO_LONG for sample in samples])),
-        "mean_tokens": float(np.mean(tokens)) if tokens else None,
-        "statuses": dict(sorted(Counter(sample.status for sample in samples).items())),
-    }
-
-
-def _row(sample: Graded) -> dict[str, Any]:
-    return {
-        "benchmark": sample.problem.benchmark,
-        "problem": sample.problem.id,
-        "sample": sample.sample,
-        "completion": _storable(sample.completion.text),
-        "tokens": sample.completion.tokens,
-        "finish": _storable(sample.completion.finish),
-        "extracted": _storable(sample.extracted),
-        "gold": sample.problem.gold,
-        "status": sample.status,
-        "correct": sample.correct,
-    }
-
-
-def _storable(text: str) -> str:
-    """The text with lone surrogates written out, which no file in UTF-8 can hold."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _interval(found: Mapping[str, float]) -> list[str]:
-    return [_percent(found["value"]), f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"]
+    return [_percent(found["value"]), f"{_percent(found['low'])} to {_percent(found['high'])}"]
 
 
 def _percent(value: float) -> str:

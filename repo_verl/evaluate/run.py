@@ -1,28 +1,20 @@
-"""One evaluation: generate or read what is missing, grade, write."""
+"""One evaluation: generate with vLLM what is missing, or read what is there; grade, write."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from repo_verl.atomic_files import write_atomically
-from repo_verl.evaluate import Protocol, generate, results
-from repo_verl.evaluate.benchmarks import (
-    Benchmarks,
-    benchmark_name,
-    brief,
-    is_missing,
-    json_value,
-    parquet_rows,
-    problem_id,
-    text,
-    whole_number,
-)
-from repo_verl.evaluate.completions import Completion, Graded, Samples, Store, grade_all
+from repo_verl.evaluate import Protocol, results
+from repo_verl.evaluate.benchmarks import Benchmarks, Problem
+from repo_verl.evaluate.completions import TOO_LONG, Completion, Samples, Store, read_file
 from repo_verl.evaluate.model import resolve
 from repo_verl.secrets import redact
 
@@ -33,12 +25,8 @@ def evaluate(
     """Evaluate a model and return the content of ``metrics.json``; what an earlier run of the same settings finished
     is not generated again.
 
-    Args:
-        model: see ``repo_verl.evaluate.model.resolve``.
-        benchmarks: the problems.
-        output: folder for ``settings.json``, ``completions/``, ``completions.parquet`` and ``metrics.json``.
-        protocol: sampling settings.
-        engine: further arguments of ``vllm.LLM``.
+    ``model`` is what `resolve` takes, ``engine`` has further arguments of ``vllm.LLM``. ``output`` gets
+    ``settings.json``, ``completions/``, ``completions.parquet`` and ``metrics.json``.
 
     Raises: ValueError for a model or folder that can't be used; what vLLM raises.
     """
@@ -46,7 +34,7 @@ def evaluate(
     found = resolve(model, output)
     settings = {
         "model": redact(found.identity), "benchmarks": benchmarks.sha256, "engine": redact(engine or {}),
-        **protocol.as_json(),
+        **asdict(protocol),
     }  # fmt: skip
     store = Store(output, settings)
     every = [problem for problems in benchmarks.problems.values() for problem in problems]
@@ -61,7 +49,7 @@ def evaluate(
     todo = [problem for problem in every if (problem.benchmark, problem.id) not in store.finished]
     if todo:
         with tqdm(total=len(every), initial=len(every) - len(todo), desc="problems", unit="") as progress:
-            for problem, samples in generate.generate(found.path, protocol, todo, engine):
+            for problem, samples in generate(found.path, protocol, todo, engine):
                 store.add(problem.benchmark, problem.id, samples)
                 progress.update()
     return _finish(benchmarks, store.finished, output, settings, protocol.template)
@@ -70,17 +58,7 @@ def evaluate(
 def grade_file(
     file: Path, benchmarks: Benchmarks, output: Path, template: str = "boxed", skip_others: bool = False
 ) -> dict[str, Any]:
-    """Grade completions that exist already and return the content of ``metrics.json``.
-
-    Args:
-        file: see :func:`read_file`.
-        benchmarks: the problems; all of them must have as many completions as the others of their benchmark.
-        output: folder for ``completions.parquet`` and ``metrics.json``.
-        template: where the answer is looked for.
-        skip_others: leave out rows of other benchmarks instead of refusing them.
-
-    Raises: ValueError naming the file, and the row or problem, where it does not fit the benchmarks.
-    """
+    """Grade completions that exist already, see `read_file`, and return the content of ``metrics.json``."""
     found = read_file(file, benchmarks, skip_others)
     output.mkdir(parents=True, exist_ok=True)
     settings = {"completions": file.name, "benchmarks": benchmarks.sha256, "template": template}
@@ -97,75 +75,85 @@ def _finish(
         for problem in problems
         for number, completion in enumerate(completions[problem.benchmark, problem.id])
     ]
-    graded: dict[str, list[Graded]] = {}
-    for sample in grade_all(tqdm(rows, desc="grading", unit=""), template):
+    graded: dict[str, list[results.Graded]] = {}
+    for sample in results.grade_all(tqdm(rows, desc="grading", unit=""), template):
         graded.setdefault(sample.problem.benchmark, []).append(sample)
     results.write_completions(graded, output / "completions.parquet")
-    content = json.dumps(results.metrics(graded, settings), indent=2)
-    write_atomically(output / "metrics.json", content + "\n")
-    return dict(json.loads(content))
+    content = results.metrics(graded, settings)
+    write_atomically(output / "metrics.json", json.dumps(content, indent=2) + "\n")
+    return content
 
 
-def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
-    """The completions of a jsonl or parquet file, as many for each problem of a benchmark.
+def generate(
+    model: str, protocol: Protocol, problems: Sequence[Problem], engine: dict[str, Any] | None = None
+) -> Iterator[tuple[Problem, list[Completion]]]:
+    """Generate all samples of all problems with vLLM; yields a problem when its last sample is there.
 
-    Args:
-        file: with ``benchmark``, ``problem``, ``completion`` and, where known, ``sample``, ``tokens`` and ``finish``.
-        benchmarks: the problems.
-        skip_others: leave out rows of other benchmarks instead of refusing them.
+    Every sample is a request with its own seed. A prompt that leaves no room for a response is not generated: its
+    samples are empty, with ``finish`` "prompt_too_long", and count as wrong.
 
-    Raises: ValueError naming the file, and the row or problem, where it does not fit the benchmarks.
+    Raises: ValueError if the tokenizer has no chat template.
     """
-    found: dict[tuple[str, str], dict[int, Completion]] = {
-        (problem.benchmark, problem.id): {} for problems in benchmarks.problems.values() for problem in problems
-    }
-    for number, row in enumerate(_file_rows(file)):
-        missing = [name for name in ("benchmark", "problem", "completion") if row.get(name) is None]
-        if missing:
-            raise ValueError(f"{file}, row {number}: field {missing[0]!r} is missing.")
-        try:
-            key, given, completion = _row_parts(row)
-        except ValueError as error:
-            raise ValueError(f"{file}, row {number}: {error}.") from error
-        if skip_others and key[0] not in benchmarks.problems:
+    llm = _load(model, protocol, engine or {})
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    tokenizer = llm.get_tokenizer()
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(f"model {model}: its tokenizer has no chat template: save one with the tokenizer.")
+    pending: dict[str, tuple[Problem, int, dict[int, Completion]]] = {}
+    for problem in problems:
+        ids = tokenizer.apply_chat_template(problem.chat, add_generation_prompt=True, return_dict=False)
+        room = llm.llm_engine.model_config.max_model_len - len(ids)
+        count = protocol.samples_of(problem.benchmark)
+        if room <= 0:
+            yield problem, [Completion("", 0, TOO_LONG)] * count
             continue
-        if key not in found:
-            raise ValueError(f"{file}, row {number}: benchmark {key[0]!r} has no problem {key[1]!r}.")
-        sample = len(found[key]) if given is None else given
-        if sample in found[key]:
-            raise ValueError(
-                f"{file}, row {number}: sample {sample} of problem {key[1]!r} of {key[0]!r} is there twice."
+        samples: dict[int, Completion] = {}
+        for sample in range(count):
+            key = f"{problem.benchmark}/{problem.id}/{sample}"
+            params = SamplingParams(
+                temperature=protocol.temperature,
+                top_p=protocol.top_p,
+                top_k=protocol.top_k,
+                max_tokens=min(protocol.max_tokens, room),
+                seed=protocol.seed_of(problem.benchmark, problem.id, sample),
+                output_kind=RequestOutputKind.FINAL_ONLY,
             )
-        found[key][sample] = completion
-    for name, problems in benchmarks.problems.items():
-        most = max(len(found[name, problem.id]) for problem in problems)
-        for problem in problems:
-            if (count := len(found[name, problem.id])) != most or not count:
-                raise ValueError(
-                    f"{file}: problem {problem.id!r} of {name!r} has {count} completions, others {most}: add the "
-                    "missing ones (an empty text counts as wrong), or name the benchmarks to grade with --only."
-                )
-    return {key: [samples[number] for number in sorted(samples)] for key, samples in found.items()}
+            llm.llm_engine.add_request(key, {"prompt_token_ids": list(ids)}, params)
+            pending[key] = (problem, sample, samples)
+    while llm.llm_engine.has_unfinished_requests():
+        for output in llm.llm_engine.step():
+            if not output.finished:
+                continue
+            problem, sample, samples = pending.pop(output.request_id)
+            response = output.outputs[0]
+            samples[sample] = Completion(response.text, len(response.token_ids), str(response.finish_reason))
+            if len(samples) == protocol.samples_of(problem.benchmark):
+                yield problem, [samples[number] for number in sorted(samples)]
 
 
-def _row_parts(row: Mapping[str, Any]) -> tuple[tuple[str, str], int | None, Completion]:
-    """Benchmark and problem, number of the sample where it is given, and the sample."""
-    finish = "" if is_missing(row.get("finish")) else row["finish"]
-    completion = Completion(text(row["completion"], "completion"), row.get("tokens"), finish)
-    sample = None if is_missing(row.get("sample")) else whole_number(row["sample"], "sample")
-    return (benchmark_name(row["benchmark"]), problem_id(row["problem"])), sample, completion
+def _load(model: str, protocol: Protocol, engine: dict[str, Any]) -> Any:
+    """vLLM's engine; without a GPU the CPU backend's environment is set before vLLM is imported."""
+    import torch
 
+    device: dict[str, Any] = {}
+    if not torch.cuda.is_available():
+        from repo_verl.cpu import set_defaults
 
-def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    if file.suffix == ".parquet":
-        yield from parquet_rows(file, ("benchmark", "problem", "completion"), ("sample", "tokens", "finish"))
-        return
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json_value(line)
-            except ValueError as error:
-                raise ValueError(f"{file}, line {number} is no JSON object ({brief(error)}).") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{file}, line {number} is no JSON object (but a {type(row).__name__}).")
-            yield row
+        set_defaults()
+        # a prompt read in two pieces would move its seed's generator back, which a CPU generator cannot do
+        device["enable_chunked_prefill"] = False
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import LLM
+
+    return LLM(
+        model=model,
+        dtype=protocol.dtype,
+        max_model_len=protocol.max_model_len,
+        max_num_seqs=protocol.max_num_seqs,
+        seed=protocol.seed,
+        # what is in the cache depends on what came before: a resumed run has another history
+        enable_prefix_caching=protocol.max_num_seqs != 1,
+        **{**device, **engine},
+    )

@@ -1,4 +1,4 @@
-"""avg@k, pass@k and maj@k of every problem; intervals of benchmark means and of their macro average.
+"""pass@k and maj@n of every problem; intervals of benchmark means and of their macro average.
 
 The intervals of scores are BCa bootstraps over problems with three changes that small benchmarks need (measured in
 ``benchmarks/interval_coverage.py``; c_i is how often problem i is drawn):
@@ -18,29 +18,14 @@ correction for skewness moves the interval of a few unequal problems away from 0
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
 
 EDGE_WEIGHT = 0.25  # e of scores
-MOST_SAMPLES = 1000  # C(1000, 500) is the last that a float holds with room
 CHUNK = 2**20  # counts held at a time
-
-
-def avg_at_k(right: np.ndarray) -> np.ndarray:
-    """avg@k, (P,): the share of right samples of every problem; ``right`` is (P, n) bool or float, k = n >= 1.
-
-    Raises:
-        ValueError: for another shape.
-    """
-    right = np.asarray(right, dtype=np.float64)
-    if right.ndim != 2 or right.shape[1] < 1:
-        raise ValueError(f"right has shape {right.shape}: give (P, n) with at least 1 sample per problem.")
-    return right.mean(axis=1)
 
 
 def pass_at_k(correct: np.ndarray, n: int | np.ndarray, k: int) -> np.ndarray:
@@ -74,79 +59,23 @@ def pass_at_k(correct: np.ndarray, n: int | np.ndarray, k: int) -> np.ndarray:
     return 1 - failing
 
 
-def maj_at_k(
-    answers: Sequence[Sequence[Hashable | None]], right: Sequence[Sequence[bool | float]], k: int
-) -> np.ndarray:
-    """maj@k, (P,): the chance that the majority of k of the n samples, drawn without replacement, is right.
-
-    A tie is broken uniformly among the tied answers. The chance is exact, by counting subsets, not by drawing them.
+def maj_at_n(answers: Iterable[Sequence[Hashable | None]], right: Iterable[Sequence[bool | float]]) -> np.ndarray:
+    """maj@n, (P,): the chance that the majority of a problem's n samples is right, a tie broken uniformly.
 
     Args:
-        answers: P sequences of n answers; equal answers must be equal objects, None is no answer: it does not vote,
-            and a vote in which nothing else was drawn is wrong.
-        right: same shape; where the members of one answer disagree, its share of right members counts.
-        k: votes, 1 <= k <= n; for k < n, n may be 1000 at most.
-
-    Raises:
-        ValueError: for lengths that differ, or k or n out of range.
+        answers: P sequences of n answers; equal answers must be equal objects, None is no answer and does not vote.
+        right: whether each is right; where the members of one answer disagree, its share of right members counts.
 
     References:
         Wang et al. 2023, arXiv 2203.11171 (self-consistency).
     """
-    if len(answers) != len(right):
-        raise ValueError(f"answers has {len(answers)} problems and right {len(right)}: give the same problems.")
-    values = np.empty(len(answers))
-    for index, (names, marks) in enumerate(zip(answers, right, strict=True)):
-        if len(names) != len(marks):
-            raise ValueError(f"problem {index} has {len(names)} answers and {len(marks)} marks: give one of each.")
-        if not 1 <= k <= len(names) or (k < len(names) and len(names) > MOST_SAMPLES):
-            raise ValueError(f"k={k} of n={len(names)} in problem {index}: use 1 <= k <= n, n <= {MOST_SAMPLES}.")
-        counts = Counter(names)
-        marked: dict[Hashable | None, float] = {}
-        for name, mark in zip(names, marks, strict=True):
-            marked[name] = marked.get(name, 0.0) + mark
-        silent = counts.pop(None, 0)
-        groups = tuple(sorted((count, marked[name] / count) for name, count in counts.items()))
-        values[index] = majority_right(groups, silent, k)
-    return values
-
-
-@lru_cache(maxsize=4096)
-def majority_right(groups: tuple[tuple[int, float], ...], silent: int, k: int) -> float:
-    """Chance that the majority of a random k-subset is right: Σ_g share_g · P(g wins).
-
-    ``groups`` are (count, share of right members) of every answer, ``silent`` the samples without one.
-    """
-    n = silent + sum(count for count, _ in groups)
-    if k == n:
-        most = max((count for count, _ in groups), default=0)
-        shares = [share for count, share in groups if count == most]
-        return sum(shares) / len(shares) if shares else 0.0
-    counts = [count for count, _ in groups]
-    chance = 0.0
-    for g, (count, share) in enumerate(groups):
-        if share:
-            chance += share * _ways_to_win(count, counts[:g] + counts[g + 1 :], silent, k) / math.comb(n, k)
-    return chance
-
-
-def _ways_to_win(count: int, others: Sequence[int], silent: int, k: int) -> float:
-    """k-subsets in which an answer given ``count`` times wins; a tie of t + 1 answers counts 1 / (t + 1)."""
-    ways = 0.0
-    for votes in range(1, min(count, k) + 1):
-        left = k - votes
-        table = np.zeros((left + 1, left // votes + 1))  # [s, t]: ways to draw s of the others, t of them with a tie
-        table[0, 0] = 1
-        for other in others:
-            grown = np.zeros_like(table)
-            for drawn in range(min(other, votes - 1, left) + 1):
-                grown[drawn:] += math.comb(other, drawn) * table[: left + 1 - drawn]
-            if votes <= min(other, left):
-                grown[votes:, 1:] += math.comb(other, votes) * table[: left + 1 - votes, :-1]
-            table = grown
-        silence = np.array([math.comb(silent, left - drawn) for drawn in range(left + 1)], dtype=np.float64)
-        ways += math.comb(count, votes) * float((silence @ table) @ (1 / np.arange(1, table.shape[1] + 1)))
-    return ways
+    values = []
+    for names, marks in zip(answers, right, strict=True):
+        votes = Counter(name for name in names if name is not None)
+        most = max(votes.values(), default=0)
+        winning = [mark for name, mark in zip(names, marks, strict=True) if name is not None and votes[name] == most]
+        values.append(float(np.mean(winning)) if winning else 0.0)
+    return np.array(values)
 
 
 def macro_interval(
@@ -162,7 +91,7 @@ def macro_interval(
         values_by_benchmark: benchmark -> (P_b,) one value per problem; problems are resampled within each benchmark.
         level: the interval's nominal coverage.
         draws: bootstrap resamples.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: of the resampling.
         bounds: the smallest and the largest possible value; limits lie within.
 
     Raises:

@@ -16,7 +16,7 @@ from repo_verl.config import PREFIX, RepoConfig, RepoConfigError, lookup
 from repo_verl.preflight import Config
 from repo_verl.preflight.sizes import ACTOR, FSDP, MODEL, is_local
 from repo_verl.replay.own_strategy import picker
-from repo_verl.trainer.seam_check import require_seams
+from repo_verl.trainer.seams import require_seams
 from repo_verl.trainer.validation import check_config, is_selected
 
 PLUGIN = "repo_verl"

@@ -1,7 +1,7 @@
 """What came out of one or several runs, from verl's file log: a page, pictures, a summary as JSON and a table."""
 
 from repo_verl.report.provenance import provenance
-from repo_verl.report.run_log import Log, read_log
+from repo_verl.report.runs import Log, read_log
 from repo_verl.report.summary import accuracies, summarize, table
 from repo_verl.report.write import write_report
 

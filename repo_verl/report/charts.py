@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from repo_verl.report.curves import Curve, Line, Values, held, line_curves, metric, of_replay, point_curves
-from repo_verl.report.run_log import Log
 from repo_verl.report.runs import Group
 from repo_verl.report.summary import accuracies, median_step
 
@@ -40,7 +39,7 @@ class Chart:
     def curves(self, groups: Sequence[Group]) -> list[Curve]:
         """What is drawn; empty if the logs have nothing of it."""
         if self.kind == "points":
-            return point_curves(groups, self.lines, of_replay("repo/age_mean"))
+            return point_curves(groups, self.lines, AGE)
         return line_curves(groups, self.lines)
 
 
@@ -62,7 +61,7 @@ def sentences(form: str, *parts: tuple[Values, Statistic], plain: tuple[str, Val
         for group in groups:
             used, wanted = form, parts
             if plain is not None and not group.replays:
-                used, wanted = plain[0], ((plain[1], statistics.fmean),)
+                used, wanted = plain[0], ((plain[1], mean),)
             numbers = [average(group, values, over) for values, over in wanted]
             lines += [] if None in numbers else [f"{group.name}: {used.format(*numbers)}"]
         return lines
@@ -95,83 +94,69 @@ def time_ratios(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def accuracy(log: Log) -> dict[int, float]:
-    """Held-out accuracies by step."""
-    return dict(accuracies(log))
-
-
-def logged(name: str) -> Values:
-    """One of RePO's metrics."""
-    return metric(f"repo/{name}")
-
-
-def replay(name: str) -> Values:
-    """One of RePO's metrics, in the steps that replayed rows."""
-    return of_replay(f"repo/{name}")
-
-
 BRINGS, MOVED = "What replay brings", "How far the policy has moved from the replayed rows"
 COST = "Steps, buffer and time"
-SECONDS = metric("timing_s/step")
 mean, first, last = statistics.fmean, itemgetter(0), itemgetter(-1)
+FRESH_SCORE, FRESH_ZEROS = "repo/score_fresh_mean", "repo/zero_advantage_share_fresh"
+SCORE, ZEROS = of_replay("repo/score_replayed_mean"), of_replay("repo/zero_advantage_share_replayed")
+RATIO, LARGEST = of_replay("repo/ratio_mean_replayed"), of_replay("repo/ratio_max_replayed")
+LOW, HIGH = of_replay("repo/clip_low_replayed"), of_replay("repo/clip_high_replayed")
+ESS, AGE, OLDEST = (of_replay(f"repo/{name}") for name in ("ess_replayed", "age_mean", "age_max"))
+ROWS = held("repo/buffer_rows")
+EFFECTIVE, SECONDS = metric("repo/effective_steps"), metric("timing_s/step")
 CHARTS = (
     Chart(
         "accuracy", BRINGS, "Accuracy on the validation problems", "right answers",
-        sentences("first {:.1%}, latest {:.1%}", (accuracy, first), (accuracy, last)),
-        (Line("accuracy", accuracy),), percent=True, bounds=(0, 1), span=0.2,
+        sentences("first {:.1%}, latest {:.1%}", (accuracies, first), (accuracies, last)),
+        (Line("accuracy", accuracies),), percent=True, bounds=(0, 1), span=0.2,
     ),
     Chart(
         "scores", BRINGS, "Mean score of fresh and of replayed rows", "score",
-        sentences("fresh {:.2f}, replayed {:.2f} in steps that replay", (replay("score_fresh_mean"), mean),
-                  (replay("score_replayed_mean"), mean), plain=("fresh {:.2f}", logged("score_fresh_mean"))),
-        (Line("fresh", logged("score_fresh_mean")), Line("replayed", replay("score_replayed_mean"), 1, True)), span=0.2,
+        sentences("fresh {:.2f}, replayed {:.2f} in steps that replay", (of_replay(FRESH_SCORE), mean),
+                  (SCORE, mean), plain=("fresh {:.2f}", metric(FRESH_SCORE))),
+        (Line("fresh", metric(FRESH_SCORE)), Line("replayed", SCORE, 1, True)), span=0.2,
     ),
     Chart(
         "effective_prompts", BRINGS, "Prompts that give a gradient", "share of the step's prompts", gained,
-        (Line("only fresh rows", logged("effective_prompts_fresh"), 1),
-         Line("with replay", logged("effective_prompts_all"), 0, True)), percent=True, bounds=(0, 1), span=0.4,
+        (Line("only fresh rows", metric("repo/effective_prompts_fresh"), 1),
+         Line("with replay", metric("repo/effective_prompts_all"), 0, True)), percent=True, bounds=(0, 1), span=0.4,
     ),
     Chart(
         "zero_advantage", BRINGS, "Rows with advantage zero", "share of the rows",
-        sentences("{:.1%} of fresh rows, {:.1%} of replayed rows in steps that replay",
-                  (replay("zero_advantage_share_fresh"), mean), (replay("zero_advantage_share_replayed"), mean),
-                  plain=("{:.1%} of fresh rows", logged("zero_advantage_share_fresh"))),
-        (Line("fresh", logged("zero_advantage_share_fresh")),
-         Line("replayed", replay("zero_advantage_share_replayed"), 1, True)), percent=True, bounds=(0, 1), span=0.4,
+        sentences("{:.1%} of fresh rows, {:.1%} of replayed rows in steps that replay", (of_replay(FRESH_ZEROS), mean),
+                  (ZEROS, mean), plain=("{:.1%} of fresh rows", metric(FRESH_ZEROS))),
+        (Line("fresh", metric(FRESH_ZEROS)), Line("replayed", ZEROS, 1, True)), percent=True, bounds=(0, 1), span=0.4,
     ),
     Chart(
         "ratio", MOVED, "Importance ratio of replayed tokens, by age", "now / when written",
-        sentences("mean {:.3f}, largest {:,.1f}", (replay("ratio_mean_replayed"), mean),
-                  (replay("ratio_max_replayed"), max)),
-        (Line("mean", replay("ratio_mean_replayed")), Line("largest", replay("ratio_max_replayed"), 1)),
-        kind="points", mark=1.0,
+        sentences("mean {:.3f}, largest {:,.1f}", (RATIO, mean), (LARGEST, max)),
+        (Line("mean", RATIO), Line("largest", LARGEST, 1)), kind="points", mark=1.0,
     ),
     Chart(
         "clip", MOVED, "Replayed tokens cut by the clip, by age", "share of replayed tokens",
-        sentences("{:.1%} low, {:.1%} high", (replay("clip_low_replayed"), mean), (replay("clip_high_replayed"), mean)),
-        (Line("low", replay("clip_low_replayed")), Line("high", replay("clip_high_replayed"), 1)),
-        kind="points", percent=True, bounds=(0, 1), span=0.02,
+        sentences("{:.1%} low, {:.1%} high", (LOW, mean), (HIGH, mean)),
+        (Line("low", LOW), Line("high", HIGH, 1)), kind="points", percent=True, bounds=(0, 1), span=0.02,
     ),
     Chart(
         "ess", MOVED, "Effective sample size (ESS) of replayed rows, by age", "ESS / replayed rows",
-        sentences("{:.2f} on average, lowest {:.2f}", (replay("ess_replayed"), mean), (replay("ess_replayed"), min)),
-        (Line("ESS", replay("ess_replayed")),), kind="points", bounds=(0, 1), span=0.2,
+        sentences("{:.2f} on average, lowest {:.2f}", (ESS, mean), (ESS, min)),
+        (Line("ESS", ESS),), kind="points", bounds=(0, 1), span=0.2,
     ),
     Chart(
         "age", MOVED, "Age of the replayed rows", "training steps",
-        sentences("{:.1f} steps on average, at most {:.0f}", (replay("age_mean"), mean), (replay("age_max"), max)),
-        (Line("mean", replay("age_mean")), Line("oldest", replay("age_max"), 1)), bounds=(0, None),
+        sentences("{:.1f} steps on average, at most {:.0f}", (AGE, mean), (OLDEST, max)),
+        (Line("mean", AGE), Line("oldest", OLDEST, 1)), bounds=(0, None),
     ),
     Chart(
         "effective_steps", COST, "Optimizer steps that changed the model", "effective steps so far",
-        sentences("{:,.0f} effective steps", (logged("effective_steps"), last)),
-        (Line("effective steps", logged("effective_steps")),), bounds=(0, None),
+        sentences("{:,.0f} effective steps", (EFFECTIVE, last)),
+        (Line("effective steps", EFFECTIVE),), bounds=(0, None),
     ),
     Chart(
         "buffer", COST, "Rows held in the buffer", "rows",
-        sentences("{:,.0f} rows, {:,.0f} response tokens, {:,.2f} MiB", (held("repo/buffer_rows"), last),
+        sentences("{:,.0f} rows, {:,.0f} response tokens, {:,.2f} MiB", (ROWS, last),
                   (held("repo/buffer_tokens"), last), (held("repo/buffer_bytes", 1 / 2**20), last)),
-        (Line("rows", held("repo/buffer_rows")),), bounds=(0, None),
+        (Line("rows", ROWS),), bounds=(0, None),
     ),
     Chart("time_parts", COST, "Seconds of a training step, by part", "", time_ratios, kind="bars"),
     Chart(

@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from repo_verl.report.run_log import Log
-from repo_verl.report.runs import Group, replayed
+from repo_verl.report.runs import Group, Log, replayed
 
 MOST_POINTS = 120
 """Points of a drawn curve; a longer one is drawn by means of consecutive steps."""
@@ -110,8 +109,7 @@ def band(values: Sequence[float], runs: int) -> tuple[float, float]:
     """Span of one step's values in a group of ``runs`` runs; from five runs on the 95 % t-interval of their mean."""
     if runs < FEWEST_FOR_INTERVAL or len(values) < 2:
         return min(values), max(values)
-    _, low, high = interval(values)
-    return low, high
+    return interval(values)[1:]
 
 
 def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:

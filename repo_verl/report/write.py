@@ -15,10 +15,9 @@ import jinja2
 from repo_verl.atomic_files import write_atomically
 from repo_verl.report.charts import CHARTS, OVERVIEW, Chart
 from repo_verl.report.curves import FEWEST_FOR_INTERVAL, MOST_POINTS
-from repo_verl.report.draw import overview, png, svg
+from repo_verl.report.draw import DARK, LIGHT, overview, png, svg
 from repo_verl.report.provenance import compare_settings, provenance
 from repo_verl.report.runs import Group, group_runs, name_runs, read_runs, with_short_names
-from repo_verl.report.style import DARK, LIGHT
 from repo_verl.report.summary import COLUMNS, Summary, summarize, table
 
 NAME_LENGTH = 26
@@ -31,19 +30,11 @@ NARROW = "\N{NARROW NO-BREAK SPACE}"
 def write_report(folders: Sequence[Path], output: Path, seed: int | None = None, refresh: float | None = None) -> str:
     """Write ``report.html``, ``report.png``, ``charts/*.png`` and ``summary.json`` into ``output``; returns the table.
 
-    A run is named by its folder, with the folders above it where that is needed to tell it from another. Runs whose
-    folders have one name, a part ``seed<digits>`` aside, are runs of one setting.
+    Runs whose folders have one name, a part ``seed<digits>`` aside, are runs of one setting.
 
-    Args:
-        folders: run folders, each with a ``metrics.jsonl``.
-        output: made if missing.
-        seed: noted in the summary.
-        refresh: seconds after which a browser reads the page again; a log that has not begun then makes a page that
-            waits, and a sentence that explains it is returned.
-
-    Raises:
-        ValueError: if a log is missing, empty or broken, if a folder is given twice, or if ``output`` can't be
-            written, in one sentence with the remedy.
+    With ``refresh`` a browser reads the page again after as many seconds; logs that have not begun then make a page
+    that waits, and a sentence that explains it is returned. Raises ValueError, one sentence with the remedy, if a log
+    is missing, empty or broken, if a folder is given twice, or if ``output`` can't be written.
     """
     name_runs(folders)
     try:
@@ -59,7 +50,14 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     found = provenance(seed)
     drawings = [_drawing(chart, short) for chart in CHARTS]
     page = report_page(groups, summaries, drawings, waiting, found, refresh)
-    _write_pictures([drawing["chart"] for drawing in drawings if drawing["light"]], short, output)
+    shown = {drawing["chart"].name: drawing["chart"] for drawing in drawings if drawing["light"]}
+    for chart in CHARTS:
+        path = output / "charts" / f"{chart.name}.png"
+        if (picture := png(chart, short)) is None:
+            path.unlink(missing_ok=True)  # of an earlier report
+        else:
+            _write(path, picture)
+    _write(output / "report.png", overview([shown[name] for name in OVERVIEW if name in shown], short))
     _write(output / "summary.json", json.dumps({**summaries, **found}, indent=2) + "\n")
     _write(output / "report.html", page)
     return table(summaries)
@@ -104,14 +102,15 @@ def report_page(
     return _page(
         refresh,
         heading=f": {names}" if len(names) < HEADING_LENGTH else "",
-        size=f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}, up to step {last_step}; ",
+        size=f"{len(groups)} setting{'s' * (len(groups) > 1)}, {len(runs)} run{'s' * (len(runs) > 1)}, "
+        f"up to step {last_step}; ",
         notes=[*waiting, *(f"{run.name}: {note}" for run in runs for note in run.notes), *_uneven(groups), *mixed],
         columns=[title for _, title, _ in COLUMNS],
         summaries=[_summary_row(group, summaries) for group in groups],
         sections=itertools.groupby(drawings, key=lambda drawing: drawing["chart"].section),
         groups=groups,
         folders=[[run.name, group.name, run.log[-1][0], run.folder] for group in groups for run in group.runs],
-        settings=[[key, *values] for key, values in settings],
+        settings=settings,
         missing=missing,
         found=found,
     )
@@ -151,22 +150,6 @@ def _summary_row(group: Group, summaries: Mapping[str, Summary]) -> list[str]:
 
 def _spaced(words: str) -> str:
     return words.replace("%", NARROW + "%")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _write_pictures(shown: Sequence[Chart], groups: Sequence[Group], output: Path) -> None:
-    for chart in CHARTS:
-        path = output / "charts" / f"{chart.name}.png"
-        picture = png(chart, groups) if chart in shown else None
-        if picture is not None:
-            _write(path, picture)
-        else:
-            path.unlink(missing_ok=True)  # of an earlier report
-    by_name = {chart.name: chart for chart in shown}
-    _write(output / "report.png", overview([by_name[name] for name in OVERVIEW if name in by_name], groups))
 
 
 def _write(path: Path, content: bytes | str) -> None:

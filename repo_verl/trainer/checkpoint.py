@@ -22,28 +22,21 @@ from repo_verl.replay.state import NO_LIMITS, RowLimits
 from repo_verl.step_folders import BUFFER, folder_of, step_of, steps_in
 from repo_verl.trainer.identity import refuse_other_settings
 from repo_verl.verl_workarounds import tracker
-from repo_verl.verl_workarounds.last_kept import two_kept
 from repo_verl.verl_workarounds.tracker import CheckpointError, Marker
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-QUEUE = "transfer_queue"
-"""verl's folder in the checkpoints of its asynchronous trainers: responses that are finished and not trained on yet."""
-
+QUEUE = "transfer_queue"  # verl's folder in asynchronous checkpoints: responses that are not trained on yet
 TOKENS = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
 
 
 class CheckpointKeeper:
-    """Saves and restores the buffer around verl's own saving and loading.
+    """Saves and restores the buffer around verl's own saving and loading; ``trainer`` is verl's block.
 
-    Args:
-        trainer: verl's ``trainer`` block.
-        repo: RePO's settings.
-        fixed: what stored rows depend on; a buffer saved under other values is refused.
-        sampling: how the responses are sampled that verl's queue holds; None where verl saves no queue. A queue that
-            was saved under other values is refused where its rows would enter the buffer.
-        limits: the longest rows that this run trains on; longer ones are not restored.
+    A buffer that was saved under other values of ``fixed``, what stored rows depend on, is refused. So is verl's queue
+    (of an asynchronous trainer) saved under other values of ``sampling``, if its rows would enter the buffer. Rows over
+    the ``limits`` are not restored.
     """
 
     def __init__(
@@ -68,14 +61,8 @@ class CheckpointKeeper:
     def saving(self, step: int, effective_steps: int, buffer: PromptReplayBuffer, actor: Any) -> Iterator[None]:
         """Around verl's saving of a step: the buffer before it, the marker and the removal of old buffers after it.
 
-        Args:
-            step: verl's global step.
-            effective_steps: so far.
-            buffer: what is saved.
-            actor: verl's worker group, whose ``save_checkpoint`` is called inside.
-
-        Raises:
-            CheckpointError: if anything could not be written.
+        ``actor`` is verl's worker group, whose ``save_checkpoint`` is called inside. CheckpointError if anything could
+        not be written.
         """
         folder = folder_of(self._root, step)
         try:
@@ -86,7 +73,7 @@ class CheckpointKeeper:
                 save_buffer(os.path.join(folder, BUFFER), buffer, {"fixed": self._fixed})
             else:
                 remove_buffer(os.path.join(folder, BUFFER))
-            with two_kept(actor) if self._limit == 1 else contextlib.nullcontext():
+            with tracker.two_kept(actor) if self._limit == 1 else contextlib.nullcontext():
                 yield
             _mark_complete(folder, marker)
         except (OSError, RuntimeError, ValueError) as error:
@@ -121,10 +108,8 @@ class CheckpointKeeper:
     def find(self) -> str | None:
         """The checkpoint folder that verl is about to resume from; None if it starts from scratch.
 
-        Raises:
-            CheckpointError: if it is not whole.
-            RepoConfigError: if its buffer was filled under other settings.
-            BufferFilesError: if the buffer is damaged.
+        CheckpointError if it is not whole, RepoConfigError if its buffer was filled under other settings,
+        BufferFilesError if the buffer is damaged.
         """
         folder: str | None = None
         if self._trainer.resume_mode == "auto":

@@ -11,18 +11,14 @@ from omegaconf import open_dict
 
 from repo_verl.trainer.layout import uid_of
 
-_handed: tuple[list[str], torch.Tensor] | None = None
-"""What :func:`handing` holds ready. verl's own trainer hands nothing on: it would replay nothing."""
+_handed: tuple[list[str], torch.Tensor] | None = None  # by handing(); verl's own trainer hands nothing on
 
 
 @contextlib.contextmanager
 def handing(batch_keys: Sequence[str], keys: Sequence[str], advantages: torch.Tensor) -> Iterator[None]:
     """Have the estimator give the advantages of the plan for the duration of the block.
 
-    Args:
-        batch_keys: TransferQueue keys of verl's batch, its padding included.
-        keys: (B,) keys of the fresh rows, the others being padding.
-        advantages: (B,) float, of the fresh rows.
+    ``keys`` and ``advantages``, (B,), are of the fresh rows; the others of verl's ``batch_keys`` are padding.
     """
     global _handed
     row = {key: number for number, key in enumerate(keys)}
@@ -42,17 +38,9 @@ def compute_repo_outcome_advantage(
     config: Any = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages of the fresh rows, in verl's signature; nothing is computed here.
+    """Advantages and returns of the fresh rows, in verl's signature: (B, T), a row's advantage on its unmasked tokens.
 
-    Args:
-        token_level_rewards: (B, T) float.
-        response_mask: (B, T), 1 for unmasked tokens.
-        index: (B,) uid of the prompt of every row.
-        config: verl's ``algorithm`` block.
-        **unused: what verl hands to other estimators.
-
-    Returns:
-        advantages and returns, both (B, T): the row's advantage on every unmasked token.
+    Nothing is computed here.
 
     Raises:
         RuntimeError: where verl's own trainer calls it, which would be GRPO under RePO's name; or for other rows than

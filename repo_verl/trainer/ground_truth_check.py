@@ -28,15 +28,9 @@ _AS_TEXT = json.JSONEncoder(sort_keys=True, default=repr).encode
 
 
 def check_golds(config: Any) -> None:
-    """Stop a run that ``repo_verl.rewards`` grades and whose gold answers mostly can't be parsed.
+    """Stop a run that ``repo_verl.rewards`` grades and whose gold answers mostly can't be parsed (RepoConfigError).
 
     Warns where RePO replays and prompts occur with different gold answers, whichever the reward function.
-
-    Args:
-        config: verl's whole configuration.
-
-    Raises:
-        RepoConfigError: naming the file, the share, and three of the answers.
     """
     if str(lookup(config, "reward.custom_reward_function.path", "")).removesuffix(".score") == OUR_REWARDS:
         for file in _train_files(config):
@@ -74,8 +68,7 @@ def _check_parseable(file: Path) -> None:
 def read_golds(file: Path, count: int) -> list[Any]:
     """Gold answers of a verl parquet file, ``count`` of them evenly spread, or all where there are fewer.
 
-    Raises:
-        RepoConfigError: if the file has no column ``reward_model`` or no rows, or can't be read.
+    RepoConfigError if the file has no column ``reward_model`` or no rows, or can't be read.
     """
     import pyarrow
     import pyarrow.parquet as pq
@@ -106,20 +99,28 @@ def find_shared_prompts(config: Any) -> Iterator[str]:
 
     The buffer knows a prompt by a hash of its token ids. One chat template turns equal messages into equal ids, so the
     messages are compared, before any tokenizer is there. Each file is read once, in batches, and hashes are kept; the
-    rows that are named are read again. What can't be read is left to verl.
+    rows that are named are read again. What has no such columns or can't be read is left to verl.
     """
+    import pyarrow
+
     replays = lookup(config, "algorithm.adv_estimator") == ESTIMATOR
     if not replays or not RepoConfig.from_mapping(lookup(config, "algorithm.repo")).active:
         return
     column = str(lookup(config, "data.prompt_key", "prompt"))
     first: dict[int, int] = {}  # hash of a prompt -> hash of its first gold
     shared: set[int] = set()
-    readable = [(file, hashes) for file in _train_files(config) if (hashes := _hashes(file, column))]
-    for _, hashes in readable:
+    readable: list[Path] = []
+    for file in _train_files(config):
+        try:
+            hashes = [(_hash(chat), _hash(gold)) for chat, gold in _rows(file, column)]
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            logger.debug("RePO: %s is not searched for prompts with different golds: %s", file, error)
+            continue
+        readable.append(file)
         shared |= {prompt for prompt, gold in hashes if first.setdefault(prompt, gold) != gold}
     if shared:
         one = next(prompt for prompt in first if prompt in shared)
-        rows = [row for file, _ in readable for row in _rows(file, column) if _hash(row[0]) == one]
+        rows = [row for file in readable for row in _rows(file, column) if _hash(row[0]) == one]
         chat, gold = rows[0]
         other = next(other for _, other in rows if _hash(other) != _hash(gold))
         yield (
@@ -128,17 +129,6 @@ def find_shared_prompts(config: Any) -> Iterator[str]:
             "scores by one gold are replayed for the other: drop such rows (`python -m data_prep SET --deduplicate`), "
             "or write into the prompt what distinguishes them."
         )
-
-
-def _hashes(file: Path, column: str) -> list[tuple[int, int]]:
-    """Of the prompt and the gold of every row; nothing of a file that has no such columns, or can't be read."""
-    import pyarrow
-
-    try:
-        return [(_hash(chat), _hash(gold)) for chat, gold in _rows(file, column)]
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        logger.debug("RePO: %s is not searched for prompts with different golds: %s", file, error)
-        return []
 
 
 def _rows(file: Path, column: str) -> Iterator[tuple[Any, Any]]:

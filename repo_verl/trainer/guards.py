@@ -1,25 +1,18 @@
-"""What stops or warns a run: values that are not finite, and replayed rows that are too far from the policy."""
+"""What stops a run whose values are not finite: scores, log-probs, advantages, losses, gradients."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from repo_verl.config import PREFIX, RepoConfig
+from repo_verl.config import PREFIX
 from repo_verl.replay import prompt_key
 from repo_verl.trainer.layout import FRESH, ORIGIN, PADDING, REPLAYED
 
-logger = logging.getLogger(__name__)
-logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
-
-NAMED = 3
-"""Rows that a message names; it counts the others."""
-
+NAMED = 3  # rows that a message names; it counts the others
 KINDS = {FRESH: "fresh", REPLAYED: "replayed", PADDING: "padding"}
 SKIP = f"set {PREFIX}on_nonfinite=skip"
 
@@ -40,15 +33,7 @@ def not_finite(values: torch.Tensor) -> list[int]:
 
 
 def refuse_scores(names: Sequence[str], step: int) -> None:
-    """Stop for rows whose score is not finite.
-
-    Args:
-        names: of the rows; nothing happens if there is none.
-        step: the training step.
-
-    Raises:
-        NonFiniteError: naming the rows.
-    """
+    """Raise NonFiniteError for rows, given by name, whose score is not finite; nothing happens if there is none."""
     if names:
         raise NonFiniteError(
             f"step {step}: the reward function gave a score that is not finite for {len(names)} row(s) "
@@ -56,31 +41,10 @@ def refuse_scores(names: Sequence[str], step: int) -> None:
         )
 
 
-def warn_missing(missing: int, expected: int, step: int) -> None:
-    """Warn that verl went on without responses whose generation or reward raised.
-
-    Args:
-        missing: responses of the step's prompts that are not there; nothing is said if there is none.
-        expected: responses that were asked for.
-        step: the training step.
-    """
-    if missing:
-        logger.warning(
-            "RePO: step %d: %d of %d responses are missing (repo/missing_rows): their generation or reward raised, and "
-            "verl goes on without them, which biases the groups that are left; the agent loop's log has the error",
-            step, missing, expected,
-        )  # fmt: skip
-
-
 def bad_rows(tensors: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[int, str]:
-    """The rows of which an unmasked token is not finite, and in which tensor.
+    """The rows of which an unmasked token is not finite: row number -> the name of the first such tensor.
 
-    Args:
-        tensors: name -> (B, T).
-        mask: (B, T) bool.
-
-    Returns:
-        row number -> the first such name.
+    ``tensors`` and ``mask`` (bool) are all (B, T).
     """
     found: dict[int, str] = {}
     for name, values in tensors.items():
@@ -92,13 +56,7 @@ def bad_rows(tensors: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[in
 def stop_update(data: Any, found: Mapping[int, str], loss: float) -> None:
     """Stop an update, in the actor's worker, before a non-finite micro-batch's gradient is used.
 
-    Args:
-        data: the micro-batch.
-        found: of :func:`bad_rows`.
-        loss: the micro-batch's.
-
-    Raises:
-        NonFiniteError: naming the rows, if there are such rows or the loss is not finite.
+    Raises NonFiniteError, naming the rows, if ``found`` by :func:`bad_rows` has some or the loss is not finite.
     """
     if not found and math.isfinite(loss):
         return
@@ -118,57 +76,9 @@ def stop_update(data: Any, found: Mapping[int, str], loss: float) -> None:
 
 
 def refuse_skipped(steps: int, step: int) -> None:
-    """Stop after an update of which verl skipped optimizer steps, the loss having been finite.
-
-    Args:
-        steps: that were skipped since the norm of their gradient was not finite.
-        step: the training step.
-
-    Raises:
-        NonFiniteError: if there are any.
-    """
+    """Raise NonFiniteError after an update of which verl skipped steps for their gradient, the loss being finite."""
     if steps:
         raise NonFiniteError(
             f"step {step}: the gradient of {steps} optimizer step(s) was not finite though every loss was, so verl "
             f"skipped them: resume from the last checkpoint with a smaller learning rate, or {SKIP} to count them."
-        )
-
-
-class DriftWatch:
-    """Warns once when replayed rows are too far from the policy, and once when their ESS is too small.
-
-    Args:
-        config: ``warn_ratio`` and ``warn_ess``.
-        warn: takes the warning.
-    """
-
-    def __init__(self, config: RepoConfig, warn: Callable[[str], None] = logger.warning) -> None:
-        self._config, self._warn = config, warn
-        self._warned: set[str] = set()
-
-    def look(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Look at a step's ``ratio_max_replayed`` and ``ess_replayed``; 0 where nothing was replayed."""
-        ratio, ess = metrics["ratio_max_replayed"], metrics["ess_replayed"]
-        most, least = self._config.warn_ratio, self._config.warn_ess
-        if most is not None and ratio > most:
-            self._once(
-                "ratio", step, f"a replayed token's ratio reached {ratio:.4g}, above {PREFIX}warn_ratio={most:g}", ""
-            )
-        if least is not None and 0 < ess < least:
-            self._once(
-                "ess",
-                step,
-                f"replayed rows have an effective sample size of {ess:.4g} of them, below {PREFIX}warn_ess={least:g}",
-                " (sequences of many tokens have a low one even when each token's ratio is near 1)",
-            )
-
-    def _once(self, kind: str, step: int, what: str, note: str) -> None:
-        if kind in self._warned:
-            return
-        self._warned.add(kind)
-        age = "" if self._config.max_age is None else f" below {self._config.max_age}"
-        change = "" if self._config.strategy == "recency" else f" or {PREFIX}strategy=recency"
-        self._warn(
-            f"RePO: step {step}: {what}{note}: old rows are far from the policy, so set {PREFIX}max_age{age}{change}, "
-            f"or {PREFIX}clip_ratio_c to bound rows of negative advantage; this is said once."
         )

@@ -176,17 +176,9 @@ def _sha256(file: Path, whole: float = float("inf")) -> bytes:
 
 
 def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:
-    """Refuse to resume where stored log-probs or scores would mean something else.
+    """Refuse to resume where stored log-probs or scores would mean something else: RepoConfigError with both values.
 
     What paths name is not compared where the checkpoint did not record it; a log line reports it.
-
-    Args:
-        saved: of the checkpoint.
-        current: of the run.
-        folder: of the saved buffer.
-
-    Raises:
-        RepoConfigError: naming the first key that differs and both values.
     """
     unknown = [key for key in current if key.startswith(CONTENT) and key not in saved]
     if unknown:

@@ -12,25 +12,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
+# fields of an update's rows, (B,)
+ORIGIN = "repo_origin"  # int64: FRESH, REPLAYED or PADDING
+WEIGHT = "repo_weight"  # float64: w_i of repo_verl.losses; 0 for fresh and padding rows
+FRESH_SCALE = "repo_fresh_scale"  # float64: factor of the fresh term, equal for all rows of a mini-batch
+FRESH_TOKENS = "repo_fresh_tokens"  # int64: unmasked fresh tokens in the row's mini-batch on all ranks, pruned included
+
 FRESH, REPLAYED, PADDING = 0, 1, 2
-"""Values of :data:`ORIGIN`."""
-
-ORIGIN = "repo_origin"
-"""(B,) int64 field of an update's rows: which kind of row this is."""
-
-WEIGHT = "repo_weight"
-"""(B,) float64 field: w_i of :mod:`repo_verl.losses`; 0 for fresh and padding rows."""
-
-FRESH_SCALE = "repo_fresh_scale"
-"""(B,) float64 field: factor of the fresh term, equal for all rows of a mini-batch."""
-
-FRESH_TOKENS = "repo_fresh_tokens"
-"""(B,) int64 field: unmasked fresh tokens in the row's mini-batch on all ranks, those of pruned rows included."""
-
-ROW_FIELDS = (ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS)
-
-PAD = -1
-"""Stands for a padding row in a layout's order."""
+PAD = -1  # stands for a padding row in a layout's order
 
 Partition = Callable[[list[int], int, bool], list[list[int]]]
 """(workloads, parts, equal_size) -> the indices of each part; verl's ``get_seqlen_balanced_partitions``."""
@@ -42,40 +31,14 @@ def uid_of(key: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
-    """The rows of one prompt in this batch.
-
-    Attributes:
-        fresh: row numbers of its fresh rows.
-        replayed: row numbers of its replayed rows.
-    """
-
-    fresh: tuple[int, ...]
-    replayed: tuple[int, ...]
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """Row numbers of all its rows, fresh ones first."""
-        return self.fresh + self.replayed
-
-
-@dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the rows go.
+    """Where the rows go; ``len(order) == num_mini_batches * mini_batch_rows``."""
 
-    Attributes:
-        order: row numbers in dispatch order, rank by rank and mini-batch by mini-batch; :data:`PAD` for padding.
-        num_mini_batches: optimizer steps per epoch.
-        mini_batch_rows: rows of every mini-batch over all ranks, padding included.
-        ranks: data-parallel size.
-        micro_batch_rows: rows of a forward pass; None where verl cuts micro-batches by tokens.
-    """
-
-    order: tuple[int, ...]
-    num_mini_batches: int
-    mini_batch_rows: int
-    ranks: int = 1
-    micro_batch_rows: int | None = None
+    order: tuple[int, ...]  # row numbers, rank by rank and mini-batch by mini-batch; PAD for padding
+    num_mini_batches: int  # optimizer steps per epoch
+    mini_batch_rows: int  # over all ranks, padding included
+    ranks: int = 1  # data-parallel size
+    micro_batch_rows: int | None = None  # rows of a forward pass; None where verl cuts micro-batches by tokens
 
     def mini_batch_at(self, position: int) -> int:
         """The mini-batch of a position in ``order``."""
@@ -84,31 +47,27 @@ class Layout:
 
 
 def spread_blocks(
-    blocks: Sequence[Block], workloads: Sequence[int], parts: int, partition: Partition
+    blocks: Sequence[Sequence[int]], workloads: Sequence[int], parts: int, partition: Partition
 ) -> list[tuple[int, ...]]:
     """Spread prompts over mini-batches: about the same number of prompts and the same work in each.
 
     Args:
-        blocks: the prompts, with row numbers into ``workloads``.
+        blocks: the row numbers of every prompt; ValueError if one appears twice or not at all.
         workloads: (N,) work of every row.
         parts: optimizer steps per epoch, those that GRPO would take.
         partition: balances workloads over parts.
 
     Returns:
         row numbers of every mini-batch, prompt by prompt.
-
-    Raises:
-        ValueError: if a row number appears twice or not at all.
     """
-    numbers = sorted(row for block in blocks for row in block.rows)
+    numbers = sorted(row for block in blocks for row in block)
     if numbers != list(range(len(workloads))):
         raise ValueError(f"blocks hold {len(numbers)} row numbers for {len(workloads)} rows, or hold one twice.")
-    sums = [sum(workloads[row] for row in block.rows) for block in blocks]
+    sums = [sum(workloads[row] for row in block) for block in blocks]
     sums += [0] * (-len(blocks) % parts)
     chosen = [range(len(blocks))] if parts == 1 else partition(sums, parts, True)
     return [
-        tuple(row for number in sorted(members) if number < len(blocks) for row in blocks[number].rows)
-        for members in chosen
+        tuple(row for number in sorted(members) if number < len(blocks) for row in blocks[number]) for members in chosen
     ]
 
 
@@ -132,16 +91,20 @@ def place_rows(
         padded: whether a forward pass pads its rows to the longest: a rank's rows are then ordered by falling length,
             and micro-batches chosen that need the fewest padding rows, which cost as much as others there.
         pad_workload: work of a padding row.
-
-    Returns:
-        a :class:`Layout`; ``len(order) == num_mini_batches * mini_batch_rows``.
     """
+
+    def spread(rows: Sequence[int]) -> list[list[int]]:
+        filled = [*rows, *[PAD] * (size - len(rows))]
+        work = [pad_workload if row == PAD else workloads[row] for row in filled]
+        parts = [list(range(size))] if ranks == 1 else partition(work, ranks, True)
+        return [[filled[i] for i in sorted(part, key=lambda i: (-work[i] if padded else 0, i))] for part in parts]
+
     share = max(1, max(math.ceil(len(rows) / ranks) for rows in mini_batches))
     if micro_batch_rows is not None:
         micro_batch_rows = choose_micro_batch(share, micro_batch_rows, padded)
         share = math.ceil(share / micro_batch_rows) * micro_batch_rows
     size = share * ranks
-    shares = [_spread_rows(rows, workloads, size, ranks, partition, padded, pad_workload) for rows in mini_batches]
+    shares = [spread(rows) for rows in mini_batches]
     order = tuple(row for rank in range(ranks) for parts in shares for row in parts[rank])
     return Layout(order, len(mini_batches), size, ranks, micro_batch_rows)
 
@@ -159,19 +122,3 @@ def choose_micro_batch(rows: int, most: int, padded: bool) -> int:
         return math.ceil(rows / math.ceil(rows / most))
     sizes = range(min(most, rows), max(1, math.ceil(most / 2)) - 1, -1) if rows > most else [rows]
     return min(sizes, key=lambda size: (math.ceil(rows / size) * size, -size))
-
-
-def _spread_rows(
-    rows: Sequence[int],
-    workloads: Sequence[int],
-    size: int,
-    ranks: int,
-    partition: Partition,
-    by_length: bool,
-    pad_workload: int,
-) -> list[list[int]]:
-    filled = [*rows, *[PAD] * (size - len(rows))]
-    work = [pad_workload if row == PAD else workloads[row] for row in filled]
-    shares = [list(range(size))] if ranks == 1 else partition(work, ranks, True)
-    ordered = [sorted(share, key=lambda i: (-work[i], i) if by_length else (0, i)) for share in shares]
-    return [[filled[i] for i in share] for share in ordered]

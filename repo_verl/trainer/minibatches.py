@@ -11,34 +11,22 @@ import torch
 from repo_verl.advantages import block_advantages
 from repo_verl.config import RepoConfig
 from repo_verl.losses import group_row_weights, uniform_row_weights
-from repo_verl.trainer.layout import Block, Layout, Partition, place_rows, spread_blocks
+from repo_verl.trainer.layout import Layout, Partition, place_rows, spread_blocks
 
 
 @dataclasses.dataclass(frozen=True)
 class UpdateShape:
-    """verl's settings that shape an update.
+    """verl's settings that shape an update."""
 
-    Attributes:
-        prompts: P, prompts of a mini-batch (``ppo_mini_batch_size``).
-        rows: fresh rows of a mini-batch, verl's ``global_batch_size`` (P * ``rollout.n``).
-        num_mini_batches: optimizer steps per epoch.
-        ranks: data-parallel size.
-        micro_batch_rows: most rows of a forward pass; None where verl cuts micro-batches by tokens.
-        loss_agg_mode: verl's.
-        scale_factor: verl's ``loss_scale_factor``; 1 where unset.
-        norm_by_std: verl's ``norm_adv_by_std_in_grpo``.
-        padded: whether a forward pass pads its rows to the longest (no ``use_remove_padding``).
-    """
-
-    prompts: int
-    rows: int
-    num_mini_batches: int
-    ranks: int
-    micro_batch_rows: int | None
+    prompts: int  # P, of a mini-batch (ppo_mini_batch_size)
+    rows: int  # fresh rows of a mini-batch, verl's global_batch_size (P * rollout.n)
+    num_mini_batches: int  # optimizer steps per epoch
+    ranks: int  # data-parallel size
+    micro_batch_rows: int | None  # most rows of a forward pass; None where verl cuts micro-batches by tokens
     loss_agg_mode: str
-    scale_factor: float = 1.0
-    norm_by_std: bool = True
-    padded: bool = False
+    scale_factor: float = 1.0  # verl's loss_scale_factor; 1 where unset
+    norm_by_std: bool = True  # verl's norm_adv_by_std_in_grpo
+    padded: bool = False  # whether a forward pass pads its rows to the longest (no use_remove_padding)
 
     @classmethod
     def of(cls, config: Any, batch_rows: int, ranks: int) -> UpdateShape:
@@ -58,11 +46,9 @@ class UpdateShape:
         )
 
     def stock_mini_batches(self, all_keys: Sequence[str], keys: Sequence[str]) -> list[int]:
-        """The mini-batch in which verl would put every row: equal chunks to ranks, each cut into mini-batches.
+        """The mini-batch in which verl would put the rows of ``keys``: equal chunks to ranks, cut into mini-batches.
 
-        Args:
-            all_keys: of the whole batch, verl's padding included, in dispatch order.
-            keys: of the rows asked for.
+        ``all_keys`` are those of the whole batch, verl's padding included, in dispatch order.
         """
         share, mini_share = len(all_keys) // self.ranks, self.rows // self.ranks
         place = {key: position for position, key in enumerate(all_keys)}
@@ -71,51 +57,30 @@ class UpdateShape:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRows:
-    """The B fresh and N replayed rows of an update; row numbers count fresh rows first.
+    """The B fresh and N replayed rows of an update; row numbers count fresh rows first."""
 
-    Attributes:
-        blocks: (B,) prompt block of every fresh row, numbered from 0.
-        replayed_blocks: (N,) prompt block of every replayed row.
-        workloads: (B + N,) work of every row in verl's measure, by which mini-batches and ranks are balanced.
-        tokens: (B + N,) unmasked response tokens of every row.
-        scores: (B + N,) float rewards.
-        stock_mini_batches: (B,) the mini-batch in which verl would put every fresh row, which is kept where nothing is
-            replayed; None to spread prompts.
-        pad_workload: work of a padding row.
-    """
-
-    blocks: Sequence[int]
-    replayed_blocks: Sequence[int]
-    workloads: Sequence[int]
-    tokens: Sequence[int]
-    scores: torch.Tensor
+    blocks: Sequence[int]  # (B,) prompt block of every fresh row, numbered from 0
+    replayed_blocks: Sequence[int]  # (N,) prompt block of every replayed row
+    workloads: Sequence[int]  # (B + N,) in verl's measure, by which mini-batches and ranks are balanced
+    tokens: Sequence[int]  # (B + N,) unmasked response tokens
+    scores: torch.Tensor  # (B + N,) float rewards
+    # (B,) where verl would put every fresh row, which is kept where nothing is replayed; None to spread prompts
     stock_mini_batches: Sequence[int] | None = None
-    pad_workload: int = 0
+    pad_workload: int = 0  # of a padding row
 
 
 @dataclasses.dataclass(frozen=True)
 class UpdatePlan:
-    """A planned update over B fresh and N replayed rows; row numbers count fresh rows first.
+    """A planned update over B fresh and N replayed rows; row numbers count fresh rows first."""
 
-    Attributes:
-        layout: order of the kept rows.
-        kept: whether each row is part of the update; a row that is not has an advantage of exactly 0.
-        fresh_advantages: (B,) float.
-        replayed_advantages: (N,) float.
-        weights: (N,) float64, w of :mod:`repo_verl.losses`, with pruned rows counted in every normaliser.
-        scales: factor of the fresh term of every mini-batch.
-        fresh_tokens: unmasked fresh tokens of every mini-batch, those of pruned rows included.
-        row_mini_batch: the mini-batch of every row.
-    """
-
-    layout: Layout
-    kept: tuple[bool, ...]
-    fresh_advantages: torch.Tensor
-    replayed_advantages: torch.Tensor
-    weights: torch.Tensor
-    scales: tuple[float, ...]
-    fresh_tokens: tuple[int, ...]
-    row_mini_batch: tuple[int, ...]
+    layout: Layout  # of the kept rows
+    kept: tuple[bool, ...]  # (B + N,) part of the update; a row that is not has an advantage of exactly 0
+    fresh_advantages: torch.Tensor  # (B,) float
+    replayed_advantages: torch.Tensor  # (N,) float
+    weights: torch.Tensor  # (N,) float64, w of repo_verl.losses; pruned rows count in every normaliser
+    scales: tuple[float, ...]  # factor of the fresh term of every mini-batch
+    fresh_tokens: tuple[int, ...]  # unmasked fresh tokens of every mini-batch, those of pruned rows included
+    row_mini_batch: tuple[int, ...]  # (B + N,)
 
 
 def plan_advantages(
@@ -126,7 +91,7 @@ def plan_advantages(
     replayed_blocks: Sequence[int],
     norm_by_std: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages of fresh and of replayed rows: normalised separately (``split``) or together (``mixed``).
+    """(B,) and (N,) advantages of fresh and replayed rows: normalised separately (``split``) or together (``mixed``).
 
     Args:
         config: the settings.
@@ -135,23 +100,16 @@ def plan_advantages(
         replayed_scores: (N,) float.
         replayed_blocks: (N,) prompt block of every replayed row.
         norm_by_std: verl's ``norm_adv_by_std_in_grpo``.
-
-    Returns:
-        (B,) and (N,) advantages.
     """
+
+    def normalise(rewards: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return block_advantages(rewards, ids, config.advantage_eps, norm_by_std)
+
     fresh_ids, replayed_ids = torch.tensor(list(blocks)), torch.tensor(list(replayed_blocks))
     if config.advantage == "mixed":
-        both = block_advantages(
-            torch.cat((scores, replayed_scores)),
-            torch.cat((fresh_ids, replayed_ids)),
-            config.advantage_eps,
-            norm_by_std,
-        )
+        both = normalise(torch.cat((scores, replayed_scores)), torch.cat((fresh_ids, replayed_ids)))
         return both[: len(scores)], both[len(scores) :]
-    return (
-        block_advantages(scores, fresh_ids, config.advantage_eps, norm_by_std),
-        block_advantages(replayed_scores, replayed_ids, config.advantage_eps, norm_by_std),
-    )
+    return normalise(scores, fresh_ids), normalise(replayed_scores, replayed_ids)
 
 
 def plan_update(
@@ -167,9 +125,6 @@ def plan_update(
         rows: what is known of the rows.
         prune: leave out rows whose advantage is exactly 0.
         partition: balances workloads over parts.
-
-    Returns:
-        an :class:`UpdatePlan`.
     """
     total = len(rows.blocks)
     fresh, replayed = plan_advantages(
@@ -206,21 +161,17 @@ def plan_update(
 
 def _mini_batches(rows: UpdateRows, parts: int, partition: Partition) -> list[tuple[int, ...]]:
     if rows.replayed_blocks or rows.stock_mini_batches is None:
-        return spread_blocks(_blocks(rows.blocks, rows.replayed_blocks), rows.workloads, parts, partition)
-    chosen: list[list[int]] = [[] for _ in range(parts)]
-    for row, number in enumerate(rows.stock_mini_batches):
-        chosen[number].append(row)
-    return [tuple(members) for members in chosen]
+        by_prompt = _group([*rows.blocks, *rows.replayed_blocks], len(set(rows.blocks)))
+        return spread_blocks(by_prompt, rows.workloads, parts, partition)
+    return _group(rows.stock_mini_batches, parts)
 
 
-def _blocks(blocks: Sequence[int], replayed_blocks: Sequence[int]) -> list[Block]:
-    fresh: dict[int, list[int]] = {}
-    replayed: dict[int, list[int]] = {}
-    for row, block in enumerate(blocks):
-        fresh.setdefault(block, []).append(row)
-    for row, block in enumerate(replayed_blocks, start=len(blocks)):
-        replayed.setdefault(block, []).append(row)
-    return [Block(tuple(fresh[block]), tuple(replayed.get(block, ()))) for block in sorted(fresh)]
+def _group(numbers: Sequence[int], groups: int) -> list[tuple[int, ...]]:
+    """The rows of every group, from the number of every row's group."""
+    members: list[list[int]] = [[] for _ in range(groups)]
+    for row, number in enumerate(numbers):
+        members[number].append(row)
+    return list(map(tuple, members))
 
 
 def _weights(

@@ -1,4 +1,4 @@
-"""What RePO adds to TransferQueue for an update: replayed and padding rows, and its own fields on the fresh ones.
+"""What RePO adds to TransferQueue for an update and removes: replayed and padding rows, its own fields on fresh rows.
 
 Rows are put while verl computes the old log-probs, except what depends on these: dtypes and optional fields.
 """
@@ -16,90 +16,47 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from repo_verl.replay import Record
-from repo_verl.trainer.layout import (
-    FRESH,
-    FRESH_SCALE,
-    FRESH_TOKENS,
-    ORIGIN,
-    PAD,
-    PADDING,
-    REPLAYED,
-    ROW_FIELDS,
-    WEIGHT,
-)
+from repo_verl.trainer.guards import NonFiniteError, not_finite
+from repo_verl.trainer.layout import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, PAD, PADDING, REPLAYED, WEIGHT
 from repo_verl.trainer.retrieval import Update
 
-TOKEN_FIELDS = ("prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask")
-KEY_PREFIX = "repo"
-"""How the keys of rows that RePO adds begin; verl's begin with a hexadecimal uid."""
+KEY_PREFIX = "repo"  # of rows that RePO adds; verl's keys begin with a hexadecimal uid
 
 OPTIONAL_FIELDS = {"rollout_is_weights": 1.0, "ref_log_prob": 0.0}
 """Fields that fresh rows may have, and what replayed and padding rows hold there: nothing that acts on them."""
 
-FLOAT_FIELDS = ("old_log_probs", "advantages", *OPTIONAL_FIELDS)
-"""Fields of floats that verl puts for fresh rows and RePO for the others."""
-
-UPDATE_FIELDS = (*TOKEN_FIELDS, "old_log_probs", "advantages", *ROW_FIELDS)
+FLOAT_FIELDS = ("old_log_probs", "advantages", *OPTIONAL_FIELDS)  # verl puts them for fresh rows, RePO for the others
+UPDATE_FIELDS = (
+    "prompts", "responses", "input_ids", "position_ids", "response_mask", "loss_mask", "old_log_probs", "advantages",
+    ORIGIN, WEIGHT, FRESH_SCALE, FRESH_TOKENS,
+)  # fmt: skip
 
 Row = dict[str, torch.Tensor]
-Placed = tuple[str, dict[str, Any]]
-"""Key and tag of a row in TransferQueue."""
-
-
-class FloatTypes:
-    """The dtypes of verl's float fields, which the rows that RePO adds have to share.
-
-    TransferQueue takes one dtype per field. verl's old log-probs have the dtype of the engine's forward pass, bfloat16
-    for some, which shows once a step's fresh rows have them. Until then (first step of a process) such values wait.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, torch.dtype] = {}
-        self._waiting: dict[str, Row] = {}
-
-    def learn(self, batch: KVBatchMeta) -> None:
-        """Look at a fresh row for the dtypes that are not known yet; ``batch`` has advantages."""
-        names = [name for name in FLOAT_FIELDS if name in (batch.fields or ()) and name not in self._known]
-        if names:
-            data = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id, select_fields=names)
-            self._known.update({name: data[name].dtype for name in names})
-
-    def cast(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """A value of a float field in the dtype of verl's; KeyError for a field whose dtype is not known."""
-        return value.to(self._known[name])
-
-    def hold_back(self, key: str, row: Row) -> Row:
-        """What can be put of a new row now, cast; the rest waits for :meth:`put_waiting`."""
-        late = {name: value for name, value in row.items() if name in FLOAT_FIELDS and name not in self._known}
-        if late:
-            self._waiting[key] = late
-        return {n: self.cast(n, v) if n in self._known else v for n, v in row.items() if n not in late}
-
-    def put_waiting(self, partition: str) -> None:
-        """Put what waits."""
-        waiting, self._waiting = self._waiting, {}
-        cast = {key: {name: self.cast(name, value) for name, value in row.items()} for key, row in waiting.items()}
-        _put(partition, list(cast), list(cast.values()))
+Placed = tuple[str, dict[str, Any]]  # key and tag of a row in TransferQueue
 
 
 class QueuedUpdate:
     """The rows of a planned update in TransferQueue.
 
+    TransferQueue takes one dtype per field. verl's old log-probs have the dtype of the engine's forward pass, bfloat16
+    for some, which shows once a step's fresh rows have them. Until then (first step of a process) floats wait.
+
     Args:
         partition: TransferQueue partition.
         update: with a plan.
-        floats: the dtypes of verl's fields.
+        dtypes: of verl's float fields, as far as they are known; kept by the caller from step to step, and filled here.
 
     Attributes:
         added: (T,) response mask of every row that RePO put there, by key.
         places: key and tag of every row, by row number; without padding rows.
     """
 
-    def __init__(self, partition: str, update: Update, floats: FloatTypes) -> None:
+    def __init__(self, partition: str, update: Update, dtypes: dict[str, torch.dtype]) -> None:
         assert update.plan is not None
-        self._partition, self._plan, self._floats = partition, update.plan, floats
+        self._partition, self._plan, self._dtypes = partition, update.plan, dtypes
         self._total = len(update.fresh.keys)
         self._ordered: list[Placed] = []
+        self._waiting: dict[str, Row] = {}
         self.added: dict[str, torch.Tensor] = {}
         self.places: dict[int, Placed] = dict(enumerate(zip(update.fresh.keys, update.fresh.tags, strict=True)))
 
@@ -109,7 +66,7 @@ class QueuedUpdate:
         rows = [replayed_row(ids, record, float(values[row - self._total])) for row, ids, record in group]
         self.places.update(zip((row for row, _, _ in group), self._put_new(rows), strict=True))
 
-    def complete(self, pad_token: int) -> None:
+    def put_padding_and_fields(self, pad_token: int) -> None:
         """Put padding rows of this token id, and RePO's own fields of every row."""
         order = self._plan.layout.order
         pads = iter(self._put_new([padding_row(pad_token) for _ in range(order.count(PAD))]))
@@ -126,14 +83,15 @@ class QueuedUpdate:
         fields = TensorDict(columns, batch_size=len(order))
         tq.kv_batch_put(keys=[key for key, _ in self._ordered], partition_id=self._partition, fields=fields)
 
-    def finish(self, batch: KVBatchMeta) -> KVBatchMeta:
-        """Put what depends on verl's own fields, and give the update's batch; ``batch`` is verl's, with advantages."""
-        self._floats.learn(batch)
-        self._floats.put_waiting(self._partition)
+    def make_batch(self, batch: KVBatchMeta) -> KVBatchMeta:
+        """Put what depends on verl's own fields, and return the update's batch; ``batch`` is verl's with advantages."""
+        self._read_dtypes(batch)
+        waiting = [{name: self._cast(name, value) for name, value in row.items()} for row in self._waiting.values()]
+        _put(self._partition, list(self._waiting), waiting)
         optional = [name for name in OPTIONAL_FIELDS if name in (batch.fields or ())]
         if optional:
             rows = [
-                {name: self._floats.cast(name, mask.double() * OPTIONAL_FIELDS[name]) for name in optional}
+                {name: self._cast(name, mask.double() * OPTIONAL_FIELDS[name]) for name in optional}
                 for mask in self.added.values()
             ]
             _put(self._partition, list(self.added), rows)
@@ -145,13 +103,30 @@ class QueuedUpdate:
             extra_info=batch.extra_info,
         )
 
+    def _read_dtypes(self, batch: KVBatchMeta) -> None:
+        """Look at a fresh row for the dtypes that are not known yet."""
+        names = [name for name in FLOAT_FIELDS if name in (batch.fields or ()) and name not in self._dtypes]
+        if names:
+            data = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id, select_fields=names)
+            self._dtypes.update({name: data[name].dtype for name in names})
+
+    def _cast(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A field's value; floats in the dtype of verl's, which must be known."""
+        return value.to(self._dtypes[name]) if name in FLOAT_FIELDS else value
+
     def _put_new(self, rows: Sequence[Row]) -> list[Placed]:
-        """Put rows under keys that never begin with a fresh row's uid; gives the key and tag of each."""
+        """Put rows under keys that never begin with a fresh row's uid; returns the key and tag of each."""
         uid = f"{KEY_PREFIX}{uuid.uuid4().hex}"
         keys = [f"{uid}_{number}_0" for number in range(len(rows))]
         tags = [{"is_padding": True, **_length_tags(row)} for row in rows]
-        _put(self._partition, keys, [self._floats.hold_back(k, row) for k, row in zip(keys, rows, strict=True)], tags)
-        self.added.update((key, row["response_mask"]) for key, row in zip(keys, rows, strict=True))
+        unknown = [name for name in FLOAT_FIELDS if name not in self._dtypes]
+        ready = [{name: self._cast(name, row[name]) for name in row if name not in unknown} for row in rows]
+        _put(self._partition, keys, ready, tags)
+        for key, row in zip(keys, rows, strict=True):
+            self.added[key] = row["response_mask"]
+            late = {name: row[name] for name in row if name in unknown}
+            if late:
+                self._waiting[key] = late
         return list(zip(keys, tags, strict=True))
 
 
@@ -161,15 +136,26 @@ def clear_rows(partition: str, keys: list[str]) -> None:
         tq.kv_clear(keys=keys, partition_id=partition)
 
 
+def leave_out_nonfinite(batch: KVBatchMeta) -> tuple[KVBatchMeta, int]:
+    """Take rows whose score is not finite out of a scored batch and of TransferQueue (``on_nonfinite: skip``).
+
+    Returns the batch without them, and how many they are; NonFiniteError if no row is left.
+    """
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+    bad = set(not_finite(data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1)))
+    if not bad:
+        return batch, 0
+    kept = [row for row in range(len(batch.keys)) if row not in bad]
+    if not kept:
+        raise NonFiniteError(f"none of {len(bad)} rows has a finite score: fix the reward function and resume.")
+    tq.kv_clear(keys=[batch.keys[row] for row in sorted(bad)], partition_id=batch.partition_id)
+    return batch.select_keys([batch.keys[row] for row in kept]), len(bad)
+
+
 def replayed_row(prompt_ids: np.ndarray, record: Record, advantage: float) -> Row:
-    """The fields of one replayed row.
+    """The fields of one replayed row; ``prompt_ids`` is (L,).
 
     Its loss mask is all zeros, so that verl's token count stays that of the fresh rows; its response mask is true.
-
-    Args:
-        prompt_ids: (L,) token ids.
-        record: from the buffer.
-        advantage: of the row.
     """
     prompts = torch.from_numpy(prompt_ids.astype(np.int64))
     responses = torch.from_numpy(record.response_ids.astype(np.int64))

@@ -1,47 +1,37 @@
-"""Which rows a step replays: chosen once the fresh scores are known, planned with the fresh rows, and read.
+"""Which rows a step replays: chosen once the fresh scores are known, planned with the fresh rows, read, and counted.
 
-All of it happens in the trainer's background thread, beside verl's old log-probs.
+All but the counting happens in the trainer's background thread, beside verl's old log-probs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
+from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer, Record, Selection
 from repo_verl.trainer.minibatches import UpdatePlan, UpdateRows, UpdateShape, plan_advantages, plan_update
 from repo_verl.trainer.rollouts import FreshRows
 
-GROUP_TOKENS = 1 << 20
-"""Response tokens read and put at a time: bounds what the driver holds of them, at about 100 bytes each."""
-
-PAD_LENGTH = 2
-"""Tokens of a padding row: one of the prompt, one of the response."""
+GROUP_TOKENS = 1 << 20  # response tokens read and put at a time: the driver holds about 100 bytes for each
+PAD_LENGTH = 2  # tokens of a padding row: one of the prompt, one of the response
+REWARD_STATUSES = ("timeout", "error", "no_answer", "gold_unparseable")  # those of repo_verl.rewards other than ok
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """The B fresh and N replayed rows of a step; row numbers count fresh rows first.
-
-    Attributes:
-        fresh: the step's own rows.
-        selections: the buffer's rows that every prompt block replays; empty where none was asked for.
-        fresh_advantages: (B,) float.
-        replayed_advantages: (N,) float.
-        plan: None where verl's batch is left as it is.
-    """
+    """The B fresh and N replayed rows of a step; row numbers count fresh rows first."""
 
     fresh: FreshRows
-    selections: Sequence[Selection]
-    fresh_advantages: torch.Tensor
-    replayed_advantages: torch.Tensor
-    plan: UpdatePlan | None = None
+    selections: Sequence[Selection]  # the buffer's rows that every prompt block replays; empty where none was asked for
+    fresh_advantages: torch.Tensor  # (B,) float
+    replayed_advantages: torch.Tensor  # (N,) float
+    plan: UpdatePlan | None = None  # None where verl's batch is left as it is
 
     @property
     def replayed_blocks(self) -> list[int]:
@@ -52,13 +42,13 @@ class Update:
     def lengths(self) -> list[int]:
         """(B + N,) tokens of every row, prompt and response."""
         prompts = [self.fresh.prompt_ids[block].size for block in self.replayed_blocks]
-        responses = self.column("lengths")
+        responses = self.replayed_values("lengths")
         return self.fresh.lengths + [a + int(b) for a, b in zip(prompts, responses, strict=True)]
 
     @property
     def tokens(self) -> list[int]:
         """(B + N,) unmasked response tokens of every row."""
-        return [*self.fresh.tokens, *map(int, self.column("counted"))]
+        return [*self.fresh.tokens, *map(int, self.replayed_values("counted"))]
 
     @property
     def kept(self) -> Sequence[bool]:
@@ -71,8 +61,8 @@ class Update:
         left = [0 if kept else count for kept, count in zip(self.kept, self.tokens, strict=True)]
         return sum(left[: len(self.fresh.keys)]), sum(left[len(self.fresh.keys) :])
 
-    def column(self, name: str) -> list[float]:
-        """(N,) a value of every replayed row: ``scores``, ``steps``, ``uses`` (before this replay), ``counted``, ..."""
+    def replayed_values(self, name: str) -> list[float]:
+        """(N,) a field of :class:`Selection` for every replayed row: ``scores``, ``uses`` (before this replay), ..."""
         return [value for selection in self.selections for value in getattr(selection, name).tolist()]
 
 
@@ -80,15 +70,7 @@ def choose_rows(buffer: PromptReplayBuffer, fresh: FreshRows, step: int) -> list
     """Choose what every prompt block replays; reads no tokens, counts the uses.
 
     Strategies draw from the buffer's generator in the order of the prompts' keys (then of the fresh scores), which does
-    not depend on the order in which responses finished.
-
-    Args:
-        buffer: the replay buffer, without this step's rows.
-        fresh: the step's rows.
-        step: the training step.
-
-    Returns:
-        one selection per prompt block, empty where nothing is replayed.
+    not depend on the order in which responses finished. An empty selection is of a block that replays nothing.
     """
     scores = fresh.block_scores
     order = sorted(range(len(scores)), key=lambda block: (fresh.prompt_keys[block], scores[block].tolist()))
@@ -107,16 +89,11 @@ def plan_step(
 ) -> Update:
     """Plan the update of a batch; without a plan where nothing is replayed and nothing is to be pruned.
 
-    Args:
-        config: RePO's settings.
-        shape: verl's.
-        prune: leave out rows whose advantage is exactly 0.
-        keys: of the whole batch, verl's padding included, in dispatch order.
-        fresh: its rows.
-        selections: what every prompt block replays.
+    ``keys`` are those of the whole batch, verl's padding included, in dispatch order; ``fresh`` are its rows, and
+    ``selections`` what every prompt block replays. With ``prune``, rows whose advantage is exactly 0 are left out.
     """
     update = Update(fresh, selections, torch.zeros(0), torch.zeros(0))
-    scores = torch.tensor(update.column("scores"), dtype=fresh.scores.dtype)
+    scores = torch.tensor(update.replayed_values("scores"), dtype=fresh.scores.dtype)
     rows = UpdateRows(
         blocks=fresh.blocks,
         replayed_blocks=update.replayed_blocks,
@@ -142,23 +119,14 @@ def without_replay(config: RepoConfig, shape: UpdateShape, fresh: FreshRows) -> 
 
 
 def row_workloads(lengths: Sequence[int]) -> list[int]:
-    """verl's measure of the work of rows, attention included, by which it balances its ranks.
-
-    Args:
-        lengths: (N,) tokens of every row, prompt and response, as in verl's tag ``seq_len``.
-    """
+    """verl's measure of the work of rows, attention included, by which it balances its ranks; from their lengths."""
     return [int(work) for work in calculate_workload(torch.tensor(lengths, dtype=torch.int64)).tolist()]
 
 
 def read_kept(buffer: PromptReplayBuffer, update: Update) -> Iterator[list[tuple[int, np.ndarray, Record]]]:
     """Read the replayed rows that are part of an update, in groups of about :data:`GROUP_TOKENS` tokens.
 
-    Args:
-        buffer: as it was when the rows were chosen.
-        update: with a plan.
-
-    Yields:
-        row number, prompt ids and record of every row of a group.
+    A group has the row number, the prompt ids and the record of every row.
     """
     wanted: list[tuple[int, list[int], Selection]] = []
     first = len(update.fresh.keys)
@@ -189,9 +157,39 @@ def _groups(tokens: list[int]) -> Iterator[slice]:
 
 
 def _subset(selection: Selection, index: list[int]) -> Selection:
-    arrays: dict[str, Any] = {
-        field.name: getattr(selection, field.name)[index]
-        for field in dataclasses.fields(selection)
-        if isinstance(getattr(selection, field.name), np.ndarray)
+    arrays = {field.name: getattr(selection, field.name) for field in dataclasses.fields(selection)}
+    return dataclasses.replace(selection, **{n: array[index] for n, array in arrays.items() if n != "key"})
+
+
+def step_metrics(
+    update: Update, step: int, reports: Sequence[Mapping[str, float]], grad_norms: Sequence[float], ranks: int
+) -> dict[str, float]:
+    """The metrics of a step that updates the actor, without their prefix ``repo/``.
+
+    ``reports`` are the sums of every optimizer step (:func:`repo_verl.trainer.worker_loss.watched_update`), and
+    ``grad_norms`` its gradient norms.
+    """
+    fresh, lengths, kept, again = update.fresh, update.lengths, update.kept, update.replayed_blocks
+    blocks, prompts = torch.tensor(fresh.blocks), len(fresh.prompt_keys)
+    everything = torch.cat((update.fresh_advantages.double(), update.replayed_advantages.double()))
+    all_blocks = torch.cat((blocks, torch.tensor(again, dtype=blocks.dtype)))
+    mini_batches = update.plan.layout.num_mini_batches if update.plan else len(reports)
+    pruned = [tokens * (len(reports) // mini_batches) for tokens in update.pruned_tokens]
+    return {
+        "replayed_rows": len(again),
+        "prompts_with_replay": len(set(again)),
+        **formulas.mean_and_max("age", [step - fresh_in for fresh_in in update.replayed_values("steps")]),
+        **formulas.mean_and_max("uses", [before + 1 for before in update.replayed_values("uses")]),
+        **formulas.mean_and_std("score_fresh", fresh.scores.tolist()),
+        **formulas.mean_and_std("score_replayed", update.replayed_values("scores")),
+        "zero_advantage_share_fresh": formulas.zero_share(update.fresh_advantages),
+        "zero_advantage_share_replayed": formulas.zero_share(update.replayed_advantages),
+        "effective_prompts_fresh": formulas.spread_share(torch.nan_to_num(fresh.scores), blocks, prompts),
+        "effective_prompts_all": formulas.effective_share(everything, all_blocks, prompts),
+        "update_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if part),
+        "pruned_rows": list(kept).count(False),
+        "pruned_tokens": sum(length for length, part in zip(lengths, kept, strict=True) if not part),
+        **{f"reward_{status}": fresh.statuses.count(status) for status in REWARD_STATUSES},
+        **formulas.worker_metrics(reports, ranks, *pruned),
+        "nonfinite_steps": formulas.count_skipped(grad_norms),
     }
-    return dataclasses.replace(selection, **arrays)

@@ -6,8 +6,8 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from transfer_queue import KVBatchMeta
 from repo_verl.replay import Record, prompt_key
 from repo_verl.trainer.guards import SKIP, NonFiniteError, listed, not_finite
 from repo_verl.trainer.layout import uid_of
-from repo_verl.trainer.versions import behavior_log_probs, written_by
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -28,34 +27,19 @@ FORWARD, SAMPLED = "old_log_probs", "rollout_log_probs"
 
 @dataclasses.dataclass(frozen=True)
 class FreshRows:
-    """The B fresh rows of a step, verl's padding left out; prompt blocks are numbered in order of appearance.
+    """The B fresh rows of a step in batch order, without verl's padding; blocks are numbered in order of appearance."""
 
-    Attributes:
-        keys: TransferQueue key of every row, in batch order.
-        tags: TransferQueue tag of every row.
-        blocks: number of the prompt block of every row.
-        prompt_keys: stable id of the prompt of every block.
-        prompt_ids: (L,) int32 token ids of the prompt of every block.
-        responses: (T,) token ids of every row.
-        masks: (T,) response mask of every row.
-        tokens: unmasked response tokens of every row.
-        scores: (B,) summed reward of every row.
-        parts: named numeric parts of the reward of every row.
-        statuses: how every row's reward came about (``repo_verl.rewards.STATUSES``); "" where the reward function does
-            not say.
-    """
-
-    keys: list[str]
+    keys: list[str]  # in TransferQueue
     tags: list[dict[str, Any]]
-    blocks: list[int]
-    prompt_keys: list[str]
-    prompt_ids: list[np.ndarray]
-    responses: list[torch.Tensor]
-    masks: list[torch.Tensor]
-    tokens: list[int]
-    scores: torch.Tensor
-    parts: list[dict[str, float]]
-    statuses: list[str]
+    blocks: list[int]  # number of every row's prompt block
+    prompt_keys: list[str]  # of every block
+    prompt_ids: list[np.ndarray]  # (L,) int32 token ids of every block
+    responses: list[torch.Tensor]  # (T,) token ids of every row
+    masks: list[torch.Tensor]  # (T,) response mask of every row
+    tokens: list[int]  # unmasked response tokens of every row
+    scores: torch.Tensor  # (B,) summed rewards
+    parts: list[dict[str, float]]  # numeric parts of every reward
+    statuses: list[str]  # of repo_verl.rewards.STATUSES; "" where the reward function gives none
 
     @property
     def lengths(self) -> list[int]:
@@ -87,14 +71,7 @@ class FreshRows:
 
 
 def read_fresh(batch: KVBatchMeta) -> FreshRows:
-    """Fetch a batch's rows once they are scored; their log-probs follow by :func:`read_behavior`.
-
-    Args:
-        batch: of scored rows, verl's padding among them.
-
-    Raises:
-        ValueError: if two rows of one uid have different prompts.
-    """
+    """Fetch the rows of a scored batch; ValueError if two rows of one uid have different prompts."""
     held = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     keys = [batch.keys[row] for row in held]
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(FRESH_FIELDS))
@@ -142,14 +119,9 @@ def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def refuse_unsupported(batch: KVBatchMeta, multi_modal: bool) -> None:
-    """Stop where rows hold what RePO does not store: several outputs per session, images, routed experts.
+    """Raise ValueError where rows hold what RePO does not store: several outputs per session, images, routed experts.
 
-    Args:
-        batch: with advantages.
-        multi_modal: whether the model has a processor for other inputs than text, so that rows must be looked into.
-
-    Raises:
-        ValueError: naming the first such row.
+    ``multi_modal``: the model has a processor for other inputs than text, so that rows must be looked into.
     """
     several = [key for key in batch.keys if key.rsplit("_", 1)[1] != "0"]
     if several:
@@ -161,9 +133,8 @@ def refuse_unsupported(batch: KVBatchMeta, multi_modal: bool) -> None:
         raise ValueError("rows hold routed_experts, which RePO does not store: switch rollout routing replay off.")
     if not multi_modal:
         return
-    first = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id, select_fields=["position_ids"])[
-        "position_ids"
-    ][0]
+    some = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id, select_fields=["position_ids"])
+    first = some["position_ids"][0]
     if first.dim() != 1:
         raise ValueError(
             f"position_ids of a row have {first.dim()} dimensions, as in a vision-language model: train a text model."
@@ -176,50 +147,58 @@ def refuse_unsupported(batch: KVBatchMeta, multi_modal: bool) -> None:
             raise ValueError(f"row {filled[0]!r} has multi-modal inputs, which RePO does not store: train on text.")
 
 
-def leave_out_nonfinite(batch: KVBatchMeta) -> tuple[KVBatchMeta, int]:
-    """Take rows whose score is not finite out of a batch and of TransferQueue (``on_nonfinite: skip``).
+class Written(NamedTuple):
+    """The model versions that generated a row's first and last token; version v is the weights after step v."""
 
-    Args:
-        batch: with rewards, before verl balances and pads it.
+    oldest: int  # or an older one than that of the first token
+    newest: int
 
-    Returns:
-        the batch without them, and how many they are.
+    @property
+    def step(self) -> int:
+        """The step in which the oldest version was the current one, from which the row's age is counted.
+
+        Step s has version s - 1; in verl's synchronous trainer this is the step in which the row was fresh.
+        """
+        return self.oldest + 1
+
+
+def written_by(key: str, tag: Mapping[str, Any], step: int) -> Written:
+    """The versions in verl's tag of a row of an asynchronous trainer (docs/async.md).
 
     Raises:
-        NonFiniteError: if no row is left.
+        ValueError: if the tag has no versions, or not versions that can have written a row of this step.
     """
-    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
-    bad = set(not_finite(data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1)))
-    if not bad:
-        return batch, 0
-    kept = [row for row in range(len(batch.keys)) if row not in bad]
-    if not kept:
-        raise NonFiniteError(f"none of {len(bad)} rows has a finite score: fix the reward function and resume.")
-    tq.kv_clear(keys=[batch.keys[row] for row in sorted(bad)], partition_id=batch.partition_id)
-    return batch.select_keys([batch.keys[row] for row in kept]), len(bad)
+    oldest, newest = tag.get("min_global_steps"), tag.get("max_global_steps")
+    if not (isinstance(oldest, int) and isinstance(newest, int) and 0 <= oldest <= newest < step):
+        raise ValueError(
+            f"row {key!r} of step {step} was generated by model versions {oldest} to {newest}, not by ones from 0 to "
+            f"{step - 1}, so that its age is not known: use an agent loop that keeps the rollout server's extra_fields."
+        )
+    return Written(oldest, newest)
 
 
-@dataclasses.dataclass(frozen=True)
-class Behavior:
-    """The behavior policy of every fresh row.
+def behavior_log_probs(
+    written: Sequence[Written], step: int, forward: Sequence[torch.Tensor], sampled: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """(T,) log π_b of every row: of the behavior policy of each token.
 
-    Attributes:
-        log_probs: (T,) log π_b of every row.
-        steps: the step from which every row's age is counted.
+    Where the version of the actor's forward pass, ``step`` - 1, wrote the whole row these are the forward pass's
+    (verl's ``old_log_probs``), as in the synchronous trainer; otherwise those that the rollout engine sampled with.
     """
+    current = Written(step - 1, step - 1)
+    rows = zip(written, forward, sampled, strict=True)
+    return [own if versions == current else engine for versions, own, engine in rows]
 
-    log_probs: list[torch.Tensor]
-    steps: list[int]
+
+class Behavior(NamedTuple):
+    """The behavior policy of every fresh row."""
+
+    log_probs: list[torch.Tensor]  # (T,) log π_b
+    steps: list[int]  # from which the row's age is counted
 
 
 def read_behavior(partition: str, fresh: FreshRows, step: int, asynchronous: bool) -> Behavior:
     """Fetch the log-probs of fresh rows, once verl has computed the old ones.
-
-    Args:
-        partition: TransferQueue partition.
-        fresh: the step's rows.
-        step: the training step.
-        asynchronous: whether older model versions than that of the old log-probs may have written a row.
 
     Raises:
         ValueError: if rows of an asynchronous trainer have no versions or no log-probs of the rollout engine.
@@ -247,15 +226,7 @@ def to_records(
     Within a block they are ordered by the version that sampled them and then by response number, not in batch order.
     Rows of a batch come in the order in which they finished, short ones first, so the buffer's newest rows (which
     `recency` replays, ties favour and eviction spares) would be the longest.
-
-    Args:
-        fresh: the step's rows.
-        behavior: their behavior policy.
-        step: the training step.
-        skip: leave out rows with a log-prob that is not finite, instead of raising.
-
-    Raises:
-        NonFiniteError: for such rows, naming them.
+    Rows with a log-prob that is not finite are left out with ``skip``, and raise NonFiniteError otherwise.
     """
     records: list[list[Record]] = [[] for _ in fresh.prompt_keys]
     bad: list[str] = []

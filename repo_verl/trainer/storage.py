@@ -29,17 +29,13 @@ from repo_verl.config import RepoConfigError
 
 FIELD = "rows"
 PARTITION = "repo_replay"
-BATCH = 128
-"""Pieces per request: bounds the copies in flight, whatever the length of the caller's list."""
-
-WIDTH, PIECE_BYTES = 8, 2**17
-"""Most blobs and bytes of a piece; a longer blob is a piece of its own."""
+BATCH = 128  # pieces per request: bounds the copies in flight, whatever the length of the caller's list
+WIDTH, PIECE_BYTES = 8, 2**17  # most blobs and bytes of a piece; a longer blob is a piece of its own
 
 OFFSETS = struct.Struct(f"<{WIDTH + 1}q")
 """The start of a piece: where its blobs begin in it, and where the last one ends, as often as fills it up."""
 
-START_S = 300.0
-LOOK_S, PING_S, CLOSE_S = 1.0, 5.0, 10.0
+START_S, LOOK_S, PING_S, CLOSE_S = 300.0, 1.0, 5.0, 10.0
 REMEDY = "resume from the last checkpoint, or set algorithm.repo.storage=host."
 
 
@@ -58,17 +54,9 @@ class DistributedStore:
     queue at each poll. Filled evenly; no CPU of Ray's count; they end with the process that made them. Nothing is
     replicated: with a process its rows are gone, and every later call raises. Not thread-safe: the driver owns it.
 
-    Args:
-        processes: storage processes, assigned round-robin to the alive nodes; None for one per node.
-        patience_s: seconds without an answer to one request after which a call gives up, though no process is dead.
-
-    Raises:
-        RepoConfigError: if ``processes`` is under 1.
-        StorageProcessError: if the processes don't start.
-
-    Example:
-        >>> store.get(store.put([np.frombuffer(b"abc", np.uint8)]))[0].tobytes()  # doctest: +SKIP
-        b'abc'
+    They are assigned round-robin to the alive nodes, one per node where ``processes`` is None. A call gives up after
+    ``patience_s`` seconds without an answer to one request, though no process is dead. RepoConfigError if ``processes``
+    is under 1, StorageProcessError if they don't start.
     """
 
     def __init__(self, processes: int | None = None, *, patience_s: float = 60.0) -> None:
@@ -117,23 +105,13 @@ class DistributedStore:
         self._disconnect = weakref.finalize(self, disconnect, self._loop, thread, client)
 
     def put(self, blobs: Sequence[bytes | np.ndarray]) -> list[int]:
-        """Store byte strings.
-
-        Args:
-            blobs: each bytes, or (n,) uint8, n >= 0; copied.
-
-        Returns: one handle per blob, in order, never used before.
+        """Store copies of byte strings, bytes or (n,) uint8; returns one handle per blob, never used before.
 
         Raises:
-            ValueError: if a blob is no 1-D uint8 array.
             StorageProcessError: as :meth:`drop`.
         """
-        arrays = [np.frombuffer(blob, dtype=np.uint8) if isinstance(blob, bytes) else blob for blob in blobs]
-        for blob in arrays:
-            if blob.ndim != 1 or blob.dtype != np.uint8:
-                raise ValueError(f"A blob is a 1-D uint8 array; got shape {blob.shape}, dtype {blob.dtype}.")
         handles: list[int] = []
-        for batch in batches(runs(arrays)):
+        for batch in batches(runs([np.frombuffer(blob, dtype=np.uint8) for blob in blobs])):
             pieces = list(map(pack, batch))
             rows = torch.nested.nested_tensor_from_jagged(
                 torch.from_numpy(np.concatenate(pieces)),
@@ -149,12 +127,9 @@ class DistributedStore:
         return handles
 
     def get(self, handles: Sequence[int]) -> list[np.ndarray]:
-        """Fetch byte strings, in the order of the handles, each piece once.
+        """Fetch byte strings, each (n,) uint8, in the order of the handles; raises as :meth:`drop`.
 
-        Returns: each (n,) uint8. Blobs fetched together share one buffer: copy what is to outlive the others.
-
-        Raises:
-            ValueError, StorageProcessError: as :meth:`drop`.
+        Each piece is fetched once. Blobs fetched together share one buffer: copy what is to outlive the others.
         """
         self._check_held(handles)
         found: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}

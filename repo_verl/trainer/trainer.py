@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import torch
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
@@ -25,18 +26,15 @@ from verl.utils.config import omega_conf_to_dataclass
 from repo_verl import metrics as formulas
 from repo_verl.config import RepoConfig
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer import estimator, guards, identity, retrieval, rollouts, seam_check, startup_warnings
-from repo_verl.trainer.buffer_watch import BufferWatch
+from repo_verl.trainer import estimator, guards, identity, queue_rows, retrieval, rollouts, run_warnings, seams
 from repo_verl.trainer.checkpoint import CheckpointKeeper, row_limits
 from repo_verl.trainer.minibatches import UpdateShape
-from repo_verl.trainer.queue_rows import FloatTypes, QueuedUpdate, clear_rows
+from repo_verl.trainer.queue_rows import QueuedUpdate
 from repo_verl.trainer.retrieval import Update
-from repo_verl.trainer.step_metrics import step_metrics
 from repo_verl.trainer.storage import DistributedStore
 from repo_verl.trainer.validation import check_config, refuse_experts
 from repo_verl.trainer.worker_loss import repo_loss, watched_update
-from repo_verl.verl_workarounds.logs import log_as_verl
-from repo_verl.verl_workarounds.polling import poll_adaptively
+from repo_verl.verl_workarounds.driver import log_as_verl, poll_adaptively
 from repo_verl.verl_workarounds.watch import Watch, watching
 
 logger = logging.getLogger(__name__)
@@ -47,43 +45,38 @@ TIMERS = (
     *("repo_exposed", "repo_exposed_adv", "repo_exposed_update_actor"),
 )
 
-
-Prepared = tuple[Update, QueuedUpdate | None]
-"""The rows of a step's update, and where they are in TransferQueue; None where verl's batch is left as it is."""
+Prepared = tuple[Update, QueuedUpdate | None]  # no second one where verl's batch is left as it is
 
 
 class ReplayTrainer(PPOTrainer):
     """RePO's replay (arXiv 2506.09340) for one of verl's trainers, which comes after it among a class's bases.
 
-    Args:
-        config: verl's configuration with the block ``algorithm.repo``.
-
-    Raises:
-        RepoConfigError: for settings that RePO can't serve.
+    Made with verl's configuration, which has the block ``algorithm.repo``; RepoConfigError for one it can't serve.
     """
 
-    asynchronous = False
-    """Whether responses are generated beside the steps, so that older model versions may have written a row."""
+    asynchronous = (
+        False  # True: responses are generated beside the steps, so older model versions may have written rows
+    )
 
     def __init__(self, config: Any) -> None:
         log_as_verl()
-        seam_check.require_seams()
+        seams.require_seams()
         self.repo: RepoConfig = check_config(config)
         settings = self.repo if self.repo.active else dataclasses.replace(self.repo, storage="host")
         self._row_store = DistributedStore(settings.storage_processes) if settings.storage == "distributed" else None
         self.prompt_replay = PromptReplayBuffer.from_config(settings, self._row_store)
         self.effective_steps = 0
-        self._floats = FloatTypes()
+        self._dtypes: dict[str, torch.dtype] = {}
         self._background = ThreadPoolExecutor(1, thread_name_prefix="repo")
         self._prepared: Future[Prepared]
         self._clearing: Future[None] | None = None
         self._watch: Watch | None = None
         self._prompts, self._evicted = 0, 0
         super().__init__(config)
-        logger.info(startup_warnings.describe_objective(config, self.repo))
-        seam_check.warn_untested()
-        self._drift = guards.DriftWatch(self.repo)
-        obstacle = startup_warnings.pruning_obstacle(config)
+        logger.info(run_warnings.describe_objective(config, self.repo))
+        seams.warn_untested()
+        self._drift = run_warnings.DriftWatch(self.repo)
+        obstacle = run_warnings.pruning_obstacle(config)
         self._prune = self.repo.active and self.repo.prune and obstacle is None
         if self.repo.active and self.repo.prune and obstacle is not None:
             logger.info("RePO: pruning disabled: %s gives zero-advantage rows a gradient", obstacle)
@@ -108,22 +101,22 @@ class ReplayTrainer(PPOTrainer):
     def _setup(self) -> None:
         if self.repo.active and self.config.actor_rollout_ref.actor.strategy == "megatron":
             refuse_experts(self.config, omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config)
-            logger.warning(startup_warnings.MEGATRON_NOTICE)
+            logger.warning(run_warnings.MEGATRON_NOTICE)
         super()._setup()
-        for doubt in self._doubts():
-            logger.warning("RePO: %s", doubt)
+        self._warn_of_settings()
         self.actor_rollout_wg.set_loss_fn(self._worker_loss())
-        self._buffer_watch = BufferWatch(self.repo, self.steps_per_epoch * self.config.data.train_batch_size)
+        epoch = self.steps_per_epoch * self.config.data.train_batch_size
+        self._buffer_watch = run_warnings.BufferWatch(self.repo, epoch)
 
-    def _doubts(self) -> list[str]:
+    def _warn_of_settings(self) -> None:
         if not self.repo.active:
-            return []
+            return
         steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        found = startup_warnings.find_doubts(
-            self.repo, self.config.actor_rollout_ref.rollout.n, steps, self.steps_per_epoch
-        )
         given = self.config.data.get("apply_chat_template_kwargs", None)
-        return [*found, *startup_warnings.find_date(self.tokenizer.chat_template, given)]
+        responses = self.config.actor_rollout_ref.rollout.n
+        schedule = run_warnings.find_doubts(self.repo, responses, steps, self.steps_per_epoch)
+        for doubt in (*schedule, *run_warnings.find_date(self.tokenizer.chat_template, given)):
+            logger.warning("RePO: %s", doubt)
 
     def _worker_loss(self) -> Any:
         actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
@@ -138,7 +131,7 @@ class ReplayTrainer(PPOTrainer):
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
         if self.repo.active and self.repo.on_nonfinite == "skip":
             with self._timed("repo_exposed"):
-                batch, metrics["repo/nonfinite_scores"] = rollouts.leave_out_nonfinite(batch)
+                batch, metrics["repo/nonfinite_scores"] = queue_rows.leave_out_nonfinite(batch)
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
@@ -153,7 +146,7 @@ class ReplayTrainer(PPOTrainer):
                 if not self._updates_actor():  # verl's critic warm-up
                     self._store(update.fresh, batch.partition_id)
                 added = [] if queued is None else list(queued.added)
-                self._clearing = self._background.submit(clear_rows, batch.partition_id, added)
+                self._clearing = self._background.submit(queue_rows.clear_rows, batch.partition_id, added)
             stats = self.prompt_replay.stats()
             self._buffer_watch.look(stats, self._evicted)
             metrics.update({f"repo/buffer_{k}": v for k, v in stats.items() if k != "prompts"})
@@ -167,7 +160,7 @@ class ReplayTrainer(PPOTrainer):
         return super()._compute_old_log_prob(batch, metrics)
 
     def _prepare(self, batch: KVBatchMeta) -> Prepared:
-        """Choose what is replayed, plan the update and put its rows, as the old log-probs are computed."""
+        """Choose what is replayed, plan the update and put its rows, beside the old log-probs."""
         with self._timed("repo_place"):
             fresh = rollouts.read_fresh(batch)
             if self.repo.active:
@@ -180,11 +173,11 @@ class ReplayTrainer(PPOTrainer):
             update = retrieval.plan_step(self.repo, shape, self._prune, batch.keys, fresh, selections)
             if update.plan is None:
                 return update, None
-            queued = QueuedUpdate(batch.partition_id, update, self._floats)
+            queued = QueuedUpdate(batch.partition_id, update, self._dtypes)
             with self._timed("repo_retrieve", taken_off="repo_place"):
                 for group in retrieval.read_kept(self.prompt_replay, update):
                     queued.put_replayed(group)
-            queued.complete(self.tokenizer.eos_token_id)
+            queued.put_padding_and_fields(self.tokenizer.eos_token_id)
             return update, queued
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -203,7 +196,7 @@ class ReplayTrainer(PPOTrainer):
         exposed = ("repo_exposed", "repo_exposed_update_actor")
         with self._timed(*exposed):
             update, queued = self._prepared.result()
-            merged = batch if queued is None else queued.finish(batch)
+            merged = batch if queued is None else queued.make_batch(batch)
             storing = self._background.submit(self._store, update.fresh, batch.partition_id)
         try:
             layout = update.plan.layout if update.plan else None
@@ -229,7 +222,7 @@ class ReplayTrainer(PPOTrainer):
         self, update: Update, reports: list[dict[str, float]], grad_norms: list[float], metrics: dict
     ) -> None:
         step, skipped_scores = self.global_steps, int(metrics.setdefault("repo/nonfinite_scores", 0))
-        found = step_metrics(update, step, reports, grad_norms, self._ranks())
+        found = retrieval.step_metrics(update, step, reports, grad_norms, self._ranks())
         metrics.update({f"repo/{key}": value for key, value in found.items()})
         if not all(update.kept):
             metrics.pop("actor/entropy_loss", None)  # a sum over kept rows by the count of all rows means nothing
@@ -238,7 +231,7 @@ class ReplayTrainer(PPOTrainer):
         expected = self._prompts * self.config.actor_rollout_ref.rollout.n
         missing = max(0, expected - len(update.fresh.keys) - skipped_scores)
         metrics["repo/missing_rows"] = missing
-        guards.warn_missing(missing, expected, step)
+        run_warnings.warn_missing(missing, expected, step)
         if self.repo.active and self.repo.on_nonfinite == "stop":
             guards.refuse_skipped(int(found["nonfinite_steps"]), step)
         self._drift.look(step, found)
@@ -272,18 +265,15 @@ class ReplayTrainer(PPOTrainer):
         if self.asynchronous and self._clearing is not None:
             self._clearing.result()  # verl saves TransferQueue with all that is in it
         quiet = self._watch.undisturbed() if self._watch else contextlib.nullcontext()
-        keeping = self._keeper.saving(
-            self.global_steps, self.effective_steps, self.prompt_replay, self.actor_rollout_wg
-        )
-        with quiet, keeping:
+        state = self.global_steps, self.effective_steps, self.prompt_replay
+        with quiet, self._keeper.saving(*state, self.actor_rollout_wg):
             super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         saved = self.repo.active and self.repo.persist
         known = identity.of_run(self.config, self.tokenizer, self.train_dataset) if saved else {}
         sampling = identity.sampling_settings(self.config) if self.asynchronous else None
-        limits = row_limits(self.config)
-        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known, sampling, limits)
+        self._keeper = CheckpointKeeper(self.config.trainer, self.repo, known, sampling, row_limits(self.config))
         folder = self._keeper.find()
         super()._load_checkpoint()
         if folder is not None:
@@ -291,14 +281,13 @@ class ReplayTrainer(PPOTrainer):
 
 
 class RepoTrainer(ReplayTrainer, PPOTrainerSync):
-    """verl's PPOTrainerSync with replay; the arguments and errors are those of :class:`ReplayTrainer`."""
+    """verl's PPOTrainerSync with replay."""
 
 
 class RepoColocateAsyncTrainer(ReplayTrainer, PPOTrainerColocateAsync):
-    """verl's PPOTrainerColocateAsync with replay; the arguments and errors are those of :class:`ReplayTrainer`."""
+    """verl's PPOTrainerColocateAsync with replay."""
 
     asynchronous = True
 
 
-TRAINERS = {"sync": RepoTrainer, "colocate_async": RepoColocateAsyncTrainer}
-"""RePO's trainer for each ``trainer.v1.trainer_mode`` that it serves."""
+TRAINERS = {"sync": RepoTrainer, "colocate_async": RepoColocateAsyncTrainer}  # by trainer.v1.trainer_mode

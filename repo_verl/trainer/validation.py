@@ -46,7 +46,7 @@ TEMPERED = "others are not of the temperature that rows are sampled with"
 TRUNCATED = "log-probs of truncated sampling are not the actor's"
 SPECULATIVE = "log-probs of speculative decoding were not tested"
 
-ASYNCHRONOUS: tuple[Rule, ...] = (
+ASYNCHRONOUS: tuple[Rule, ...] = (  # where responses are generated beside the steps
     (f"{ROLLOUT}calculate_log_probs", True, SAMPLED),
     (f"{ROLLOUT}logprobs_mode", "processed_logprobs", TEMPERED),
     (f"{ROLLOUT}top_p", 1, TRUNCATED),
@@ -57,13 +57,11 @@ ASYNCHRONOUS: tuple[Rule, ...] = (
     (f"{ROLLOUT}engine_kwargs.vllm.speculative_config", None, SPECULATIVE),
     ("skip.rollout_tq.enable", False, "model versions of another run's rows mean nothing here"),
 )
-"""What holds beside :data:`WITH_REPLAY` where responses are generated beside the steps."""
 
-SEPARATE = (
+SEPARATE = (  # more in docs/async.md
     "its old log-probs after a step's first update need the weights of the last sync, of which verl keeps no copy "
     "under fsdp2 where parameters lie on the CPU, and its weight transfer needs GPUs, so replay in it was never run"
 )
-"""Why ``separate_async`` is refused; more in docs/async.md."""
 
 NOT_RUN = "with Megatron, it was never run with replayed rows"
 STAGES = "with Megatron, the count of micro-batches, which replay and pruning change, would have to be a multiple"
@@ -87,11 +85,8 @@ MEGATRON: tuple[Rule, ...] = (
     (f"{MODEL}mtp.enable", False, "Megatron's MTP loss was never run with replayed rows"),
 )
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""Names in a model's configuration for its number of experts."""
-
-HALF = ("fp16", "float16", "half", "16", "torch.float16")
-"""verl's names of float16, as text."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # names in model configurations
+HALF = ("fp16", "float16", "half", "16", "torch.float16")  # verl's names of float16, as text
 
 
 def is_selected(config: Any) -> bool:
@@ -100,13 +95,7 @@ def is_selected(config: Any) -> bool:
 
 
 def check_config(config: Mapping[str, Any] | Any) -> RepoConfig:
-    """Validate ``algorithm.repo`` and refuse what it can't serve.
-
-    Args:
-        config: verl's whole configuration, as a mapping of mappings (OmegaConf or dict).
-
-    Returns:
-        the validated settings.
+    """Validate ``algorithm.repo`` of verl's whole configuration (OmegaConf or dict), and refuse what it can't serve.
 
     Raises:
         RepoConfigError: one sentence naming the key, the value and the remedy.

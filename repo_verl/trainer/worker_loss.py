@@ -24,8 +24,7 @@ from repo_verl.losses import LOG_RATIO_LIMIT, clipped_surrogate, weighted_object
 from repo_verl.trainer.guards import bad_rows, stop_update
 from repo_verl.trainer.layout import FRESH, FRESH_SCALE, FRESH_TOKENS, ORIGIN, REPLAYED, WEIGHT, Layout
 
-REPORT = "repo/"
-"""Prefix of the worker's metrics; the driver turns them into those of :mod:`repo_verl.metrics`."""
+REPORT = "repo/"  # prefix of the worker's sums; the driver turns them into the metrics of repo_verl.metrics
 
 TOKEN_MEANS = {"actor/pg_clipfrac": "all", "actor/ppo_kl": "kept", "actor/pg_clipfrac_lower": "all"}
 """verl's token means, and the fresh tokens of the mini-batch that each is a mean of."""
@@ -69,7 +68,7 @@ def repo_loss(
     report = _fresh_report(config, log_prob.detach(), rows, origin)
     if replay:
         scale = float(data[FRESH_SCALE][0])
-        objective, replay_report = _replay_term(config, clip_ratio_c, log_prob, rows, data, origin)
+        objective, replay_report = _replay_term(config, clip_ratio_c, log_prob, rows, data)
         loss = loss * scale - data["dp_size"] * objective
         fresh_loss *= scale
         _weigh_token_means(metrics, report["fresh_tokens"], data)
@@ -86,7 +85,7 @@ def repo_loss(
 def _guard(
     on_nonfinite: str | None, data: TensorDict, log_prob: torch.Tensor, rows: TensorDict, loss: torch.Tensor
 ) -> int:
-    """Rows of the micro-batch with a value that is not finite; raises for them where that is asked for."""
+    """Count rows of the micro-batch with a value that is not finite, or raise for them with ``stop``."""
     if on_nonfinite is None:
         return 0
     tensors = {"log-prob": log_prob, "stored log-prob": rows["old_log_probs"], "advantage": rows["advantages"]}
@@ -122,15 +121,10 @@ def _fresh_report(
 
 
 def _replay_term(
-    config: ActorConfig,
-    clip_ratio_c: float | None,
-    log_prob: torch.Tensor,
-    rows: TensorDict,
-    data: TensorDict,
-    origin: torch.Tensor,
+    config: ActorConfig, clip_ratio_c: float | None, log_prob: torch.Tensor, rows: TensorDict, data: TensorDict
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The replay objective of the micro-batch and what it reports."""
-    index = torch.nonzero(origin == REPLAYED).flatten()
+    index = torch.nonzero(data[ORIGIN] == REPLAYED).flatten()
     if index.numel() == 0:
         return log_prob.sum() * 0.0, _empty_replay_report()
     current, behavior = (_precise(one[index]) for one in (log_prob, rows["old_log_probs"]))
@@ -184,14 +178,10 @@ def _clip_range(config: ActorConfig) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def watched_update(group: Any, layout: Layout | None) -> Iterator[tuple[list[dict[str, float]], list[float]]]:
-    """Wrap ``update_actor`` of verl's worker group for the duration of the block.
+    """Wrap ``update_actor`` of the actor's worker group for the duration of the block.
 
-    Args:
-        group: the actor's workers.
-        layout: of the update; None where verl's batch is left as it is.
-
-    Yields:
-        a list of RePO's sums and a list of gradient norms, one entry per optimizer step, filled by the call.
+    Yields a list of RePO's sums and a list of gradient norms, one entry per optimizer step, filled by the call. Without
+    a layout, verl's batch is left as it is.
     """
     reports: list[dict[str, float]] = []
     grad_norms: list[float] = []

@@ -1,10 +1,14 @@
-"""Which of verl's checkpoints are finished, and the repair of verl's tracker file.
+"""Which of verl's checkpoints are finished, the repair of verl's tracker file, and the last one that stays.
 
 Works around ``verl/trainer/ppo/v1/trainer_base.py:1024`` and ``verl/utils/checkpoint/checkpoint_manager.py:245``: verl
 writes ``latest_checkpointed_iteration.txt`` in place, so that a kill in that instant leaves it empty and verl can't
 resume; and it does not notice a checkpoint that was cut short. RePO keeps ``repo_checkpoint.json`` in every
 ``global_step_N``: written without files before verl saves, and with the size of every file once verl is done. Delete
 it once verl writes its tracker atomically and checks what it resumes from.
+
+:func:`two_kept` works around ``verl/utils/checkpoint/checkpoint_manager.py:191``: where one checkpoint is to be kept,
+verl removes it as soon as the actor of the next one is written, before the rest and the tracker file: a kill between
+them leaves none. Delete it once verl removes old checkpoints behind its tracker.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +39,13 @@ class CheckpointError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Marker:
-    """What RePO notes of a checkpoint.
+    """What RePO notes of a checkpoint."""
 
-    Attributes:
-        effective_steps: optimizer steps so far whose gradient was not zero.
-        files: size in bytes of every file that a resume reads, by path in the folder; None until verl has saved them.
-        number: of this saving; each has a larger one than those that were in the folder.
-        parent: step of the checkpoint that the run saved or resumed from before, in the same folder; None without one.
-        sampling: settings under which responses in flight were sampled, where verl's queue is saved; None elsewhere.
-    """
-
-    effective_steps: int
-    files: dict[str, int] | None = None
-    number: int = 0
-    parent: int | None = None
-    sampling: dict[str, Any] | None = None
+    effective_steps: int  # so far
+    files: dict[str, int] | None = None  # bytes of every file that a resume reads, by path; None until verl saved them
+    number: int = 0  # of this saving; each has a larger one than those that were in the folder
+    parent: int | None = None  # step of the checkpoint that the run saved or resumed from before, in the same folder
+    sampling: dict[str, Any] | None = None  # of responses in flight, where verl's queue is saved
 
 
 def write_marker(folder: str, marker: Marker) -> None:
@@ -91,7 +88,7 @@ def list_files(folder: str) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def fault_of(folder: str, but: str | None = None) -> str | None:
+def find_damage(folder: str, but: str | None = None) -> str | None:
     """What is wrong with a checkpoint that is to be resumed from; None for a whole one.
 
     One without a marker is for verl to judge. One that was begun and not finished is whole if verl's tracker names it,
@@ -118,7 +115,7 @@ def finished(folder: str) -> bool:
     """Whether a checkpoint is known to be finished and whole."""
     try:
         marker = read_marker(folder)
-        return marker is not None and marker.files is not None and fault_of(folder) is None
+        return marker is not None and marker.files is not None and find_damage(folder) is None
     except (CheckpointError, OSError):
         return False
 
@@ -145,8 +142,8 @@ def last_finished(root: str, but: int | None = None) -> str | None:
 
 
 def refuse_broken(folder: str, but: str | None = None) -> None:
-    """Refuse a checkpoint that was cut short, as :func:`fault_of` finds, and name the one to resume from instead."""
-    fault = fault_of(folder, but)
+    """Refuse a checkpoint that was cut short, as :func:`find_damage` finds, and name the one to resume from instead."""
+    fault = find_damage(folder, but)
     if fault is None:
         return
     remedy = "restore it, or start from scratch with trainer.resume_mode=disable"
@@ -203,3 +200,18 @@ def repair_latest(root: str) -> None:
         f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
         f"start from scratch with trainer.resume_mode=disable."
     )
+
+
+@contextlib.contextmanager
+def two_kept(actor: Any) -> Iterator[None]:
+    """Have verl's worker group ``actor`` keep two checkpoints in the block, whatever it is asked to keep."""
+    stock = actor.save_checkpoint
+
+    def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        return stock(*args, **{**kwargs, "max_ckpt_to_keep": 2})
+
+    actor.save_checkpoint = save_checkpoint
+    try:
+        yield
+    finally:
+        actor.save_checkpoint = stock

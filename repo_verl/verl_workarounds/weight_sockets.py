@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 _MARK = "_repo_verl_cluster_in_name"
 
 JOB = "VERL_RAY_JOB_ID"  # verl's variable, by which vLLM's processes know the job id in the socket's name
-
 WEIGHT_SOCKETS = {
     "vllm_rollout.py": ("class ServerAdapter", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
     "vllm_async_server.py": ("class vLLMHttpServer", 'os.environ["VERL_RAY_JOB_ID"] = '),

@@ -93,17 +93,17 @@ def test_mini_batches_are_spread_by_the_same_measure():
     """The sums of a prompt's rows' work: neither its tokens nor the work of a row of so many."""
     from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
-    from repo_verl.trainer.layout import Block, spread_blocks
+    from repo_verl.trainer.layout import spread_blocks
     from repo_verl.trainer.retrieval import row_workloads
 
     sizes = [[40_000], [5_125] * 8, [36_000], [4_375] * 8]
     starts = [0, *itertools.accumulate(map(len, sizes))]
-    blocks = [Block(tuple(range(a, b)), ()) for a, b in itertools.pairwise(starts)]
+    blocks = [tuple(range(a, b)) for a, b in itertools.pairwise(starts)]
     tokens = [sum(block) for block in sizes]
     assert halves(tokens) == halves(row_workloads(tokens)) == [{0, 2}, {1, 3}], "76,000 tokens each"
     work = [2_583_040_000, 1_217_741_000, 2_180_736_000, 1_013_285_000]
     assert halves(work) == [{0, 3}, {1, 2}]
     rows = row_workloads(list(itertools.chain(*sizes)))
     found = spread_blocks(blocks, rows, 2, get_seqlen_balanced_partitions)
-    together = [[number for number, block in enumerate(blocks) if set(block.rows) <= set(rows)] for rows in found]
+    together = [[number for number, block in enumerate(blocks) if set(block) <= set(rows)] for rows in found]
     assert sorted(together) == [[0, 3], [1, 2]]

@@ -99,12 +99,6 @@ def test_a_blob_is_copied_on_put(store):
     store.drop(handles)
 
 
-@pytest.mark.parametrize("blob", [np.zeros((2, 2), np.uint8), np.zeros(4, np.int8)])
-def test_other_arrays_are_refused(store, blob):
-    with pytest.raises(ValueError, match="1-D uint8"):
-        store.put([np.zeros(3, np.uint8), blob])
-
-
 def test_a_dropped_handle_is_gone_and_never_given_out_again(store):
     first = store.put(random_blobs([10, 20, 30]))
     store.drop(first[1:])

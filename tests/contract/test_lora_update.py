@@ -91,7 +91,7 @@ def test_an_adapter_is_added_once_however_often_it_is_asked_for(moved, tmp_path,
     import torch
     from safetensors.torch import load_file, save_file
 
-    from repo_verl.evaluate import adapter, model
+    from repo_verl.evaluate import model
 
     with monkeypatch.context() as patch:
         patch.setattr(model, "ADAPTER", "none")
@@ -103,10 +103,10 @@ def test_an_adapter_is_added_once_however_often_it_is_asked_for(moved, tmp_path,
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(Path, "rename", killed)
-        adapter.merge_adapter(folder)
+        model.merge_adapter(folder)
     assert all(bool((one == first[name]).all()) for name, one in load_file(folder / "model.safetensors").items())
     shutil.copytree(folder, tmp_path / "other")
-    adapter.merge_adapter(folder)
+    model.merge_adapter(folder)
     wanted = load_file(moved["folder"] / "merged.safetensors")
     for name, one in load_file(folder / "model.safetensors").items():
         torch.testing.assert_close(one.float(), wanted[name], rtol=2**-8, atol=2**-9)
@@ -114,6 +114,6 @@ def test_an_adapter_is_added_once_however_often_it_is_asked_for(moved, tmp_path,
 
     file = tmp_path / "other" / "lora_adapter" / "adapter_model.safetensors"
     save_file({name.replace("q_proj", "query"): one for name, one in load_file(file).items()}, file)
-    command = [sys.executable, "-m", "repo_verl.evaluate.adapter", str(tmp_path / "other")]
+    command = [sys.executable, "-m", "repo_verl.evaluate.model", str(tmp_path / "other")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "has no counterpart" in done.stderr

@@ -61,20 +61,19 @@ def retrieve(buffer, blocks, prune=False, step=2, **settings):
     from repo_verl.config import RepoConfig
     from repo_verl.trainer import retrieval
     from repo_verl.trainer.minibatches import UpdateShape
-    from repo_verl.trainer.queue_rows import FloatTypes, QueuedUpdate
+    from repo_verl.trainer.queue_rows import QueuedUpdate
 
     fresh = fresh_rows(blocks)
     shape = UpdateShape(
         prompts=len(blocks), rows=len(fresh.keys), num_mini_batches=1, ranks=1, micro_batch_rows=None,
         loss_agg_mode="token-mean",
     )  # fmt: skip
-    floats = FloatTypes()
-    floats._known = dict.fromkeys(("old_log_probs", "advantages"), torch.float32)
+    dtypes = dict.fromkeys(("old_log_probs", "advantages"), torch.float32)
     selections = retrieval.choose_rows(buffer, fresh, step)
     update = retrieval.plan_step(RepoConfig(**settings), shape, prune, fresh.keys, fresh, selections)
     if update.plan is None:
         return update, {}
-    queued = QueuedUpdate("train", update, floats)
+    queued = QueuedUpdate("train", update, dtypes)
     for group in retrieval.read_kept(buffer, update):
         queued.put_replayed(group)
     replayed = {row: place for row, place in queued.places.items() if row >= len(fresh.keys)}
@@ -228,7 +227,7 @@ def test_the_estimator_gives_the_advantages_of_the_plan_and_only_for_its_rows():
 
 
 def test_pauses_between_looks():
-    from repo_verl.verl_workarounds.polling import next_pause
+    from repo_verl.verl_workarounds.driver import next_pause
 
     assert next_pause(0.0, 0.001, 2.0) == pytest.approx(0.05), "at first often"
     assert next_pause(10.0, 0.001, 2.0) == pytest.approx(0.2), "a share of what was waited"
@@ -237,10 +236,10 @@ def test_pauses_between_looks():
 
 
 def test_a_queue_is_looked_at_sooner_and_counts_from_its_own_start(monkeypatch):
-    from repo_verl.verl_workarounds import polling
+    from repo_verl.verl_workarounds import driver
 
     now = [0.0]
-    monkeypatch.setattr(polling.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(driver.time, "perf_counter", lambda: now[0])
 
     class Queue:
         poll_interval = 2.0
@@ -257,7 +256,7 @@ def test_a_queue_is_looked_at_sooner_and_counts_from_its_own_start(monkeypatch):
             return now[0]
 
     queue = Queue()
-    polling.poll_adaptively(queue)
+    driver.poll_adaptively(queue)
     done = queue.sample(until=5.0)
     assert done - 5.0 < 0.02 * 5.0 + 0.05 and queue.pauses[0] == pytest.approx(0.05)
     count = len(queue.pauses)

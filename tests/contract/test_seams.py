@@ -9,7 +9,7 @@ import pytest
 
 from repo_verl import versions
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import seam_check, seams
+from repo_verl.trainer import seams
 from repo_verl.trainer.seams import list_seams
 
 pytestmark = pytest.mark.contract
@@ -25,7 +25,7 @@ NOT_SEAMS = {"verl.__file__"}
 @pytest.fixture(autouse=True)
 def uncached():
     yield
-    seam_check.require_seams.cache_clear()
+    seams.require_seams.cache_clear()
 
 
 def imported(tree):
@@ -113,8 +113,8 @@ def test_every_call_of_verls_own_method_and_every_attribute_of_its_trainer_is_in
 
 
 def test_nothing_is_missing_in_what_is_installed():
-    assert [fault for _, fault in seam_check.look_at_seams() if fault] == []
-    seam_check.require_seams()
+    assert [fault for _, fault in seams.look_at_seams() if fault] == []
+    seams.require_seams()
 
 
 def find(seam):
@@ -134,7 +134,7 @@ def test_a_method_that_verl_renames_or_gives_other_parameters_refuses_repo_in_on
     monkeypatch.setattr(base, name, other)
     sentence = rf"^algorithm.adv_estimator=repo can't run with verl {versions.installed('verl')}, .*, since "
     with pytest.raises(RepoConfigError, match=sentence) as refusal:
-        seam_check.require_seams()
+        seams.require_seams()
     assert f".{name}(something_else) has other parameters than RePO's" in str(refusal.value)
     monkeypatch.undo()
     if name == "__init__":
@@ -146,7 +146,7 @@ def test_a_method_that_verl_renames_or_gives_other_parameters_refuses_repo_in_on
             if name in vars(parent):
                 monkeypatch.delattr(parent, name)
     with pytest.raises(RepoConfigError, match=sentence) as refusal:
-        seam_check.require_seams()
+        seams.require_seams()
     assert f".{name} is missing" in str(refusal.value)
     assert str(refusal.value).endswith(f": pip install verl=={versions.TESTED_VERL[-1]}.")
 
@@ -157,7 +157,7 @@ def test_a_private_name_of_transfer_queue_that_goes_is_told(name, monkeypatch):
 
     monkeypatch.delattr(interface, name)
     with pytest.raises(RepoConfigError, match=rf"interface.{name} is missing: pip install transferqueue==0.1.11\.$"):
-        seam_check.require_seams()
+        seams.require_seams()
 
 
 def test_verls_trainers_that_are_made_look_at_the_seams_too(monkeypatch):
@@ -188,7 +188,7 @@ def test_an_untested_version_whose_seams_hold_is_told_once(monkeypatch, caplog):
 def test_looking_leaves_the_environment_as_it_was(monkeypatch):
     """vLLM sets variables as it is imported, which the workers of the run would inherit."""
     monkeypatch.setenv("KEPT", "1")
-    with seam_check.unchanged_environment():
+    with seams.unchanged_environment():
         monkeypatch.setenv("KEPT", "2")
-        seam_check.os.environ["NEW_OF_AN_IMPORT"] = "1"
-    assert seam_check.os.environ["KEPT"] == "1" and "NEW_OF_AN_IMPORT" not in seam_check.os.environ
+        seams.os.environ["NEW_OF_AN_IMPORT"] = "1"
+    assert seams.os.environ["KEPT"] == "1" and "NEW_OF_AN_IMPORT" not in seams.os.environ

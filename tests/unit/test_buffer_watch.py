@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from repo_verl.config import RepoConfig
-from repo_verl.trainer.buffer_watch import GIB, BufferWatch
+from repo_verl.trainer.run_warnings import GIB, BufferWatch
 
 CALM = {"prompts": 10, "rows": 20, "tokens": 30}
 

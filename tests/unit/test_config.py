@@ -6,7 +6,7 @@ import pytest
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer
-from repo_verl.trainer.startup_warnings import pruning_obstacle
+from repo_verl.trainer.run_warnings import pruning_obstacle
 from repo_verl.trainer.validation import check_config
 
 

@@ -13,9 +13,9 @@ from repo_verl import cli
 from repo_verl.evaluate import Protocol
 from repo_verl.evaluate.benchmarks import Problem, read_benchmarks
 from repo_verl.evaluate.commands import parse_samples
-from repo_verl.evaluate.completions import Completion, Graded, Store, grade_all
+from repo_verl.evaluate.completions import Completion, Store
 from repo_verl.evaluate.model import resolve
-from repo_verl.evaluate.results import measures, metrics
+from repo_verl.evaluate.results import Graded, grade_all, measures, metrics
 
 GOLDS = {"aime24": ["25", "113", "7"], "gsm8k": ["18", "3"]}
 
@@ -31,7 +31,7 @@ def benchmarks(tmp_path):
 
 
 def problem(gold="1", name="a", number=0, tolerance=None):
-    return Problem(name, str(number), (("user", "?"),), gold, tolerance)
+    return Problem(name, str(number), [{"role": "user", "content": "?"}], gold, tolerance)
 
 
 def test_the_protocol_is_the_papers():
@@ -136,7 +136,7 @@ def test_equal_answers_vote_together():
     )
     votes = [sample.vote for sample in found]
     assert votes == ["2", "2", "2", "right", "right", None, "x+1", "x+1"]
-    assert [sample.answered for sample in found] == [True] * 5 + [False] + [True] * 2
+    assert [bool(sample.extracted) for sample in found] == [True] * 5 + [False] + [True] * 2
 
 
 def test_measures_by_hand():

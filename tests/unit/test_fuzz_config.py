@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.trainer.ground_truth_check import read_golds
-from repo_verl.trainer.startup_warnings import describe_objective, pruning_obstacle
+from repo_verl.trainer.run_warnings import describe_objective, pruning_obstacle
 from repo_verl.trainer.validation import check_config, is_selected
 
 WHOLE = {

@@ -9,10 +9,10 @@ from fuzz_tables import mutate_parquet
 from fuzzing import MARKER, fuzz, hostile_value, is_ours, mutate_bytes, mutate_json, mutate_lines, portion, to_file
 
 from repo_verl import cli
-from repo_verl.evaluate import Protocol, differences, results, run
+from repo_verl.evaluate import Protocol, differences, results
 from repo_verl.evaluate.benchmarks import Benchmarks, Problem, read_benchmarks
 from repo_verl.evaluate.commands import parse_samples
-from repo_verl.evaluate.completions import Completion, Store
+from repo_verl.evaluate.completions import Completion, Store, read_file
 
 ROWS = [
     {
@@ -34,7 +34,7 @@ GIVEN = [
     for n in range(6)
 ]
 VALUES = [{"benchmark": name, "problem": str(n), "correct": n % 2 == 0} for name in ("a", "b") for n in range(4)]
-BENCHMARKS = Benchmarks({"aime24": [Problem("aime24", str(n), (("user", "?"),), str(n), None) for n in range(6)]}, {})
+BENCHMARKS = Benchmarks({"aime24": [Problem("aime24", str(n), [], str(n), None) for n in range(6)]}, {})
 STORED = [
     {"problem": str(n), "samples": [{"text": rf"\boxed{{{n}}}", "tokens": 3, "finish": "stop"}] * 2} for n in range(6)
 ]
@@ -54,7 +54,7 @@ def test_benchmarks(tmp_path):
         for problems in read_benchmarks(path.parent).problems.values():
             for problem in problems:
                 assert isinstance(problem.benchmark, str) and isinstance(problem.gold, str)
-                assert all(isinstance(text, str) for message in problem.messages for text in message)
+                assert all(isinstance(text, str) for message in problem.chat for text in message.values())
                 assert problem.tolerance is None or problem.tolerance > 0
 
     reader = to_file(tmp_path / "aime24_test.parquet", read)
@@ -110,7 +110,7 @@ def test_stored_settings(tmp_path):
 
 def test_given_completions(tmp_path):
     def read(path):
-        gradeable(run.read_file(path, BENCHMARKS, skip_others=False))
+        gradeable(read_file(path, BENCHMARKS, skip_others=False))
 
     lines = to_file(tmp_path / "given.jsonl", read)
     both(fuzz("given lines", 2500, lambda rng: mutate_lines(GIVEN, rng), lines, naming(str(tmp_path))))

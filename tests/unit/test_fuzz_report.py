@@ -10,8 +10,7 @@ from fuzzing import MARKER, fuzz, is_ours, mutate_bytes, mutate_lines, mutate_tr
 
 from repo_verl.report.charts import CHARTS
 from repo_verl.report.provenance import find_settings, provenance
-from repo_verl.report.run_log import read_log
-from repo_verl.report.runs import group_runs, read_runs
+from repo_verl.report.runs import group_runs, read_log, read_runs
 from repo_verl.report.summary import summarize, table
 from repo_verl.report.write import report_page, write_report
 

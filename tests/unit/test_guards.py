@@ -8,15 +8,14 @@ import torch
 from repo_verl.config import RepoConfig
 from repo_verl.replay import prompt_key
 from repo_verl.trainer.guards import (
-    DriftWatch,
     NonFiniteError,
     bad_rows,
     not_finite,
     refuse_scores,
     refuse_skipped,
     stop_update,
-    warn_missing,
 )
+from repo_verl.trainer.run_warnings import DriftWatch, warn_missing
 
 
 def nested(*rows):

@@ -1,6 +1,6 @@
 """Memory that is left, of files like the kernel's."""
 
-from repo_verl.trainer.buffer_watch import available_memory
+from repo_verl.trainer.run_warnings import available_memory
 
 GIB = 2**30
 

@@ -5,7 +5,7 @@ import torch
 from oracles import group_advantages
 
 from repo_verl.config import RepoConfig
-from repo_verl.trainer.layout import PAD, Block, choose_micro_batch, place_rows, spread_blocks
+from repo_verl.trainer.layout import PAD, choose_micro_batch, place_rows, spread_blocks
 from repo_verl.trainer.minibatches import UpdateRows, UpdateShape, plan_update
 
 
@@ -23,7 +23,7 @@ def ragged(sizes, seed=0):
     fresh_total = sum(fresh for fresh, _ in sizes)
     blocks, fresh_at, replay_at = [], 0, fresh_total
     for fresh, replayed in sizes:
-        blocks.append(Block(tuple(range(fresh_at, fresh_at + fresh)), tuple(range(replay_at, replay_at + replayed))))
+        blocks.append((*range(fresh_at, fresh_at + fresh), *range(replay_at, replay_at + replayed)))
         fresh_at, replay_at = fresh_at + fresh, replay_at + replayed
     lengths = torch.randint(3, 40, (replay_at,), generator=torch.Generator().manual_seed(seed)).tolist()
     return blocks, lengths
@@ -48,7 +48,7 @@ def verl_mini_batches(layout, ranks, mini_batches):
 def test_layout_keeps_prompts_whole_and_counts_equal(sizes, mini_batches, ranks, micro, pruned):
     blocks, lengths = ragged(sizes)
     members = spread_blocks(blocks, lengths, mini_batches, greedy)
-    owner = {row: number for number, block in enumerate(blocks) for row in block.rows}
+    owner = {row: number for number, block in enumerate(blocks) for row in block}
     assert sorted(row for rows in members for row in rows) == list(range(len(lengths)))
     whole = [{owner[row] for row in rows} for rows in members]
     assert sum(len(numbers) for numbers in whole) == len(blocks), "a prompt lies in one mini-batch"
@@ -103,7 +103,7 @@ def test_an_update_without_rows_is_one_padding_row_a_rank():
 
 def test_a_row_in_two_blocks_is_refused():
     with pytest.raises(ValueError, match="hold one twice"):
-        spread_blocks([Block((0, 1), ()), Block((1,), ())], [3, 3, 3], 1, greedy)
+        spread_blocks([(0, 1), (1,)], [3, 3, 3], 1, greedy)
 
 
 SHAPE = UpdateShape(

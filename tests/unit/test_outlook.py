@@ -5,7 +5,7 @@ import re
 import pytest
 
 from repo_verl.config import RepoConfig
-from repo_verl.trainer.startup_warnings import find_date, find_doubts
+from repo_verl.trainer.run_warnings import find_date, find_doubts
 
 # 10 steps an epoch, 8 responses a visit; min_size 16 is held when the third visit begins, in step 21 or later
 

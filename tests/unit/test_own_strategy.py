@@ -16,7 +16,7 @@ from repo_verl.config import RepoConfig, RepoConfigError
 from repo_verl.replay import PromptReplayBuffer, Record
 from repo_verl.replay.checkpoint import load_buffer, read_meta, save_buffer
 from repo_verl.replay.own_strategy import StrategyError, load_function, pick
-from repo_verl.trainer.startup_warnings import describe_objective
+from repo_verl.trainer.run_warnings import describe_objective
 from repo_verl.trainer.validation import check_config
 
 KEY = "ab" * 16

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from repo_verl import import_hooks, plugin
 from repo_verl.config import RepoConfigError
-from repo_verl.trainer import ground_truth_check, seam_check
+from repo_verl.trainer import ground_truth_check, seams
 from repo_verl.trainer.validation import is_selected
 from repo_verl.verl_workarounds import weight_sockets
 from repo_verl.verl_workarounds.weight_sockets import WEIGHT_SOCKETS
@@ -145,7 +145,7 @@ def stock(monkeypatch):
     trainer.TRAINERS = {"sync": Ours}
     monkeypatch.setitem(sys.modules, "verl.trainer.ppo.v1.trainer_base", base)
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", trainer)
-    monkeypatch.setattr(seam_check, "require_seams", lambda: None)
+    monkeypatch.setattr(seams, "require_seams", lambda: None)
     plugin._register_trainer("sync", ModuleType("x"))
     assert base.TRAINER_REGISTRY == {"sync": Stock}, "verl's class, so that verl takes it again"
     return Stock
@@ -178,7 +178,7 @@ def test_the_trainer_looks_at_the_seams_before_ours_is_imported(stock, monkeypat
     def refuse():
         raise RepoConfigError("a seam is missing")
 
-    monkeypatch.setattr(seam_check, "require_seams", refuse)
+    monkeypatch.setattr(seams, "require_seams", refuse)
     monkeypatch.setitem(sys.modules, "repo_verl.trainer.trainer", None)
     with pytest.raises(RepoConfigError, match="a seam is missing"):
         stock(REPO)

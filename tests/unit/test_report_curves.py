@@ -19,9 +19,8 @@ from repo_verl.report.curves import (
     thin,
     two_sided,
 )
-from repo_verl.report.draw import limits
+from repo_verl.report.draw import DARK, HATCHES, LIGHT, limits, mark_of
 from repo_verl.report.runs import Group, Run, group_runs, name_runs, read_runs, setting_name
-from repo_verl.report.style import DARK, HATCHES, LIGHT, mark_of
 from repo_verl.report.summary import ALL_PARTS, median_parts, shown_parts
 
 ACCURACY, CLIP, RATIO, BUFFER = (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from report_logs import write_log
 
 from repo_verl.report import accuracies, read_log
-from repo_verl.report.run_log import read_with_notes
+from repo_verl.report.runs import read_with_notes
 
 
 def part(folder, name, entries):
@@ -102,4 +102,4 @@ def test_a_folder_in_the_logs_place_is_one_sentence(tmp_path):
 def test_accuracy_is_the_mean_over_sources_of_the_mean_over_most_samples():
     data = {"val-core/a/acc/mean@1": 0.2, "val-core/b/acc/mean@4": 0.6, "val-core/b/acc/mean@16": 0.4, "x": 9.0,
             "val-core/b/acc/best@16/mean": 1.0, "val-aux/a/acc/mean@1": 1.0}  # fmt: skip
-    assert accuracies([(0, data), (1, {})]) == [(0, pytest.approx(0.3))]
+    assert accuracies([(0, data), (1, {})]) == {0: pytest.approx(0.3)}

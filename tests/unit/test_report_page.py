@@ -12,9 +12,9 @@ from report_logs import steps, write_log, write_seeds
 from repo_verl import atomic_files, cli
 from repo_verl.report import draw, write, write_report
 from repo_verl.report.charts import CHARTS
+from repo_verl.report.draw import DARK, LIGHT
 from repo_verl.report.provenance import compare_settings, find_settings
 from repo_verl.report.runs import Group, group_runs, read_runs, with_short_names
-from repo_verl.report.style import DARK, LIGHT
 
 VOID = {"meta", "link", "br"}
 

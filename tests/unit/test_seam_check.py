@@ -7,8 +7,7 @@ from types import ModuleType
 import pytest
 
 from repo_verl import versions
-from repo_verl.trainer.seam_check import find_fault
-from repo_verl.trainer.seams import Seam, _seam
+from repo_verl.trainer.seams import Seam, _seam, find_fault
 
 
 class Owner:

@@ -423,9 +423,7 @@ def test_reports_show_no_secret(kind, tmp_path, capsys, secret_environment):
 
 
 def test_evaluations_keep_no_secret(tmp_path, monkeypatch, caplog, secret_environment):
-    from repo_verl.evaluate import generate
-
-    problem = Problem("aime24", "0", (("user", "1+1?"),), "2", None)
+    problem = Problem("aime24", "0", [{"role": "user", "content": "1+1?"}], "2", None)
     seen = []
 
     def answers(model, protocol, problems, engine):
@@ -433,7 +431,7 @@ def test_evaluations_keep_no_secret(tmp_path, monkeypatch, caplog, secret_enviro
         for each in problems:
             yield each, [Completion(r"\boxed{2}", 3, "stop")]
 
-    monkeypatch.setattr(generate, "generate", answers)
+    monkeypatch.setattr(run, "generate", answers)
     benchmarks, protocol = Benchmarks({"aime24": [problem]}, {"f": "0"}), Protocol(samples={}, default_samples=1)
     engine = {"hf_token": SECRET, "seed": 1}
     run.evaluate("owner/model", benchmarks, tmp_path / "out", protocol, engine)

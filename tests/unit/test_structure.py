@@ -31,7 +31,7 @@ ALLOWED = {
     "repo_verl.preflight.__main__": {"hydra", "omegaconf", "repo_verl.config", "repo_verl.preflight"},
     "repo_verl.preflight.requirements": {
         "pyarrow", "repo_verl.config", "repo_verl.preflight", "repo_verl.trainer.validation",
-        "repo_verl.trainer.seam_check", "repo_verl.versions", "repo_verl.replay.own_strategy",
+        "repo_verl.trainer.seams", "repo_verl.versions", "repo_verl.replay.own_strategy",
     },
     "repo_verl.preflight.resume": {
         "omegaconf", "yaml", "repo_verl.config", "repo_verl.preflight", "repo_verl.secrets",
@@ -62,16 +62,14 @@ ALLOWED = {
         "repo_verl.step_folders",
     },
     "repo_verl.trainer.layout": set(),
-    "repo_verl.trainer.buffer_watch": {"repo_verl.config"},
+    "repo_verl.trainer.run_warnings": {"repo_verl.config"},
     "repo_verl.trainer.validation": {"repo_verl", "repo_verl.config", "repo_verl.replay.own_strategy"},
-    "repo_verl.trainer.startup_warnings": {"repo_verl.config"},
     "repo_verl.trainer.ground_truth_check": {
         "pyarrow", "repo_verl", "repo_verl.config", "repo_verl.rewards",
     },
     "repo_verl.trainer.minibatches": {
         "torch", "repo_verl.advantages", "repo_verl.config", "repo_verl.losses", "repo_verl.trainer.layout",
     },
-    "repo_verl.trainer.versions": {"torch"},
     "repo_verl.trainer.estimator": {"torch", "omegaconf", "repo_verl.trainer.layout"},
     "repo_verl.trainer.checkpoint": {
         "repo_verl.config", "repo_verl.replay", "repo_verl.step_folders", "repo_verl.trainer.identity",

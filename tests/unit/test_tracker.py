@@ -11,7 +11,7 @@ from repo_verl.verl_workarounds.tracker import (
     TRACKER,
     CheckpointError,
     Marker,
-    fault_of,
+    find_damage,
     finished,
     last_finished,
     list_files,
@@ -54,7 +54,7 @@ def test_what_no_resume_reads_may_change(tmp_path):
     folder = checkpoint(tmp_path, 3)
     (folder / "actor" / "huggingface" / "config.json").write_text("{...}")
     (folder / "actor" / "more.txt").write_text("added later")
-    assert fault_of(str(folder)) is None
+    assert find_damage(str(folder)) is None
     refuse_broken(str(folder))
 
 
@@ -82,21 +82,21 @@ def test_without_another_checkpoint_the_remedy_is_another_one(tmp_path):
 
 def test_what_was_not_finished_is_whole_only_if_verls_tracker_names_it(tmp_path):
     folder = checkpoint(tmp_path, 3, finish=False)
-    assert fault_of(str(folder)) == "it was never finished"
+    assert find_damage(str(folder)) == "it was never finished"
     (tmp_path / TRACKER).write_text("3")
-    assert fault_of(str(folder)) is None
+    assert find_damage(str(folder)) is None
 
 
 def test_one_without_a_marker_is_verls_to_judge(tmp_path):
     folder = checkpoint(tmp_path, 3)
     (folder / MARKER).unlink()
-    assert fault_of(str(folder)) is None and not finished(str(folder))
+    assert find_damage(str(folder)) is None and not finished(str(folder))
 
 
 def test_a_part_that_is_not_read_may_be_gone(tmp_path):
     folder = checkpoint(tmp_path, 3)
     os.unlink(folder / "actor" / "model.pt")
-    assert fault_of(str(folder), "actor") is None and fault_of(str(folder), "act") == "actor/model.pt is missing"
+    assert find_damage(str(folder), "actor") is None and find_damage(str(folder), "act") == "actor/model.pt is missing"
 
 
 def test_hidden_files_are_no_part_of_a_checkpoint(tmp_path):

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from repo_verl.replay import PromptReplayBuffer, Record
-from repo_verl.trainer.versions import Written, behavior_log_probs, written_by
+from repo_verl.trainer.rollouts import Written, behavior_log_probs, written_by
+
+pytestmark = pytest.mark.contract
 
 
 def test_age_is_how_far_the_current_version_is_ahead_of_the_oldest_one():
