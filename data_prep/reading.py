@@ -117,8 +117,10 @@ def _require_unique(names: Sequence[str], what: str = "columns") -> None:
 
 
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    _require_unique([name for name, _ in fields], "fields")
-    return dict(fields)
+    record = dict(fields)
+    if len(record) < len(fields):
+        _require_unique([name for name, _ in fields], "fields")
+    return record
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)

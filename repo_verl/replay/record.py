@@ -7,9 +7,11 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+Ints = TypeVar("Ints", int, np.ndarray)
 
 ROW = np.dtype(
     [
@@ -156,13 +158,13 @@ def from_bfloat16(halves: np.ndarray) -> np.ndarray:
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def split_row(size: int, length: int, masked: bool, narrow: bool) -> tuple[int, int, int]:
-    """Where token ids, log-probs and mask bits begin in the bytes of a row.
+def split_row(size: Ints, length: Ints, masked: Ints, narrow: bool) -> tuple[Ints, Ints, Ints]:
+    """Where token ids, log-probs and mask bits begin in the bytes of a row, or of each of (N,) rows.
 
     The bytes of a row in a store are, one after the other: parts (K,) float32, NaN for absent · token ids (T,) int32 ·
     log-probs (T,) float32, or bfloat16 as uint16 where ``narrow`` · mask bits, unless the mask is all ones.
     """
-    bits = size - ((length + 7) // 8 if masked else 0)
+    bits = size - (length + 7) // 8 * masked
     log_probs = bits - (2 if narrow else 4) * length
     return log_probs - 4 * length, log_probs, bits
 

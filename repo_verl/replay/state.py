@@ -75,31 +75,29 @@ def columns(contents: Contents, store: BlobStore, narrow: bool, keys: Sequence[s
     prompts = [contents.prompts[key] for key in keys]
     rows = table(*(prompt.rows for prompt in prompts))
     prompt_ids = b"".join(map(bytes, store.get([prompt.handle for prompt in prompts])))
-    parts, ids, log_probs, bits = _pieces([bytes(blob) for blob in store.get(rows["handle"].tolist())], rows, narrow)
+    blobs = [bytes(blob) for blob in store.get(rows["handle"].tolist())]
+    stop = np.fromiter(map(len, blobs), dtype=np.int64, count=rows.size)
+    ids, log_probs, bits = split_row(stop, rows["length"], rows["masked_out"] > 0, narrow)
     return {
         "prompt_key": np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 16),
         "prompt_offsets": offsets_of([prompt.length for prompt in prompts]),
         "prompt_ids": np.frombuffer(prompt_ids, dtype=np.int32),
         "prompt_rows": np.array([prompt.rows.size for prompt in prompts], dtype=np.int64),
         "row_offsets": offsets_of(rows["length"]),
-        "response_ids": np.frombuffer(b"".join(ids), dtype=np.int32),
-        "log_probs": np.frombuffer(b"".join(log_probs), dtype=np.uint16 if narrow else np.float32),
+        "response_ids": np.frombuffer(b"".join(_slices(blobs, ids, log_probs)), dtype=np.int32),
+        "log_probs": np.frombuffer(
+            b"".join(_slices(blobs, log_probs, bits)), dtype=np.uint16 if narrow else np.float32
+        ),
         "score": rows["score"].copy(),
         **{name: rows[name].astype(np.int32) for name in ("step", "uses")},
         "masked": rows["masked_out"] > 0,
-        "mask_bits": np.frombuffer(b"".join(bits), dtype=np.uint8),
-        "parts": _parts(parts, contents.part_names),
+        "mask_bits": np.frombuffer(b"".join(_slices(blobs, bits, stop)), dtype=np.uint8),
+        "parts": _parts(_slices(blobs, np.zeros_like(ids), ids), contents.part_names),
     }
 
 
-def _pieces(blobs: list[bytes], rows: np.ndarray, narrow: bool) -> list[list[bytes]]:
-    """The bytes of the parts, token ids, log-probs and mask bits of every row."""
-    pieces: list[list[bytes]] = [[], [], [], []]
-    for blob, length, masked_out in zip(blobs, rows["length"].tolist(), rows["masked_out"].tolist(), strict=True):
-        cuts = (0, *split_row(len(blob), length, masked_out > 0, narrow), len(blob))
-        for piece, start, stop in zip(pieces, cuts[:-1], cuts[1:], strict=True):
-            piece.append(blob[start:stop])
-    return pieces
+def _slices(blobs: Sequence[bytes], starts: np.ndarray, stops: np.ndarray) -> list[bytes]:
+    return [blob[start:stop] for blob, start, stop in zip(blobs, starts.tolist(), stops.tolist(), strict=True)]
 
 
 def _parts(found: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
