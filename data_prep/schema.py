@@ -100,13 +100,13 @@ def make_row(
         unit: what the answer is measured in.
 
     Raises: ValueError if the template is unknown, naming the ones there are; RowError if the problem or the answer
-        has nothing to see, or a text cannot be written as UTF-8 (half of a surrogate pair, which JSON can spell).
+        is blank, or a text cannot be written as UTF-8 (half of a surrogate pair, which JSON can spell).
     """
     if template not in TEMPLATES:
         raise ValueError(f"template={template!r} is unknown; use one of {', '.join(TEMPLATES)}")
     for name, text in (("problem", problem), ("answer", answer)):
         if is_blank(text):
-            raise RowError(f"{name} empty", f"the {name} {shown(text)} has nothing to see")
+            raise RowError(f"{name} empty", f"the {name} {shown(text)} is blank")
     for name, text in (("problem", problem), ("answer", answer), ("id", id), ("unit", unit)):
         try:
             text.encode("utf-8")

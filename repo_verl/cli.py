@@ -170,7 +170,7 @@ def _estimator() -> str:
 def _trainer() -> str:
     trainer = importlib.import_module("verl.trainer.ppo.v1").get_trainer_cls("sync")
     if getattr(vars(trainer).get("__new__"), "__module__", None) != "repo_verl.plugin":
-        raise RuntimeError(f"trainer_mode=sync is {trainer.__module__}.{trainer.__name__}, which makes no RePO trainer")
+        raise RuntimeError(f"trainer_mode=sync is {trainer.__module__}.{trainer.__name__}, which is not RePO's trainer")
     importlib.import_module("repo_verl.trainer.trainer")
     sys.modules["repo_verl.plugin"].raise_failures()
     return "trainer_mode=sync dispatches to RePO"

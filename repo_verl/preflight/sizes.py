@@ -97,7 +97,7 @@ def find_batch_problems(config: Config) -> Iterator[str]:
     for section, prefix in PASSES:
         key, dynamic = f"{section}{prefix}micro_batch_size_per_gpu", _dynamic(section, prefix)
         if not lookup(config, dynamic, False) and lookup(config, key, lookup(config, key[:-8])) is None:
-            yield f"{key}=null and {dynamic}=False leave the size of a pass open: set {dynamic}=True or the size."
+            yield f"{key}=null and {dynamic}=False set no size of a forward pass: set {dynamic}=True or the size."
     if not is_replaying(config):
         yield from _find_uneven_update(config)
     if not lookup(config, "algorithm.rollout_correction.bypass_mode", False):

@@ -276,7 +276,7 @@ class PromptReplayBuffer:
             for arrays in shards:
                 keys = set(map(bytes, arrays["prompt_key"]))
                 for key in keys & seen:
-                    raise state_checks.DamagedStateError(f"prompt key {key.hex()} is there twice.")
+                    raise state_checks.DamagedStateError(f"prompt key {key.hex()} occurs twice.")
                 seen |= keys
                 too_long += state.unpack(arrays, contents, self._store.put, self._narrow, limits)
                 if not in_order:

@@ -104,7 +104,7 @@ def _read_part(path: Path, left_out: Counter[str]) -> Log:
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror}): give the file to this user.") from error
+        raise ValueError(f"{path} can't be read ({error.strerror}): make it readable for this user.") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     log: Log = []
     for number, line in lines:

@@ -149,7 +149,9 @@ class JudgePool:
                 except OSError as error:
                     self._stop()
                     if attempt:
-                        raise JudgeError(f"the judge processes of repo_verl.rewards end at once: {error}") from error
+                        raise JudgeError(
+                            f"the judge processes of repo_verl.rewards exit right after they start: {error}"
+                        ) from error
         raise AssertionError("not reached")
 
     def _fork(self) -> _Judge:
@@ -197,7 +199,7 @@ class JudgePool:
             self._stop()
             raise JudgeError(
                 f"the judge process of repo_verl.rewards did not start ({error}); its own error is on stderr: check "
-                "that math-verify is installed and that Linux is the system"
+                "that math-verify is installed and that the system is Linux"
             ) from error
 
     def _stop(self) -> None:

@@ -108,7 +108,7 @@ class CheckpointKeeper:
     def find(self) -> str | None:
         """The checkpoint folder that verl is about to resume from; None if it starts from scratch.
 
-        CheckpointError if it is not whole, RepoConfigError if its buffer was filled under other settings,
+        CheckpointError if it is incomplete, RepoConfigError if its buffer was filled under other settings,
         BufferFilesError if the buffer is damaged.
         """
         folder: str | None = None

@@ -182,10 +182,11 @@ def refuse_other_settings(saved: Mapping[str, Any], current: Mapping[str, Any], 
     """
     unknown = [key for key in current if key.startswith(CONTENT) and key not in saved]
     if unknown:
-        logger.info("RePO: %s did not record %s, which is taken to be the same", folder, ", ".join(unknown))
+        logger.info("RePO: %s did not record %s, which is assumed to be unchanged", folder, ", ".join(unknown))
     for key, value in current.items():
         if saved.get(key) != value and key not in unknown:
             raise RepoConfigError(
-                f"{key}={value!r} differs from {saved.get(key)!r} in {folder}, so stored rows would mean other things: "
-                f"resume with the saved one, or set algorithm.repo.persist=false to start with an empty buffer."
+                f"{key}={value!r} differs from {saved.get(key)!r} in {folder}, so stored log-probs and "
+                "scores would not be comparable: resume with the saved one, or set "
+                "algorithm.repo.persist=false to start with an empty buffer."
             )

@@ -91,7 +91,7 @@ def warn_missing(missing: int, expected: int, step: int) -> None:
     if missing:
         logger.warning(
             "RePO: step %d: %d of %d responses are missing (repo/missing_rows): their generation or reward raised, and "
-            "verl goes on without them, which biases the groups that are left; the agent loop's log has the error",
+            "verl continues without them, which biases the rest of their groups; the agent loop's log has the error",
             step, missing, expected,
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ class DriftWatch:
                 self._warned.add(kind)
                 self._warn(
                     f"RePO: step {step}: {what}: old rows are far from the policy, so set {PREFIX}max_age{age}{change}"
-                    f", or {PREFIX}clip_ratio_c to bound rows of negative advantage; this is said once."
+                    f", or {PREFIX}clip_ratio_c to bound rows with negative advantage; this warning is given once."
                 )
 
 

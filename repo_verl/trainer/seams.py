@@ -172,7 +172,7 @@ def warn_untested() -> None:
     found = versions.untested()
     if found:
         logger.warning(
-            "RePO: untested: %s; every name that RePO uses is there with the parameters it uses, so the run starts: "
+            "RePO: untested: %s; every name that RePO uses exists with the parameters it uses, so the run starts: "
             "compare its first steps with a run on tested versions",
             "; ".join(found),
         )

@@ -25,14 +25,14 @@ ALWAYS: tuple[Rule, ...] = (
 
 WITH_REPLAY: tuple[Rule, ...] = (
     (
-        "algorithm.use_kl_in_reward", False, "stored scores would mean another reward",
+        "algorithm.use_kl_in_reward", False, "stored scores would differ from the reward",
         f"use {ACTOR}use_kl_loss=True instead, which acts on fresh rows",
     ),
     ("algorithm.filter_groups.enable", False, "groups would be dropped before they enter the buffer"),
     ("algorithm.use_pf_ppo", False, "it resamples rows that the buffer does not see"),
     ("algorithm.rollout_correction.bypass_mode", False, "stored log-probs would be the rollout engine's"),
     ("algorithm.rollout_correction.rollout_rs", None, "rejected tokens would be stored as masked"),
-    ("algorithm.rollout_correction.rollout_is", None, "replayed rows would count without their weights"),
+    ("algorithm.rollout_correction.rollout_is", None, "replayed rows would get no such weights"),
     (f"{ACTOR}shuffle", False, "it would separate the rows of a prompt"),
     (f"{ACTOR}policy_loss.loss_mode", "vanilla", "replayed rows use the clipped surrogate"),
     (f"{ACTOR}use_prefix_grouper", False, "it regroups rows"),

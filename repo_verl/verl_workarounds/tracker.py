@@ -149,7 +149,7 @@ def refuse_broken(folder: str, but: str | None = None) -> None:
     remedy = "restore it, or start from scratch with trainer.resume_mode=disable"
     if other := last_finished(os.path.dirname(os.path.normpath(folder)), step_of(folder)):
         remedy = f"resume from the one before with trainer.resume_mode=resume_path trainer.resume_from_path={other}"
-    raise CheckpointError(f"checkpoint {folder} is not whole ({fault}): {remedy}.")
+    raise CheckpointError(f"checkpoint {folder} is incomplete ({fault}): {remedy}.")
 
 
 def named_by_tracker(root: str) -> str | None:
@@ -167,7 +167,9 @@ def point_tracker_at_parent(root: str, step: int, parent: int | None) -> None:
         os.unlink(os.path.join(root, TRACKER))
     else:
         write_atomically(os.path.join(root, TRACKER), str(parent))
-    logger.warning("RePO: %s is written again; until that is finished, the run resumes from step %s", folder, parent)
+    logger.warning(
+        "RePO: %s is being overwritten; until it is finished, a restart resumes from step %s", folder, parent
+    )
 
 
 def repair_latest(root: str) -> None:
@@ -197,7 +199,7 @@ def repair_latest(root: str) -> None:
             os.unlink(path)
             return
     raise CheckpointError(
-        f"{path} is {text!r}, which names no checkpoint that is there: write the step to resume from into it, or "
+        f"{path} is {text!r}, which names no existing checkpoint: write the step to resume from into it, or "
         f"start from scratch with trainer.resume_mode=disable."
     )
 

@@ -236,8 +236,8 @@ def test_a_step_that_is_saved_again_is_not_named_until_it_is_finished(tmp_path, 
     kept.restore(kept.find(), PromptReplayBuffer(**SETTINGS))
     with pytest.raises(KeyboardInterrupt), kept.saving(3, 8, filled(), Actor()):
         raise KeyboardInterrupt
-    assert keeper(tmp_path).find() == str(tmp_path / "global_step_2") and "is written again" in caplog.text
-    with pytest.raises(CheckpointError, match="global_step_3 is not whole .it was never finished.*from_path=.*step_4"):
+    assert keeper(tmp_path).find() == str(tmp_path / "global_step_2") and "is being overwritten" in caplog.text
+    with pytest.raises(CheckpointError, match="global_step_3 is incomplete .it was never finished.*from_path=.*step_4"):
         keeper(tmp_path, **{**back, "resume_from_path": str(tmp_path / "global_step_3")}).find()
     (tmp_path / TRACKER).write_text("")  # torn by that saving
     assert keeper(tmp_path).find() == str(tmp_path / "global_step_2")
@@ -329,7 +329,7 @@ def test_a_damaged_buffer_is_refused(tmp_path):
         kept.restore(kept.find(), buffer)
     assert len(buffer) == 0
     shard.write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match=r"not whole \(prompt_replay/rows-00000.safetensors has \d+ of"):
+    with pytest.raises(CheckpointError, match=r"incomplete \(prompt_replay/rows-00000.safetensors has \d+ of"):
         kept.find()
 
 

@@ -73,7 +73,7 @@ def test_a_checkpoint_that_did_not_record_it_loads_and_one_line_says_so(tmp_path
     with caplog.at_level(logging.INFO):
         refuse_other_settings({"reward.custom_reward_function": {"path": str(file)}}, current, "global_step_3")
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line == f"RePO: global_step_3 did not record {KEY}, which is taken to be the same"
+    assert line == f"RePO: global_step_3 did not record {KEY}, which is assumed to be unchanged"
     with pytest.raises(RepoConfigError, match="reward.custom_reward_function="):
         refuse_other_settings({"reward.custom_reward_function": {"path": "other.py"}}, current, "x")
     with pytest.raises(RepoConfigError, match="the content of data.train_files='a' differs from None"):

@@ -223,7 +223,7 @@ def test_existing_completions_are_graded(benchmarks, tmp_path, capsys, suffix):
     ("change", "message"),
     [
         (lambda rows: rows.pop(), "problem '1' of 'gsm8k' has 1 completions, others 2"),
-        (lambda rows: rows.append(rows[0]), "sample 0 of problem '0' of 'aime24' is there twice"),
+        (lambda rows: rows.append(rows[0]), "sample 0 of problem '0' of 'aime24' occurs twice"),
         (lambda rows: rows[3].pop("completion"), "row 3: field 'completion' is missing"),
         (lambda rows: rows[1].update(problem="9"), "row 1: benchmark 'aime24' has no problem '9'"),
         (lambda rows: rows[1].update(benchmark="b"), "row 1: benchmark 'b' has no problem '0'"),

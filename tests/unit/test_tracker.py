@@ -63,7 +63,7 @@ def test_a_checkpoint_cut_short_is_refused_and_the_one_before_named(tmp_path):
     before, folder = checkpoint(tmp_path, 2), checkpoint(tmp_path, 3)
     checkpoint(tmp_path, 10, finish=False)
     (folder / "actor" / "model.pt").write_bytes(b"123")
-    with pytest.raises(CheckpointError, match=r"not whole \(actor/model.pt has 3 of 5 bytes\).*from_path=") as caught:
+    with pytest.raises(CheckpointError, match=r"incomplete \(actor/model.pt has 3 of 5 bytes\).*from_path=") as caught:
         refuse_broken(str(folder))
     assert str(before) in str(caught.value)
     os.unlink(folder / "actor" / "model.pt")
@@ -163,22 +163,22 @@ def test_a_torn_tracker_beside_checkpoints_that_nobody_knows_is_refused(tmp_path
         (tmp_path / f"global_step_{step}" / "actor").mkdir(parents=True)
     for text in ("", "77"):
         (tmp_path / TRACKER).write_text(text)
-        with pytest.raises(CheckpointError, match="names no checkpoint that is there: write the step"):
+        with pytest.raises(CheckpointError, match="names no existing checkpoint: write the step"):
             repair_latest(str(tmp_path))
         assert (tmp_path / TRACKER).read_text() == text
     checkpoint(tmp_path, 101, finish=False)
     (tmp_path / TRACKER).write_text("")
-    with pytest.raises(CheckpointError, match="names no checkpoint that is there"):
+    with pytest.raises(CheckpointError, match="names no existing checkpoint"):
         repair_latest(str(tmp_path))
 
 
 def test_a_tracker_that_names_a_folder_that_is_gone_is_refused(tmp_path):
     checkpoint(tmp_path, 3, finish=False)
     (tmp_path / TRACKER).write_text("77")
-    with pytest.raises(CheckpointError, match="is b'77', which names no checkpoint that is there"):
+    with pytest.raises(CheckpointError, match="is b'77', which names no existing checkpoint"):
         repair_latest(str(tmp_path))
     checkpoint(tmp_path, 4)
-    with pytest.raises(CheckpointError, match="is b'77', which names no checkpoint that is there"):
+    with pytest.raises(CheckpointError, match="is b'77', which names no existing checkpoint"):
         repair_latest(str(tmp_path))
 
 
@@ -211,7 +211,7 @@ def test_a_step_that_is_written_again_is_not_named(tmp_path, caplog):
     assert (tmp_path / TRACKER).read_text() == "2" and not caplog.text
     (tmp_path / TRACKER).write_text("4")
     point_tracker_at_parent(root, 4, 2)
-    assert (tmp_path / TRACKER).read_text() == "2" and "global_step_4 is written again" in caplog.text
+    assert (tmp_path / TRACKER).read_text() == "2" and "global_step_4 is being overwritten" in caplog.text
     point_tracker_at_parent(root, 2, None)
     assert not (tmp_path / TRACKER).exists()
 
