@@ -158,7 +158,7 @@ _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
 
 _BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\\vert|\\middle\||\||:)(.*)\\\}")
 _INEQUALITY = re.compile(r"\s*(<|>|\\(?:le|ge|ne)(?![A-Za-z]))\s*")
-_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
+_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
 def clean(answer: str) -> str:
@@ -220,7 +220,7 @@ def _interval(sides: list[str], name: str) -> str | None:
     """The interval of ``1 < x``, ``x > 1`` or ``1 < x < 2``, split at its signs; None for everything else."""
     if any("," in side or not side.strip() for side in sides) or len(sides) not in (3, 5):
         return None
-    if sides[1] in (">", r"\ge") or (len(sides) == 3 and sides[1] == r"\ne" and sides[2] == name):
+    if sides[1] in (">", r"\ge"):
         sides = [_FLIPPED.get(side, side) for side in reversed(sides)]
     if len(sides) == 3 and sides[1] != r"\ne":
         sides = [*sides, "<", r"\infty"] if sides[2] == name else [r"-\infty", "<", *sides]
