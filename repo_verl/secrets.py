@@ -95,15 +95,23 @@ def without_credentials(settings: Mapping[Any, Any]) -> dict[Any, Any]:
     }
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name, by the last part of a dotted one, holds a secret.
+
+    Example:
+        >>> is_secret_name("WANDB_API_KEY"), is_secret_name("data.prompt_key"), is_secret_name("max_tokens")
+        (True, False, False)
+    """
+    last = name.rpartition(".")[2][-200:]
+    return last.lower() not in _NO_SECRETS and bool(_words(last) & _SECRET_WORDS)
+
+
 def _hides(key: Any, value: Any) -> bool:
     """Whether all below a key is secret, by the last part of a dotted one.
 
     A count, as ``max_token_len``, is none, a number as ``password`` is.
     """
-    if not isinstance(key, str) or value is None or isinstance(value, bool):
-        return False
-    last = key.rpartition(".")[2][-200:]
-    if last.lower() in _NO_SECRETS or not _words(last) & _SECRET_WORDS:
+    if not isinstance(key, str) or value is None or isinstance(value, bool) or not is_secret_name(key):
         return False
     return not isinstance(value, int | float) or bool(_words(key) & {"password", "secret", "pwd", "passcode"})
 
