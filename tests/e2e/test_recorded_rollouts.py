@@ -65,7 +65,7 @@ SCENARIOS = {
 }
 FULL = {
     "epochs", "kl_0", "kl_grpo", "kl", "two_ranks_dynamic", "pruned_two_ranks", "pruned_rows_mixed", "pruned_grpo",
-    "alike_grpo", "rows_mixed_dynamic",
+    "alike_grpo", "rows_mixed", "rows_mixed_dynamic",
 }  # fmt: skip
 """Scenarios of ``--all`` only; contract tests have their gradients in the default tier."""
 only_all = partial(pytest.param, marks=pytest.mark.full)
@@ -324,12 +324,12 @@ def test_an_entropy_term_switches_pruning_off(runs):
     assert "gives zero-advantage rows a gradient" in (runs / "log").read_text()
 
 
-def test_rows_are_chosen_and_read_beside_the_old_log_probs(runs):
-    for name in ("replay", "pruned", "ragged", "rows_mixed"):
-        for step in metrics(runs, name):
-            own = sum(step[f"timing_s/repo_{part}"] for part in ("select", "retrieve", "place"))
-            assert 0 < own < step["timing_s/old_log_prob"] + step["timing_s/repo_exposed_adv"]
-            assert "repo/late_rows" not in step and step["timing_s/repo_exposed"] > 0
+@pytest.mark.parametrize("name", ["replay", "pruned", "ragged", only_all("rows_mixed")])
+def test_rows_are_chosen_and_read_beside_the_old_log_probs(runs, name):
+    for step in metrics(runs, name):
+        own = sum(step[f"timing_s/repo_{part}"] for part in ("select", "retrieve", "place"))
+        assert 0 < own < step["timing_s/old_log_prob"] + step["timing_s/repo_exposed_adv"]
+        assert "repo/late_rows" not in step and step["timing_s/repo_exposed"] > 0
 
 
 def test_every_metric_is_logged_every_step(runs):

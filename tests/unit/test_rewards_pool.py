@@ -64,6 +64,7 @@ class PeakMemory(threading.Thread):
         self.join()
 
 
+@pytest.mark.full
 def test_hostile_completions_and_the_honest_rows_beside_them():
     rows, honest, peak = hostile_completions(), honest_rows(), PeakMemory()
     MARKER.unlink(missing_ok=True)
