@@ -37,6 +37,7 @@ class PromptReplayBuffer:
             A function of yours is imported now. Log-probs come back in float32, whatever they are kept in.
 
     Raises:
+        TypeError: for another setting.
         RepoConfigError: for settings that contradict each other, or a function that can't be imported.
 
     Example:
@@ -47,6 +48,8 @@ class PromptReplayBuffer:
     """
 
     def __init__(self, *, store: BlobStore | None = None, **settings: Any) -> None:
+        if unknown := sorted(settings.keys() - set(SETTINGS)):
+            raise TypeError(f"{unknown[0]} is no setting of the buffer: use {', '.join(SETTINGS)}.")
         self._config = RepoConfig(**settings)
         self._narrow = self._config.log_prob_dtype == "bfloat16"
         self._store: BlobStore = HostStore() if store is None else store

@@ -32,7 +32,7 @@ class BufferFilesError(RuntimeError):
 def refusal(folder: Path, reason: str) -> BufferFilesError:
     """The error for files that can't be loaded; ``reason`` may quote them."""
     return BufferFilesError(
-        f"the replay buffer in {folder} can't be loaded, since {printable(reason.rstrip('.'), 300)}: resume from "
+        f"the replay buffer in {folder} can't be loaded, since {printable(reason, 300)}: resume from "
         f"another checkpoint, or delete that folder to start with an empty buffer."
     )
 

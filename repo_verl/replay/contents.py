@@ -21,7 +21,7 @@ class Prompt:
 
     handle: int  # of its token ids in the store
     length: int  # its tokens
-    checksum: int  # hash of the bytes of its token ids, (L,) int32
+    checksum: int  # hash of the bytes of its token ids, (L,) int32; differs between processes
     first: int  # serial of the oldest row; the serials of a prompt count up and are never given twice
     table: bytearray = dataclasses.field(default_factory=bytearray)  # an array for each would take 400 bytes more
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from repo_verl.replay.state import VERSION, mask_offsets, masked_out
-
-Arrays = Mapping[str, np.ndarray]
+from repo_verl.replay.state import VERSION, Arrays, mask_offsets, masked_out
 
 ROW_DTYPES = {
     "prompt_key": np.uint8, "prompt_offsets": np.int64, "prompt_rows": np.int64, "row_offsets": np.int64,
@@ -114,8 +112,9 @@ def check_rows(arrays: Arrays, parts: int) -> None:
     need(len({row.tobytes() for row in arrays["prompt_key"]}) == prompts, "prompt_key has a key twice.")
     need(np.isfinite(arrays["score"]).all(), "score holds a value that is not finite.")
     for name in ("step", "uses"):
-        least, most = int(arrays[name].min(initial=0)), int(arrays[name].max(initial=0))
-        need(least >= 0 and most < MOST_STEPS, f"{name} holds {least} or {most}.")
+        outside = arrays[name][(arrays[name] < 0) | (arrays[name] >= MOST_STEPS)]
+        if outside.size:
+            raise DamagedStateError(f"{name} holds {outside[0]}.")
     need((arrays["masked"].view(np.uint8) <= 1).all(), "masked holds bytes other than 0 and 1.")
 
 

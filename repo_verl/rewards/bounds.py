@@ -1,7 +1,7 @@
 r"""What the symbolic engine need not be given: expressions whose evaluation is known to run away.
 
-The judge process has a clock and a memory limit; this only spares it from spending them on powers of powers. Both
-walks, over the text before it is parsed and over the tree, which SymPy keeps unevaluated, are linear.
+The judge process has a clock and a memory limit; this only spares it from spending them on powers of powers. The text
+is looked at before it is parsed, and the tree, which SymPy keeps unevaluated, before it is compared.
 """
 
 from __future__ import annotations

@@ -109,6 +109,8 @@ class _Comparison:
             # a relation between expressions, of which no side is the answer
             return self._ask(gold, answer, None) if isinstance(answer, Chain | Equation) else False
         if isinstance(answer, Chain):
+            if isinstance(gold, Scalar) and "=" in gold.text:
+                return self._ask(gold, answer, None)
             return _decided(False, (self.same(gold, item) for item in answer.items))
         if isinstance(gold, Equation) and isinstance(answer, Equation):
             return self._equation(gold, answer)
@@ -159,7 +161,8 @@ class _Comparison:
     def _mixed(self, gold: Node, answer: Node) -> bool | None:
         """Several against one: a vector has the entries of its tuple, a number equals a set of only its value."""
         group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
-        assert isinstance(group, Group) and isinstance(other, Scalar)
+        if not isinstance(group, Group) or not isinstance(other, Scalar):
+            return False
         entries, ratio = vector(other.text), quotients(group)
         sides: tuple[Sequence[Node], Sequence[Node]]
         if entries is not None and group.brackets not in ("", ":", "≡") and len(entries) == len(group.items):

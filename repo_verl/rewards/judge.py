@@ -108,12 +108,13 @@ def _become_judge(descriptor: int, memory: int) -> None:
 
 def judge(request: Message) -> Message:
     """``right``, ``status`` and ``detail`` of one answer, or with ``answer`` None of whether ``gold`` can be parsed."""
-    from repo_verl.rewards.compare import verdict
+    from repo_verl.rewards.compare import engine_texts, verdict
     from repo_verl.rewards.symbolic import GoldUnparseable, equal, parse_gold
 
     try:
         if request["answer"] is None:
-            parse_gold(request["gold"])
+            for text in engine_texts(request["gold"]) or ():
+                parse_gold(text)
             right: bool | None = True
         else:
             right = verdict(request["answer"], request["gold"], request["tolerance"], equal)

@@ -41,6 +41,7 @@ _MACROS = {
 }  # fmt: skip
 _TOKEN = rf"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|mu|phi|omega){_END}"
 _ANSWER = r"\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is|:)\s*"
+_ORDINAL = r"(?:st|nd|rd|th)"
 _OPENED = rf"\s*(?:{TEXT_COMMAND}\s*\{{\s*)?"
 _WHERE = rf"[ ,]*(?:{TEXT_COMMAND}\s*\{{[ ,]*(?:for|where|with) ?\}}|(?<![A-Za-z])(?:for|where|with){_END})?"
 _INTEGERS = rf"{TEXT_COMMAND}\s*\{{ ?(?:for|where) (?:positive )?integers? ?\}} ?[kmnl]"
@@ -107,7 +108,8 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"(?<![A-Za-z\\])\+?\b(?:infinity|Infinity|infinite|Infinite)\b", r"\\infty "),
         (rf"(?<![A-Za-z\\])(pi){_END}", r"\\\1 "),
         (rf"(?<![A-Za-z\\])(?<!name\{{)(ln|log|exp|sin|cos|tan|cot){_END}(?=\s*[\\({{^_0-9A-Za-z])", r"\\\1 "),
-        (rf"^(\s*[0-9]+)\s*\^?\s*(?:\{{\s*)?(?:{TEXT_COMMAND}\s*)?\{{\s*(?:st|nd|rd|th)[\s}}]*\}}{_END}", r"\1"),
+        (rf"^(\s*[0-9]+)\s*\^?\s*(?:{TEXT_COMMAND}\s*)?\{{\s*{_ORDINAL}\s*\}}{_END}", r"\1"),
+        (rf"^(\s*[0-9]+)\s*\^?\s*\{{\s*{TEXT_COMMAND}\s*\{{\s*{_ORDINAL}\s*\}}\s*\}}", r"\1"),
         (rf"^({_OPENED}[0-9]+)(?:(?<=1)st|(?<=2)nd|(?<=3)rd|(?<=[0-9])th){_END}(?! *(?:root|power))", r"\1"),
         (r"\\begin ?\{cases\}([^&]*?)\\end ?\{cases\}", lambda match: ", ".join(match[1].strip(" \\").split(r"\\"))),
         (r"\s+", " "),
@@ -137,9 +139,12 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
 
 _TEXT_GROUP = re.compile(TEXT_COMMAND + r"\s*\{([^{}]*)\}")
 ONLY_TEXT = re.compile(rf"(?:{TEXT_COMMAND}\s*\{{[^{{}}]*\}}\s*)+")
-_SAID = rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?WORD\s*\}}|(?<![A-Za-z\\])WORD{_END})\s*"
-_CONNECTIVE = re.compile(_SAID.replace("WORD", "(?:and|or)"))
-_OR = re.compile(rf"{_SAID.replace('WORD', 'or')}|\s*,?\s*\\(?:lor|vee){_END}\s*")
+_CONNECTIVE = re.compile(
+    rf"\s*,?\s*(?:{TEXT_COMMAND}\s*\{{\s*(?:,\s*)?(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or){_END})\s*"
+)
+_OR = re.compile(
+    rf"\s*,?\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*or\s*\}}|(?<![A-Za-z\\])or{_END}|\\(?:lor|vee){_END})\s*"
+)
 _PLAIN_WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+){0,4}|[A-Za-z]{2,}(?:[ -][A-Za-z]+){1,4}")
 TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
 _SHORT_WORDS = frozenset({"yes", "no", "odd", "all", "any", "dne", "one", "two", "six", "ten"})
@@ -158,7 +163,7 @@ _LIST_COMMA = re.compile(r"(?<=[0-9]),\s(?=[0-9]{3}(?![0-9]))")
 
 _BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\\vert|\\middle\||\||:)(.*)\\\}")
 _INEQUALITY = re.compile(r"\s*(<|>|\\(?:le|ge|ne)(?![A-Za-z]))\s*")
-_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
+_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 def clean(answer: str) -> str:
@@ -220,7 +225,7 @@ def _interval(sides: list[str], name: str) -> str | None:
     """The interval of ``1 < x``, ``x > 1`` or ``1 < x < 2``, split at its signs; None for everything else."""
     if any("," in side or not side.strip() for side in sides) or len(sides) not in (3, 5):
         return None
-    if sides[1] in (">", r"\ge"):
+    if sides[1] in (">", r"\ge") or (len(sides) == 3 and sides[1] == r"\ne" and sides[2] == name):
         sides = [_FLIPPED.get(side, side) for side in reversed(sides)]
     if len(sides) == 3 and sides[1] != r"\ne":
         sides = [*sides, "<", r"\infty"] if sides[2] == name else [r"-\infty", "<", *sides]

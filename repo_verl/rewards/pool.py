@@ -141,14 +141,14 @@ class JudgePool:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-            for attempt in range(2):
+            for attempt in range(3):  # the first may only find that the template is dead
                 if self._control is None:
                     self._start()
                 try:
                     return self._fork()
                 except OSError as error:
                     self._stop()
-                    if attempt:
+                    if attempt == 2:
                         raise JudgeError(
                             f"the judge processes of repo_verl.rewards exit right after they start: {error}"
                         ) from error

@@ -145,7 +145,7 @@ def _bracketed(text: str, depth: int) -> Node | None:
         return read(inner, depth + 1) if (opened, closed) == ("(", ")") else None
     items = _read_all(parts, depth)
     brackets = "()" if opened + closed == "⟨⟩" else opened + closed
-    spread = [_values(item) for item in items]
+    spread = [item.items if isinstance(item, Group) and _PLUS_MINUS.search(item.text) else (item,) for item in items]
     if brackets == "()" and any(len(values) > 1 for values in spread):
         if r"\mp" in inner or len(_PLUS_MINUS.findall(inner)) > MAX_SPREADS:
             return _spread(text, depth)

@@ -162,8 +162,10 @@ def parse_gold(gold: str) -> Expression:
     """The expression of a gold answer; GoldUnparseable where there is none, or where it is outside the bounds."""
     try:
         expression = parse(gold)
-    except Refused as error:
-        raise GoldUnparseable(str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise GoldUnparseable(f"{type(error).__name__}: {error}") from error
     if expression is None:
         raise GoldUnparseable("no expression found")
     return expression
@@ -186,8 +188,9 @@ def parse(text: str) -> Expression | None:
         raise Refused("a prime behind something other than a letter")
     if match := _SCIENTIFIC.fullmatch(text.replace(" ", "")):
         text = rf"{match[1]} \times 10^{{{match[2]}}}"
+    latex = normalize_latex(rf"\boxed{{{text}}}", _NORMALIZATION)
     try:
-        expression = parse_latex_cached(normalize_latex(rf"\boxed{{{text}}}", _NORMALIZATION))
+        expression = parse_latex_cached(latex)
     except MemoryError:
         raise
     except Exception:  # of the parser, which knows no other way to say that it finds nothing

@@ -101,11 +101,11 @@ def find_shared_prompts(config: Any) -> Iterator[str]:
     messages are compared, before any tokenizer is there. Each file is read once, in batches, and hashes are kept; the
     rows that are named are read again. What has no such columns or can't be read is left to verl.
     """
-    import pyarrow
-
     replays = lookup(config, "algorithm.adv_estimator") == ESTIMATOR
     if not replays or not RepoConfig.from_mapping(lookup(config, "algorithm.repo")).active:
         return
+    import pyarrow
+
     column = str(lookup(config, "data.prompt_key", "prompt"))
     first: dict[int, int] = {}  # hash of a prompt -> hash of its first gold
     shared: set[int] = set()

@@ -104,8 +104,8 @@ class DistributedStore:
         thread.start()
         self._disconnect = weakref.finalize(self, disconnect, self._loop, thread, client)
 
-    def put(self, blobs: Sequence[bytes | np.ndarray]) -> list[int]:
-        """Store copies of byte strings, bytes or (n,) uint8; returns one handle per blob, never used before.
+    def put(self, blobs: Sequence[bytes]) -> list[int]:
+        """Store copies of byte strings; returns one handle per blob, never used before.
 
         Raises:
             StorageProcessError: as :meth:`drop`.

@@ -54,9 +54,8 @@ class ReplayTrainer(PPOTrainer):
     Made with verl's configuration, which has the block ``algorithm.repo``; RepoConfigError for one it can't serve.
     """
 
-    asynchronous = (
-        False  # True: responses are generated beside the steps, so older model versions may have written rows
-    )
+    # True: responses are generated beside the steps, so older model versions may have written rows
+    asynchronous = False
 
     def __init__(self, config: Any) -> None:
         log_as_verl()

@@ -332,7 +332,7 @@ def test_rows_are_chosen_and_read_beside_the_old_log_probs(runs, name):
         assert "repo/late_rows" not in step and step["timing_s/repo_exposed"] > 0
 
 
-def test_every_metric_is_logged_every_step(runs):
+def test_every_metric_is_logged_every_step(runs, trained):
     names = (
         "replayed_rows prompts_with_replay age_mean age_max uses_mean uses_max score_fresh_mean score_fresh_std "
         "score_replayed_mean score_replayed_std loss_fresh loss_replayed ratio_mean_replayed ratio_max_replayed "
@@ -341,7 +341,7 @@ def test_every_metric_is_logged_every_step(runs):
         "pruned_tokens update_tokens "
         "buffer_rows buffer_tokens buffer_bytes evicted_prompts"
     ).split()
-    for name in ("replay", "none", "two_ranks"):
+    for name in {"replay", "none", "two_ranks", "two_ranks_dynamic"}.intersection(trained):
         for step in metrics(runs, name):
             for key in names:
                 assert isinstance(step[f"repo/{key}"], int | float), (name, step["step"], key)
