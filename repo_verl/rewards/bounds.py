@@ -13,13 +13,26 @@ from typing import Any
 import sympy
 
 MAX_DEPTH = 12
+MAX_DIGITS = 256
+MAX_NODES = 400
 MAX_BITS = 100_000.0
 MAX_ARGUMENT = 10_000
+MAX_SUM_POWER = 256
+MAX_FUNCTION_DEPTH = 4
 
-_EAGER = re.compile(
-    r"^(?=.*\d{6}).*(?:\\(?:[dt]?binom|choose|gcd|lcm|det)(?![A-Za-z])|operatorname\{(?:gcd|lcm|det)\})", re.DOTALL
+_UNREAD = (
+    (r"\\begin\s*\{(?![pbvBV]?(?:small)?matrix\}|cases\}|array\})", "an environment that is no matrix and no cases"),
+    (rf"\d{{{MAX_DIGITS + 1},}}", f"a number of more than {MAX_DIGITS} digits"),
+    (r"\d[eE][+-]?\d{4,}", "a decimal exponent of four digits or more"),
+    (
+        r"^(?=.*\d{6}).*(?:\\(?:[dt]?binom|choose|gcd|lcm|det)(?![A-Za-z])|operatorname\{(?:gcd|lcm|det)\})",
+        "a binomial, gcd, lcm or det, which the parser evaluates, beside a number of six digits",
+    ),
+)  # pattern of a text -> why it is not parsed
+_ELEMENTARY = frozenset(
+    "Abs re im conjugate sign floor ceiling log exp sin cos tan cot sec csc asin acos atan acot asec acsc "
+    "sinh cosh tanh coth asinh acosh atanh Min Max sqrt".split()
 )
-_COSTLY = (sympy.factorial, sympy.binomial, sympy.gamma)
 
 
 class Refused(ValueError):
@@ -34,24 +47,47 @@ def check_text(text: str) -> None:
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         raise Refused(f"nested {deepest} deep, limit {MAX_DEPTH}")
-    if _EAGER.search(text):
-        raise Refused("a binomial, gcd, lcm or det, which the parser evaluates, beside a number of six digits")
+    for pattern, reason in _UNREAD:
+        if re.search(pattern, text, re.DOTALL):
+            raise Refused(reason)
 
 
 def check_tree(expression: sympy.Basic | sympy.MatrixBase) -> None:
     """Raises Refused for a parsed expression or matrix, evaluated or not, that must not be compared.
 
-    That is one with numbers of more than 100,000 bits (towers, factorials), or factorials and the like of large ones.
+    That is one of more than 400 nodes, with numbers of more than 100,000 bits (towers, factorials), large powers of
+    sums (their expansion), or special functions of large numbers.
     """
     if isinstance(expression, sympy.MatrixBase):
         expression = sympy.Tuple(*expression)
-    for node in sympy.preorder_traversal(expression):
-        if isinstance(node, sympy.Pow) and _is_above(MAX_BITS, node.exp):
-            raise Refused("a power with an exponent above 100,000")
-        if isinstance(node, _COSTLY) and any(_is_above(MAX_ARGUMENT, argument) for argument in node.args):
-            raise Refused(f"{type(node).__name__} of a number above {MAX_ARGUMENT}")
+    for count, node in enumerate(sympy.preorder_traversal(expression), start=1):
+        if count > MAX_NODES:
+            raise Refused(f"more than {MAX_NODES} nodes")
+        if isinstance(node, sympy.Pow):
+            _check_power(node)
+        if isinstance(node, sympy.Function) and type(node).__name__ not in _ELEMENTARY:
+            if any(hasattr(argument, "args") and _is_above(MAX_ARGUMENT, argument) for argument in node.args):
+                raise Refused(f"{type(node).__name__} of a number above {MAX_ARGUMENT}")
         if isinstance(node, sympy.Expr) and not node.free_symbols and log2_size(node) > MAX_BITS:
             raise Refused(f"a number of more than {MAX_BITS:.0f} bits")
+    if _function_depth(expression) > MAX_FUNCTION_DEPTH:
+        raise Refused(f"functions nested more than {MAX_FUNCTION_DEPTH} deep")
+
+
+def _check_power(node: sympy.Pow) -> None:
+    large = log2_size(node.exp) > math.log2(MAX_SUM_POWER)
+    if node.base.free_symbols and isinstance(node.base, (sympy.Add, sympy.Mul)) and large:
+        if not node.exp.free_symbols:
+            raise Refused(f"a power of {MAX_SUM_POWER} or more of a sum or product")
+    elif isinstance(node.base, sympy.Add) and len(node.base.args) > 2 and large:
+        raise Refused(f"a power of {MAX_SUM_POWER} or more of three terms or more")
+    elif _is_above(MAX_BITS, node.exp):
+        raise Refused("a power with an exponent above 100,000")
+
+
+def _function_depth(node: Any) -> int:
+    deepest = max((_function_depth(argument) for argument in getattr(node, "args", ())), default=0)
+    return deepest + isinstance(node, sympy.Function)
 
 
 def _is_above(limit: float, number: sympy.Expr) -> bool:
