@@ -88,7 +88,7 @@ def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
     counts: dict[str | None, int] = {}
     for text in texts:
         *name, count = text.split("=", 1)
-        if not count.isdecimal() or int(count) < 1:
+        if not count.isdecimal() or len(count) > 9 or int(count) < 1:
             raise ValueError(f"--samples {printable(count, 100)}: want a number of 1 or more, or BENCHMARK=N.")
         counts[name[0] if name else None] = int(count)
     named = {name: count for name, count in counts.items() if name is not None}
