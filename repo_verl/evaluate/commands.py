@@ -85,14 +85,19 @@ def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
 
     Raises: ValueError naming a text that is neither.
     """
-    counts: dict[str | None, int] = {}
-    for text in texts:
-        *name, count = text.split("=", 1)
-        if not count.isdecimal() or len(count) > 9 or int(count) < 1:
-            raise ValueError(f"--samples {printable(count, 100)}: want a number of 1 or more, or BENCHMARK=N.")
-        counts[name[0] if name else None] = int(count)
-    named = {name: count for name, count in counts.items() if name is not None}
-    return (named, counts[None]) if None in counts else ({**MANY_SAMPLES, **named}, 1)
+    samples, default = dict(MANY_SAMPLES), 1
+    plain = [text for text in texts if "=" not in text]
+    if plain:
+        samples, default = {}, _count(plain[-1])
+    for name, _, count in (text.partition("=") for text in texts if "=" in text):
+        samples[name] = _count(count)
+    return samples, default
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise ValueError(f"--samples {printable(text, 100)}: want a number of 1 or more, or BENCHMARK=N.")
+    return int(text)
 
 
 def _engine(text: str) -> dict[str, Any]:
