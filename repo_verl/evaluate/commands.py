@@ -95,7 +95,7 @@ def parse_samples(texts: Sequence[str]) -> tuple[dict[str, int], int]:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+    if not text.isdecimal() or len(text) > 100 or int(text) < 1:
         raise ValueError(f"--samples {printable(text, 100)}: want a number of 1 or more, or BENCHMARK=N.")
     return int(text)
 
