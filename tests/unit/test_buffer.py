@@ -18,6 +18,12 @@ def make(**settings):
     return PromptReplayBuffer(**{"capacity": 4, "min_size": 2, "num_replay": 2, **settings})
 
 
+def test_a_setting_that_the_buffer_would_ignore_is_refused():
+    for other in ("storage", "off_policy_coef", "persist"):
+        with pytest.raises(TypeError, match=f"{other} is no setting of the buffer: use capacity, min_size, .*dtype"):
+            make(**{other: 0.5})
+
+
 def test_first_in_first_out_per_prompt():
     buffer = make()
     buffer.add("00", [1], [row(score) for score in (0, 1, 2)])

@@ -71,6 +71,8 @@ def test_samples_on_the_command_line():
     assert parse_samples(["math500=4"])[0] == {"aime24": 32, "aime25": 32, "amc23": 32, "math500": 4}
     with pytest.raises(ValueError, match="--samples many: want a number"):
         parse_samples(["many"])
+    with pytest.raises(ValueError, match="--samples 88888.*: want a number of 1 or more"):
+        parse_samples(["8" * 5001])
 
 
 def test_problems_come_in_the_papers_order(benchmarks):

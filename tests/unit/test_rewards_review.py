@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from repo_verl.rewards import compute_score, gold_is_verifiable
+from repo_verl.rewards.compare import verdict
 from repo_verl.rewards.judge import Limits
 from repo_verl.rewards.pool import FairSemaphore, JudgePool
 
@@ -32,6 +33,24 @@ def right(answer, gold, **extra):
 )  # fmt: skip
 def test_a_fraction_within_something_else_is_not_the_answer(answer):
     assert not right(answer, r"\frac{8}{15}") and right(r"\dfrac{8}{15}", r"\frac{8}{15}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "without_engine", "asked"),
+    [
+        ("1+2+3=6", r"\sum_{k=1}^{3} k", None, ["1+2+3=6"]),
+        (r"\{x \mid 2 \ne x\}", r"(-\infty,2)\cup(2,\infty)", True, []),
+        (r"x<1 \mbox{ or } x>3", r"(-\infty,1)\cup(3,\infty)", None, ["x<1, x>3"]),
+        (r"5^{\text{th}}x", "5x", True, []),
+        (r"([1\pm 2,3],4)", r"([1+2,3],4)", False, []),
+    ],
+)
+def test_forms_that_a_simplification_once_read_otherwise(answer, gold, without_engine, asked):
+    """A chain of sums is one relation for the engine; signs and words of sets; ± inside brackets inside a tuple."""
+    questions = []
+    assert verdict(answer, gold) is without_engine
+    verdict(answer, gold, symbolic=lambda gold, answer, tolerance: bool(questions.append(answer)))
+    assert questions == asked
 
 
 PAIRS_NOT_EQUAL = [
