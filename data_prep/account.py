@@ -2,8 +2,9 @@
 
 import json
 import re
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,10 @@ from data_prep.reading import sha256
 
 _FILE = re.compile(r"[\w-]{1,100}\.parquet")
 _OF_A_RUN = ("flags", "decontaminate", "versions")
+
+
+def _numbers() -> MutableSequence[int]:
+    return array("q")
 
 
 @dataclass
@@ -29,9 +34,9 @@ class Account:
     """
 
     records_in: int = 0
-    kept: list[int] = field(default_factory=list)
-    without_box: list[int] = field(default_factory=list)
-    dropped: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    kept: MutableSequence[int] = field(default_factory=_numbers)
+    without_box: MutableSequence[int] = field(default_factory=_numbers)
+    dropped: dict[str, MutableSequence[int]] = field(default_factory=lambda: defaultdict(_numbers))
     details: dict[str, str] = field(default_factory=dict)
     instruction_removed: int = 0
     matches: list[dict[str, Any]] = field(default_factory=list)
@@ -47,8 +52,8 @@ class Account:
         for number in self.kept:
             if number not in drawn:
                 self.drop("not drawn", number)
-        self.kept = sorted(drawn)
-        self.without_box = [number for number in self.without_box if number in drawn]
+        self.kept = array("q", sorted(drawn))
+        self.without_box = array("q", (number for number in self.without_box if number in drawn))
 
     def nothing_left(self, source: str) -> str:
         """Why no row is left of a file or hub set, in one sentence with the commonest reason."""

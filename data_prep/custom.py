@@ -6,7 +6,6 @@ message at the end of a chat is no part of the problem: it holds the answer wher
 """
 
 import argparse
-import contextlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -82,12 +81,18 @@ def _require_no_other(record: Mapping[str, Any], item: Item) -> None:
     """ValueError if a record in verl's layout has another problem or answer beside verl's, with another value."""
     for kinds, what in ((PROBLEMS, "problem"), (ANSWERS, "answer")):
         found = _candidates(record, kinds)
-        for path in found if len(found) > 1 else ():
-            fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
-            with contextlib.suppress(RowError):  # a field that cannot be read has no other value
-                other = read(record, **fields)
-                if (other.problem, other.answer) != (item.problem, item.answer):
-                    raise ValueError(_ask(found, what))
+        if len(found) > 1 and any(_differs(record, path, what, item) for path in found):
+            raise ValueError(_ask(found, what))
+
+
+def _differs(record: Mapping[str, Any], path: str, what: str, item: Item) -> bool:
+    """Whether a field has a problem or an answer, and another than the item; one that cannot be read has none."""
+    fields = {"problem_field": "prompt", "answer_field": "reward_model.ground_truth", f"{what}_field": path}
+    try:
+        other = read(record, **fields)
+    except RowError:
+        return False
+    return (other.problem, other.answer) != (item.problem, item.answer)
 
 
 def _candidates(record: Mapping[str, Any], kinds: Sequence[Sequence[str]]) -> list[str]:

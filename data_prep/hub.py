@@ -48,12 +48,13 @@ def prompt_counter(tokenizer: str) -> Callable[[Row], int]:
 
     Raises: ValueError naming --tokenizer if it cannot be loaded or has no chat template.
     """
-    import datasets
     from transformers import AutoTokenizer
 
     local = True
     try:
         if not Path(tokenizer).exists():
+            import datasets
+
             with contextlib.suppress(OSError):
                 reach(datasets.config.HF_ENDPOINT)
                 local = False

@@ -52,14 +52,16 @@ def start() -> int:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -S "{client}" "$@"\n', encoding="utf-8")
     python.chmod(0o700)
     address = str(folder / "socket")
-    os.environ.update({SOCKET_VARIABLE: address, PYTHON_VARIABLE: str(python)})
+    variables = {SOCKET_VARIABLE: address, PYTHON_VARIABLE: str(python)}
     read_end, write_end = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(128)
         files = (listener.fileno(), read_end)
         command = [sys.executable, "-P", "-m", "repo_verl.cpu.fork_server", str(folder), *map(str, files)]
-        _servers.append(subprocess.Popen(command, pass_fds=files, start_new_session=True))
+        server = subprocess.Popen(command, env={**os.environ, **variables}, pass_fds=files, start_new_session=True)
+    _servers.append(server)
+    os.environ.update(variables)
     os.close(read_end)
     return write_end
 

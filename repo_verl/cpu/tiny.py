@@ -116,9 +116,11 @@ def make_tiny(
 
     Returns: the content of ``tiny.json``.
 
-    Raises: ValueError for a target that is no band or data of too few rows, OSError if the data cannot be read,
-        RuntimeError if the warm-up does not end inside the target.
+    Raises: ValueError for an unknown task, a target that is no band or data of too few rows, OSError if the data
+        cannot be read, RuntimeError if the warm-up does not end inside the target.
     """
+    if task not in TARGETS:
+        raise ValueError(f"task={task!r} is unknown; use {', '.join(TARGETS)}")
     low, high = target or TARGETS[task]
     if not 0.0 <= low < high <= 1.0:
         raise ValueError(f"target={low, high} must be two shares, the lower first, as in 0.15 0.40")

@@ -177,7 +177,7 @@ def load_buffer(
     try:
         too_long, prompts, rows = buffer.replace(read_shards(place, meta), kept, limits, meta.in_order)
     except DamagedStateError as error:
-        raise refusal(place, str(error)) from error
+        raise refusal(place, str(error).rstrip(".")) from error
     return LoadedBuffer(meta, len(buffer), tuple(too_long), prompts, rows)
 
 

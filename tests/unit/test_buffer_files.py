@@ -571,7 +571,7 @@ def test_a_key_in_two_shards_is_refused(folder):
     save_buffer(folder, filled(), {}, shard_bytes=1)
     shutil.copy(folder / "rows-00000.safetensors", folder / "rows-00001.safetensors")
     sign_shard(folder, 1)
-    refused(folder, f"prompt key {prompt_key([0, 99])} occurs twice")
+    refused(folder, f"prompt key {prompt_key([0, 99])} occurs twice: resume from another")
 
 
 def test_the_last_shard_being_damaged_changes_nothing_either(folder):

@@ -171,6 +171,8 @@ def test_measure_counts_right_and_boxed(tokenizer, monkeypatch):
 
 
 def test_options_that_cannot_work_are_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match="task='poems' is unknown"):
+        tiny.make_tiny("poems", tmp_path, tmp_path, target=(0.1, 0.4))
     with pytest.raises(ValueError, match="target="):
         tiny.make_tiny("yes-no", tmp_path, tmp_path, target=(0.4, 0.1))
     with pytest.raises(SystemExit, match="2"):
