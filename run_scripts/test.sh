@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and tests: about 15 minutes on 2 cores once .venv exists. With --all every test except those of a GPU, and
+# Lint, types and tests: 14 minutes on 2 idle cores once .venv exists. With --all every test except those of a GPU, and
 # the audit of dependencies: an hour. Further arguments go to pytest: bash run_scripts/test.sh -k buffer
 # SKIP_AUDIT=1 leaves out the audit.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from repo_verl.replay import checkpoint
+from repo_verl.replay import checkpoint, checkpoint_meta
 from repo_verl.replay.checkpoint_meta import META, BufferFilesError, BufferMeta, Shard, opened_file, refusal
 from repo_verl.replay.state_checks import ROW_DTYPES, DamagedStateError, check_rows, need
 from repo_verl.safe_text import printable
@@ -54,7 +54,7 @@ def inspect(path: Path, rows: int, tokenizer: Path | None, verify: bool) -> list
     """
     found = find_folder(path)
     folder = checkpoint.place_of(found)
-    meta = checkpoint.read_meta(found)
+    meta = checkpoint_meta.read(folder)
     columns = row_columns(folder, meta, verify)
     lines = describe(folder, meta, columns, verify)
     if not rows or not meta.rows:

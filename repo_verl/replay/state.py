@@ -127,7 +127,7 @@ def unpack(
     counts = np.minimum(fits, contents.capacity)
     kept = fitting[spans(np.cumsum(fits) - counts, counts)]
     offsets = arrays["prompt_offsets"].tolist()
-    prompts = [p for p, size in enumerate(np.diff(offsets).tolist()) if limits.prompt is None or size <= limits.prompt]
+    prompts = (np.diff(arrays["prompt_offsets"]) <= _most(limits.prompt)).nonzero()[0].tolist()
     prompt_ids = [arrays["prompt_ids"][offsets[prompt] : offsets[prompt + 1]] for prompt in prompts]
     handles = put([*(ids.tobytes() for ids in prompt_ids), *_row_blobs(arrays, kept.tolist(), narrow)])
     rows = np.empty(kept.size, dtype=ROW)
@@ -151,8 +151,12 @@ def _too_long(arrays: Arrays, limits: RowLimits) -> np.ndarray:
     prompt = np.repeat(np.diff(arrays["prompt_offsets"]), arrays["prompt_rows"])
     response = np.diff(arrays["row_offsets"])
     limited = ((prompt, limits.prompt), (response, limits.response), (prompt + response, limits.row))
-    over = [lengths > (math.inf if most is None else most) for lengths, most in limited]
+    over = [lengths > _most(limit) for lengths, limit in limited]
     return np.argmax([*over, np.ones(response.size, dtype=bool)], axis=0)
+
+
+def _most(limit: int | None) -> float:
+    return math.inf if limit is None else limit
 
 
 def _row_blobs(arrays: Arrays, kept: Sequence[int], narrow: bool) -> Iterator[bytes]:

@@ -38,11 +38,13 @@ def select(strategy: str, scores: np.ndarray, ages: np.ndarray, k: int, rng: np.
         raise ValueError(f"scores {scores.shape} and ages {np.shape(ages)} must both be (N,).")
     if strategy == "none":
         return np.empty(0, dtype=np.intp)
-    if strategy != "full" and strategy not in STRATEGIES:
+    if strategy == "full":
+        return np.arange(scores.size)
+    if strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r} is unknown: use one of full, {', '.join(STRATEGIES)}, none.")
-    if strategy != "full" and k < 1:
+    if k < 1:
         raise ValueError(f"k={k} must be at least 1: use strategy 'none' to replay nothing.")
-    if strategy == "full" or k >= scores.size:
+    if k >= scores.size:
         return np.arange(scores.size)
     return np.sort(STRATEGIES[strategy](scores, np.asarray(ages), k, rng))
 

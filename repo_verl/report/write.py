@@ -53,7 +53,8 @@ def write_report(folders: Sequence[Path], output: Path, seed: int | None = None,
     shown = {drawing["chart"].name: drawing["chart"] for drawing in drawings if drawing["light"]}
     for chart in CHARTS:
         path = output / "charts" / f"{chart.name}.png"
-        if (picture := png(chart, short)) is None:
+        picture = png(chart, short) if chart.name in shown else None
+        if picture is None:
             path.unlink(missing_ok=True)  # of an earlier report
         else:
             _write(path, picture)

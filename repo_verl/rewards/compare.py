@@ -104,7 +104,8 @@ class _Comparison:
     symbolic: Symbolic | None
 
     def same(self, gold: Node, answer: Node) -> bool | None:
-        gold, answer = _stated(gold, answer, is_gold=True), _stated(answer, gold)
+        if isinstance(gold, Chain) or isinstance(answer, Chain):
+            gold, answer = _stated(gold, answer, is_gold=True), _stated(answer, gold)
         if isinstance(gold, Chain) or (isinstance(answer, Chain) and isinstance(gold, Equation)):
             # a relation between expressions, of which no side is the answer
             return self._ask(gold, answer, None) if isinstance(answer, Chain | Equation) else False

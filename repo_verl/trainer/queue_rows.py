@@ -148,7 +148,7 @@ def leave_out_nonfinite(batch: KVBatchMeta) -> tuple[KVBatchMeta, int]:
     kept = [row for row in range(len(batch.keys)) if row not in bad]
     if not kept:
         raise NonFiniteError(f"none of {len(bad)} rows has a finite score: fix the reward function and resume.")
-    tq.kv_clear(keys=[batch.keys[row] for row in sorted(bad)], partition_id=batch.partition_id)
+    clear_rows(batch.partition_id, [batch.keys[row] for row in sorted(bad)])
     return batch.select_keys([batch.keys[row] for row in kept]), len(bad)
 
 

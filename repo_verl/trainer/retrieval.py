@@ -52,8 +52,8 @@ class Update:
 
     @property
     def kept(self) -> Sequence[bool]:
-        """(B + N,) whether each row is part of the update."""
-        return self.plan.kept if self.plan else [True] * len(self.lengths)
+        """(B + N,) whether each row is part of the update; without a plan nothing is replayed and all are."""
+        return self.plan.kept if self.plan else [True] * len(self.fresh.keys)
 
     @property
     def pruned_tokens(self) -> tuple[int, int]:

@@ -62,11 +62,11 @@ class FreshRows:
 
     def list_nonfinite(self, tokenizer: Any) -> list[str]:
         """The rows whose score is not finite, for a message: which response to which prompt, and the score."""
-        found = []
+        found, sessions = [], self.sessions
         for row in not_finite(self.scores):
             text = repr(tokenizer.decode(self.prompt_ids[self.blocks[row]]))
             text = text if len(text) <= 80 else text[:77] + "..."
-            found.append(f"response {self.sessions[row]} of prompt {text}: {float(self.scores[row])}")
+            found.append(f"response {sessions[row]} of prompt {text}: {float(self.scores[row])}")
         return found
 
 

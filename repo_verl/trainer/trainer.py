@@ -223,7 +223,7 @@ class ReplayTrainer(PPOTrainer):
         step, skipped_scores = self.global_steps, int(metrics.setdefault("repo/nonfinite_scores", 0))
         found = retrieval.step_metrics(update, step, reports, grad_norms, self._ranks())
         metrics.update({f"repo/{key}": value for key, value in found.items()})
-        if not all(update.kept):
+        if found["pruned_rows"]:
             metrics.pop("actor/entropy_loss", None)  # a sum over kept rows by the count of all rows means nothing
         self.effective_steps += formulas.count_effective(grad_norms)
         metrics["repo/effective_steps"] = self.effective_steps
